@@ -1,0 +1,20 @@
+"""Jacobian -> Gram -> log volume -> score per sample."""
+
+from .jacobian import Encode, jacobian_gram
+from .rank import auto_rank
+from .reference import EmbeddingReference
+from .score import aggregate_views, jepa_score, log_density, log_density_from_spectrum
+from .volume import log_singular_values, log_volume
+
+__all__ = [
+    "EmbeddingReference",
+    "Encode",
+    "aggregate_views",
+    "auto_rank",
+    "jacobian_gram",
+    "jepa_score",
+    "log_density",
+    "log_density_from_spectrum",
+    "log_singular_values",
+    "log_volume",
+]

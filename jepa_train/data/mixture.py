@@ -1,0 +1,203 @@
+"""Images whose probability density is known in closed form.
+
+A latent y0 in R^r is drawn from a mixture of isotropic Gaussians and rendered through r smooth orthonormal patterns
+(2-d cosines), then white noise is added to every pixel: x = a Phi y0 + s e. With y = Phi^T x (orthonormal coordinates):
+
+    semantic: log p(y) = log sum_m w_m N(y; a mu_m, (a^2 sigma_m^2 + s^2) I_r)
+    ambient:  log p(x) = log p(y) + log N(x - Phi y; 0, s^2 I_{D - r})
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from jepa_train.data.base import ImageDataModule
+from jepa_train.data.tensors import ImageTensors
+from jepa_train.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class ImageMixture:
+    """Distribution over images with its two log densities.
+
+    Attributes:
+        patterns: (r, C, H, W), orthonormal.
+        means: (M, r) component means of the latent.
+        widths: (M,) component standard deviations of the latent.
+        weights: (M,) component probabilities.
+        amplitude: a, pixel units per latent unit.
+        noise: s, standard deviation of the pixel noise.
+    """
+
+    patterns: Tensor
+    means: Tensor
+    widths: Tensor
+    weights: Tensor
+    amplitude: float
+    noise: float
+
+    def sample(self, count: int, *, seed: int) -> tuple[Tensor, Tensor]:
+        """Draw ``count`` images (count, C, H, W) in float32 and the components (count,) they came from."""
+        generator = torch.Generator().manual_seed(seed)
+        component = torch.multinomial(self.weights, count, replacement=True, generator=generator)
+        latent = torch.randn(count, self.means.shape[1], generator=generator, dtype=torch.float64)
+        latent = self.means[component] + self.widths[component].unsqueeze(1) * latent
+        images = torch.tensordot(self.amplitude * latent.float(), self.patterns.float(), dims=1)
+        return images + self.noise * torch.randn(images.shape, generator=generator), component
+
+    def coordinates(self, images: Tensor) -> Tensor:
+        """y = Phi^T x: (N, C, H, W) -> (N, r) in float64."""
+        return images.double().flatten(1) @ self.patterns.flatten(1).T
+
+    def semantic_log_density(self, images: Tensor) -> Tensor:
+        """log p(y) in nats, (N,): the density of what the patterns show."""
+        y = self.coordinates(images)
+        variances = (self.amplitude * self.widths).square() + self.noise**2
+        squared = (y.unsqueeze(1) - self.amplitude * self.means).square().sum(-1)
+        r = y.shape[1]
+        log_normal = -0.5 * (squared / variances + r * torch.log(2.0 * math.pi * variances))
+        return torch.logsumexp(self.weights.log() + log_normal, dim=1)
+
+    def ambient_log_density(self, images: Tensor) -> Tensor:
+        """log p(x) in nats, (N,): the density of all pixels, noise included.
+
+        Raises:
+            ConfigurationError: without pixel noise there is no density in pixel space.
+        """
+        if self.noise == 0.0:
+            raise ConfigurationError("images without pixel noise have no ambient density: set noise above 0.")
+        y = self.coordinates(images)
+        residual = images.double().flatten(1).square().sum(1) - y.square().sum(1)
+        dimensions = self.patterns[0].numel() - y.shape[1]
+        log_noise = -0.5 * (residual / self.noise**2 + dimensions * math.log(2.0 * math.pi * self.noise**2))
+        return self.semantic_log_density(images) + log_noise
+
+
+def image_mixture(
+    *,
+    image_size: int,
+    channels: int = 1,
+    latent_size: int = 2,
+    num_components: int = 4,
+    separation: float = 1.0,
+    narrowest: float = 0.3,
+    noise: float = 0.3,
+    seed: int = 0,
+) -> ImageMixture:
+    """A mixture with random means on a sphere and widths from ``narrowest`` to 1, in geometric steps.
+
+    A narrow component beside wide ones puts the mode away from the mean, which one Gaussian cannot rank.
+
+    Args:
+        image_size: H = W, in pixels.
+        channels: C; all channels show the same pattern.
+        latent_size: r.
+        num_components: M, equally likely.
+        separation: distance of the component means from the origin.
+        narrowest: standard deviation of the narrowest component.
+        noise: standard deviation of the pixel noise; the patterns have a standard deviation of about 1 per pixel.
+        seed: of the means.
+
+    Raises:
+        ConfigurationError: if the images have too few pixels for the patterns.
+    """
+    if latent_size > image_size**2 - 1:
+        raise ConfigurationError(
+            f"{latent_size} patterns do not fit into {image_size} x {image_size} pixels: lower latent_size."
+        )
+    generator = torch.Generator().manual_seed(seed)
+    means = torch.randn(num_components, latent_size, generator=generator, dtype=torch.float64)
+    means = separation * means / means.norm(dim=1, keepdim=True)
+    widths = torch.logspace(math.log10(narrowest), 0.0, num_components, dtype=torch.float64)
+    return ImageMixture(
+        patterns=cosine_patterns(latent_size, image_size=image_size, channels=channels),
+        means=means,
+        widths=widths,
+        weights=torch.full((num_components,), 1.0 / num_components, dtype=torch.float64),
+        amplitude=math.sqrt(channels * image_size**2 / latent_size),
+        noise=noise,
+    )
+
+
+def cosine_patterns(count: int, *, image_size: int, channels: int = 1) -> Tensor:
+    """The ``count`` smoothest 2-d cosines (DCT-II) but the constant one, (count, C, H, W), orthonormal, float64."""
+    position = (torch.arange(image_size, dtype=torch.float64) + 0.5) / image_size
+    waves = torch.cos(math.pi * torch.arange(image_size, dtype=torch.float64).unsqueeze(1) * position)
+    waves = waves / waves.norm(dim=1, keepdim=True)
+    frequencies = sorted(
+        ((u, v) for u in range(image_size) for v in range(image_size) if u + v > 0),
+        key=lambda uv: (uv[0] ** 2 + uv[1] ** 2, uv),
+    )[:count]
+    patterns = torch.stack([torch.outer(waves[u], waves[v]) for u, v in frequencies])
+    return patterns.unsqueeze(1).expand(-1, channels, -1, -1) / math.sqrt(channels)
+
+
+class MixtureDataset(ImageTensors):
+    """Images drawn once from an :class:`ImageMixture`, with the component as label.
+
+    ``log_densities`` is what :class:`jepa_monitor.JEPAScoreMonitor` ranks against: the first is the headline.
+    """
+
+    def __init__(self, mixture: ImageMixture, count: int, *, seed: int) -> None:
+        super().__init__(*mixture.sample(count, seed=seed))
+        self.log_densities: dict[str, Callable[[Tensor], Tensor]] = {"semantic": mixture.semantic_log_density}
+        if mixture.noise > 0.0:
+            self.log_densities["ambient"] = mixture.ambient_log_density
+
+
+class MixtureDataModule(ImageDataModule):
+    """Images of known density, made in memory.
+
+    Args:
+        image_size: height and width, in pixels.
+        channels: image channels.
+        latent_size, num_components, separation, narrowest, noise: see :func:`image_mixture`.
+        num_train: training images.
+        num_probe: images that are measured.
+        batch_size: per process.
+        num_workers: of each loader; the images are in memory, so 0 is fastest.
+        seed: of the mixture and of what is drawn from it.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 16,
+        channels: int = 1,
+        latent_size: int = 2,
+        num_components: int = 4,
+        separation: float = 1.0,
+        narrowest: float = 0.3,
+        noise: float = 1.0,
+        num_train: int = 20_000,
+        num_probe: int = 1_024,
+        batch_size: int = 128,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(image_size, channels, batch_size, num_workers)
+        self.num_train = num_train
+        self.num_probe = num_probe
+        self.seed = seed
+        self.mixture = image_mixture(
+            image_size=image_size,
+            channels=channels,
+            latent_size=latent_size,
+            num_components=num_components,
+            separation=separation,
+            narrowest=narrowest,
+            noise=noise,
+            seed=seed,
+        )
+
+    def make_train(self) -> MixtureDataset:
+        """Training images."""
+        return MixtureDataset(self.mixture, self.num_train, seed=self.seed + 1)
+
+    def make_probe(self) -> MixtureDataset:
+        """Images that are measured, drawn independently of the training images."""
+        return MixtureDataset(self.mixture, self.num_probe, seed=self.seed + 2)

@@ -1,0 +1,169 @@
+"""Context and target encoders: a timm Vision Transformer that can run on the visible patches alone.
+
+Shape letters: B images, C channels, H and W pixels, N patches, V visible patches, D width, K embedding.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import timm
+import torch
+from timm.layers import build_sincos2d_pos_embed
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from jepa_train.batch_norm import GlobalBatchNorm1d
+from jepa_train.errors import ConfigurationError
+
+
+class ViTEncoder(nn.Module):
+    """A timm ``VisionTransformer`` as an encoder of patch tokens.
+
+    Args:
+        name: a timm model name of the plain Vision Transformer family, e.g. ``vit_tiny_patch16_224``.
+        image_size: height and width of the (square) images, in pixels.
+        patch_size: height and width of a patch, in pixels; it must divide ``image_size``.
+        channels: image channels.
+        overrides: further arguments of ``timm.create_model``, e.g. ``embed_dim``, ``depth``, ``num_heads``.
+        pretrained: load timm's published weights.
+
+    Raises:
+        ConfigurationError: for an unknown name, a model of another family, or a patch that does not divide the image.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        image_size: int,
+        patch_size: int,
+        channels: int = 3,
+        overrides: dict[str, Any] | None = None,
+        pretrained: bool = False,
+    ) -> None:
+        super().__init__()
+        if image_size % patch_size:
+            raise ConfigurationError(
+                f"image_size {image_size} is not divisible by patch_size {patch_size}: choose a patch size that "
+                "divides it, or resize the images."
+            )
+        if not timm.is_model(name):
+            near = timm.list_models(f"*{name.split('_patch')[0]}*")[:5] or timm.list_models("vit_*_patch16_224")[:5]
+            raise ConfigurationError(f"timm has no model named {name!r}; names like it: {', '.join(near)}.")
+        vit = timm.create_model(
+            name,
+            pretrained=pretrained,
+            img_size=image_size,
+            patch_size=patch_size,
+            in_chans=channels,
+            num_classes=0,
+            global_pool="avg",
+            fc_norm=False,  # keeps the final norm on the tokens: timm would otherwise move it behind the pooling
+            class_token=False,
+            **(overrides or {}),
+        )
+        if not isinstance(vit, VisionTransformer):
+            raise ConfigurationError(
+                f"{name!r} is a {type(vit).__name__}; the encoder needs a timm VisionTransformer (vit_*)."
+            )
+        self.vit = vit
+        if not pretrained and vit.pos_embed is not None:
+            _write_fixed_positions(vit)
+
+    @property
+    def grid_size(self) -> tuple[int, int]:
+        """Patches along height and width."""
+        return cast("tuple[int, int]", self.vit.patch_embed.grid_size)
+
+    @property
+    def width(self) -> int:
+        """Channels of a token."""
+        return int(self.vit.embed_dim)
+
+    def forward(self, images: Tensor, visible: Tensor | None = None) -> Tensor:
+        """Encode images, or only their visible patches.
+
+        Args:
+            images: (B, C, H, W).
+            visible: (B, V) patch indices in raster order; ``None`` means all N.
+
+        Returns:
+            (B, V or N, D) tokens after the final norm, without class or register tokens.
+        """
+        vit = self.vit
+        tokens = vit._pos_embed(vit.patch_embed(images))
+        prefix = vit.num_prefix_tokens
+        if visible is not None:
+            tokens = torch.cat([tokens[:, :prefix], gather_tokens(tokens[:, prefix:], visible)], dim=1)
+        tokens = vit.norm(vit.blocks(vit.norm_pre(tokens)))
+        return cast("Tensor", tokens[:, prefix:])
+
+
+def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
+    """Pick tokens by position: (B, N, D) and (B, V) -> (B, V, D)."""
+    return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+
+
+def _write_fixed_positions(vit: VisionTransformer) -> None:
+    """Replace learned positions by frozen 2-d sin-cos ones, as in I-JEPA; prefix tokens get zero."""
+    positions = fixed_positions(vit.patch_embed.grid_size, vit.embed_dim)
+    pos_embed = cast("nn.Parameter", vit.pos_embed)
+    extra = pos_embed.shape[1] - len(positions)
+    with torch.no_grad():
+        pos_embed.copy_(torch.cat([positions.new_zeros(extra, vit.embed_dim), positions]).unsqueeze(0))
+    pos_embed.requires_grad_(False)
+
+
+def fixed_positions(grid_size: tuple[int, int], width: int) -> Tensor:
+    """2-d sin-cos position code, (N, width) in raster order.
+
+    Raises:
+        ConfigurationError: if the width is not a multiple of 4 (sine and cosine for each of two axes).
+    """
+    if width % 4:
+        raise ConfigurationError(f"sin-cos positions need a width that is a multiple of 4, got {width}.")
+    return build_sincos2d_pos_embed(list(grid_size), dim=width)
+
+
+class Projector(nn.Module):
+    """Maps the mean token to the embedding z that is predicted, kept from collapsing, and scored.
+
+    Batch norm in the hidden layers keeps SIGReg from stalling with a single live direction
+    (measured: docs/recipes.md); under DDP its statistics are those of the global batch.
+
+    Args:
+        width: D, channels of a token.
+        hidden: width of the two hidden layers; 0 makes the projector one linear map.
+        embedding_size: K.
+        batch_norm: normalise the hidden layers over the batch.
+    """
+
+    def __init__(self, width: int, *, hidden: int, embedding_size: int, batch_norm: bool = True) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for _ in range(2 if hidden else 0):
+            layers.append(nn.Linear(width, hidden, bias=not batch_norm))
+            if batch_norm:
+                layers.append(GlobalBatchNorm1d(hidden))
+            layers.append(nn.GELU())
+            width = hidden
+        layers.append(nn.Linear(width, embedding_size))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(B, V, D) tokens -> (B, K) embeddings."""
+        return cast("Tensor", self.layers(tokens.mean(dim=1)))
+
+
+class EmbeddingEncoder(nn.Module):
+    """Encoder and projector together: what the EMA follows and what the monitor scores."""
+
+    def __init__(self, encoder: ViTEncoder, projector: Projector) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projector = projector
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, H, W) images -> (B, K) embeddings."""
+        return cast("Tensor", self.projector(self.encoder(images)))

@@ -1,0 +1,51 @@
+"""Variance and covariance terms of VICReg (arXiv 2105.04906); its invariance term is the prediction loss."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from jepa_train.distributed import global_count, sum_over_processes
+from jepa_train.errors import ConfigurationError
+
+
+def vicreg(z: Tensor, *, variance_weight: float = 25.0, covariance_weight: float = 1.0, eps: float = 1e-4) -> Tensor:
+    """Hinge on the standard deviations plus squared off-diagonal covariances, of the batch joined over processes.
+
+    variance: mean_k max(0, 1 - sqrt(Var z_k + eps)); covariance: sum_{j != k} C_jk^2 / K, both with n - 1.
+
+    Args:
+        z: (B, K) embeddings of this process.
+        variance_weight, covariance_weight: of the two terms; the paper's 25 and 1.
+        eps: keeps the square root's gradient finite at zero variance.
+
+    Returns:
+        scalar, 0 for uncorrelated coordinates of unit variance or more.
+
+    Raises:
+        ConfigurationError: with fewer than two samples over all processes.
+    """
+    with torch.autocast(z.device.type, enabled=False):
+        z = z if z.dtype == torch.float64 else z.float()
+        count = global_count(len(z), like=z)
+        if count < 2:
+            raise ConfigurationError("VICReg needs at least 2 samples per training batch: raise the batch size.")
+        centred = z - sum_over_processes(z.sum(0)) / count
+        covariance = sum_over_processes(centred.T @ centred) / (count - 1)
+        variances = covariance.diagonal()
+        variance_loss = torch.relu(1.0 - (variances + eps).sqrt()).mean()
+        off_diagonal = covariance.square().sum() - variances.square().sum()
+        return variance_weight * variance_loss + covariance_weight * off_diagonal / z.shape[1]
+
+
+class VICReg(nn.Module):
+    """:func:`vicreg` with its weights as attributes."""
+
+    def __init__(self, variance_weight: float = 25.0, covariance_weight: float = 1.0) -> None:
+        super().__init__()
+        self.variance_weight = variance_weight
+        self.covariance_weight = covariance_weight
+
+    def forward(self, z: Tensor, seed: int) -> Tensor:
+        """(B, K) embeddings -> scalar loss. The seed is not needed: every anti-collapse term is called alike."""
+        return vicreg(z, variance_weight=self.variance_weight, covariance_weight=self.covariance_weight)
