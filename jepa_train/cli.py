@@ -69,7 +69,7 @@ def main(args: Sequence[str] | None = None) -> JEPACLI:
     Raises:
         SystemExit: with one readable message, for anything a user can mend.
     """
-    arguments = list(sys.argv[1:] if args is None else args)
+    arguments = sys.argv[1:] if args is None else args
     # a default config is not merged with a given one: settings of one would leak into the other
     given = any(argument.split("=")[0] in ("-c", "--config") for argument in arguments)
     defaults = [] if given else [str(CONFIGS / "mixture.yaml")]
@@ -83,7 +83,7 @@ def main(args: Sequence[str] | None = None) -> JEPACLI:
             save_config_callback=SaveConfig,
             save_config_kwargs={"overwrite": True},
             parser_kwargs={name: {"default_config_files": defaults} for name in SUBCOMMANDS},
-            args=arguments,
+            args=args,
         )
     except ConfigurationError as error:
         raise SystemExit(f"error: {error}") from None

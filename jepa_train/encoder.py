@@ -51,6 +51,8 @@ class ViTEncoder(nn.Module):
         if not timm.is_model(name):
             near = timm.list_models(f"*{name.split('_patch')[0]}*")[:5] or timm.list_models("vit_*_patch16_224")[:5]
             raise ConfigurationError(f"timm has no model named {name!r}; names like it: {', '.join(near)}.")
+        if not timm.models.is_model_in_modules(name, ["vision_transformer"]):
+            raise ConfigurationError(f"{name!r} is not a timm VisionTransformer: choose a vit_* model as the encoder.")
         vit = timm.create_model(
             name,
             pretrained=pretrained,
@@ -63,10 +65,7 @@ class ViTEncoder(nn.Module):
             class_token=False,
             **(overrides or {}),
         )
-        if not isinstance(vit, VisionTransformer):
-            raise ConfigurationError(
-                f"{name!r} is a {type(vit).__name__}; the encoder needs a timm VisionTransformer (vit_*)."
-            )
+        assert isinstance(vit, VisionTransformer)
         self.vit = vit
         if not pretrained and vit.pos_embed is not None:
             _write_fixed_positions(vit)

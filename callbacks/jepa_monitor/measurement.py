@@ -90,7 +90,7 @@ class Readings:
 
     Attributes:
         z: (N, K) embeddings.
-        log_singular: (N, K) log singular values of the Jacobian, clipped, largest first.
+        log_singular: (N, min(K, D)) log singular values of the Jacobian, clipped, largest first.
         log_singular_white: (N, L) those of the whitened embedding, or ``None`` where it cannot be whitened.
         rank: r of the log density; 0 where there is none.
         scores: of the probe.
@@ -130,13 +130,14 @@ def read(
         rank: r of the log density; ``None`` cuts the mean spectrum at its widest gap.
         chunk: samples per forward pass.
     """
+    input_size = probe.inputs[0].numel()
     gram, z_local = jacobian_gram(encode, to_device(probe.inputs), chunk=chunk)
     z = gather_by_index(probe.indices, z_local)
-    log_singular = gather_by_index(probe.indices, log_singular_values(gram))
+    log_singular = gather_by_index(probe.indices, log_singular_values(gram, input_size=input_size))
     jepa_score = log_singular.sum(1)
     ood_grams = {name: jacobian_gram(encode, to_device(shard.inputs), chunk=chunk) for name, shard in ood.items()}
     ood_jepa_score = {
-        name: gather_by_index(ood[name].indices, log_singular_values(ood_gram).sum(1))
+        name: gather_by_index(ood[name].indices, log_singular_values(ood_gram, input_size=input_size).sum(1))
         for name, (ood_gram, _) in ood_grams.items()
     }
     knn = None

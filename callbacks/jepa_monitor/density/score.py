@@ -11,7 +11,7 @@ from torch import Tensor
 from .jacobian import Encode, jacobian_gram
 from .rank import auto_rank
 from .reference import EmbeddingReference
-from .volume import EPS, log_singular_values, log_volume
+from .volume import EPS, log_singular_values
 
 
 def jepa_score(encode: Encode, x: Tensor, *, eps: float = EPS, chunk: int = 64) -> Tensor:
@@ -29,7 +29,7 @@ def jepa_score(encode: Encode, x: Tensor, *, eps: float = EPS, chunk: int = 64) 
         (N,) nats, float64.
     """
     gram, _ = jacobian_gram(encode, x, chunk=chunk)
-    return log_volume(gram, eps=eps)
+    return log_singular_values(gram, input_size=x[0].numel(), eps=eps).sum(1)
 
 
 def log_density(

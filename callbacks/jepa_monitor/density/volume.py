@@ -10,20 +10,21 @@ from torch import Tensor
 EPS = 1e-6
 
 
-def log_singular_values(gram: Tensor, *, eps: float = EPS) -> Tensor:
+def log_singular_values(gram: Tensor, *, input_size: int | None = None, eps: float = EPS) -> Tensor:
     """log sigma_k of the Jacobian behind a Gram matrix.
 
     Args:
         gram: (..., K, K) symmetric, float64.
+        input_size: D; a (K, D) Jacobian has only min(K, D) singular values. ``None`` means D >= K.
         eps: singular values below it are clipped to it, as in JEPA-SCORE.
 
     Returns:
-        (..., K), largest first; NaN for a Gram matrix with a non-finite entry.
+        (..., min(K, D)), largest first; NaN for a Gram matrix with a non-finite entry.
     """
     finite = torch.isfinite(gram).all(-1).all(-1)
     safe = torch.where(finite[..., None, None], gram, torch.zeros_like(gram))
     eigenvalues = torch.linalg.eigvalsh(safe).flip(-1).clamp_min(eps**2)
-    return torch.where(finite[..., None], 0.5 * eigenvalues.log(), torch.nan)
+    return torch.where(finite[..., None], 0.5 * eigenvalues.log(), torch.nan)[..., :input_size]
 
 
 def log_volume(

@@ -1,0 +1,187 @@
+"""Scores against the paper's listing in float64, closed forms, and invariances."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from torch import Tensor, nn
+
+from jepa_monitor import EmbeddingReference, aggregate_views, auto_rank, jepa_score, log_density, log_volume
+from jepa_monitor.density import log_density_from_spectrum, log_singular_values
+
+
+def listing_1(encode: nn.Module, x: Tensor, eps: float = 1e-6) -> Tensor:
+    """Listing 1 of arXiv 2510.05949, evaluated in float64."""
+    jacobian = torch.autograd.functional.jacobian(lambda batch: encode(batch).sum(0), x.double())
+    return torch.linalg.svdvals(jacobian.flatten(2).permute(1, 0, 2)).clip(eps).log().sum(1)
+
+
+class Collapsed(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return 0.0 * x.flatten(1)[:, :3] + 1.0
+
+
+ENCODERS = {
+    "tall": lambda: nn.Sequential(nn.Linear(10, 16), nn.Tanh(), nn.Linear(16, 4)),
+    "wide": lambda: nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 6)),
+    "layer norm": lambda: nn.Sequential(nn.Linear(10, 8), nn.Tanh(), nn.LayerNorm(8)),
+    "rank-deficient": lambda: nn.Sequential(nn.Linear(10, 2), nn.Tanh(), nn.Linear(2, 5)),
+    "collapsed": Collapsed,
+}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_jepa_score_is_listing_1(name: str) -> None:
+    encode = ENCODERS[name]().double()
+    x = torch.randn(8, 3 if name == "wide" else 10)
+    torch.testing.assert_close(jepa_score(encode, x.double()), listing_1(encode, x), rtol=0.0, atol=1e-4)
+
+
+def test_float32_jacobian_is_close_enough() -> None:
+    encode = ENCODERS["tall"]()
+    x = torch.randn(8, 10)
+    score = jepa_score(encode, x)
+    torch.testing.assert_close(score, listing_1(encode.double(), x), rtol=0.0, atol=1e-4)
+
+
+def gaussianise(x: Tensor) -> Tensor:
+    """The exact map from a product of two-component mixtures to N(0, I): Phi^{-1}(F(x)), coordinate by coordinate."""
+    normal = torch.distributions.Normal(0.0, 1.0)
+    below = 0.5 * (normal.cdf((x - 1.2) / 0.5) + normal.cdf((x + 1.2) / 0.5))
+    return normal.icdf(below)
+
+
+def mixture_log_density(x: Tensor) -> Tensor:
+    left, right = (torch.distributions.Normal(mean, 0.5).log_prob(x) for mean in (-1.2, 1.2))
+    return (torch.logaddexp(left, right) - math.log(2.0)).sum(1)
+
+
+@pytest.mark.parametrize("dimensions", [1, 8, 64])
+def test_log_density_of_an_exact_map_is_the_truth(dimensions: int) -> None:
+    signs = torch.randint(2, (4000, dimensions)) * 2.0 - 1.0
+    x = (1.2 * signs + 0.5 * torch.randn(4000, dimensions)).double()
+    truth = mixture_log_density(x)
+    # the population's own whitening, so that nothing but the formula is tested
+    exact = EmbeddingReference(torch.zeros(dimensions).double(), torch.eye(dimensions).double())
+    density = log_density(gaussianise, x, reference=exact, rank=dimensions)
+    difference = density - truth
+    assert float(difference.max() - difference.min()) < 1e-3
+    assert stats.spearmanr(density, truth).statistic >= 0.999
+    if dimensions > 1:  # Eq. 5 drops the Gaussian term and ranks worse
+        assert stats.spearmanr(jepa_score(gaussianise, x), truth).statistic < 0.8
+
+
+@settings(deadline=None, max_examples=20)
+@given(scale=st.floats(0.01, 100.0), seed=st.integers(0, 1000))
+def test_scaling_moves_eq5_and_not_log_density(scale: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    weight, x = (0.4 * torch.randn(shape, generator=generator).double() for shape in ((3, 6), (40, 6)))
+
+    def encode(inputs: Tensor) -> Tensor:
+        return torch.tanh(inputs @ weight.T)
+
+    def scaled(inputs: Tensor) -> Tensor:
+        return scale * encode(inputs)
+
+    torch.testing.assert_close(jepa_score(scaled, x), jepa_score(encode, x) + 3 * math.log(scale))
+    plain, other = (log_density(f, x, reference=EmbeddingReference.fit(f(x)), rank=3) for f in (encode, scaled))
+    torch.testing.assert_close(other, plain)
+
+
+@settings(deadline=None, max_examples=20)
+@given(seed=st.integers(0, 1000))
+def test_orthogonal_maps_change_nothing(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    weight, x = (0.4 * torch.randn(shape, generator=generator).double() for shape in ((3, 6), (40, 6)))
+    before, after = (torch.linalg.qr(torch.randn(n, n, generator=generator).double()).Q for n in (6, 3))
+
+    def encode(inputs: Tensor) -> Tensor:
+        return torch.tanh(inputs @ weight.T)
+
+    def rotated(inputs: Tensor) -> Tensor:
+        return encode(inputs @ before.T) @ after.T
+
+    turned = x @ before
+    torch.testing.assert_close(jepa_score(rotated, turned), jepa_score(encode, x))
+    plain = log_density(encode, x, reference=EmbeddingReference.fit(encode(x)), rank=3)
+    other = log_density(rotated, turned, reference=EmbeddingReference.fit(rotated(turned)), rank=3)
+    torch.testing.assert_close(other, plain)
+
+
+def test_linear_encoder_has_no_eq5_ranking_and_the_gaussian_log_density() -> None:
+    weight, x = torch.randn(4, 4).double(), torch.randn(500, 4).double()
+    score = jepa_score(lambda inputs: inputs @ weight.T, x)
+    torch.testing.assert_close(score, torch.linalg.slogdet(weight).logabsdet.expand(500))
+    z = x @ weight.T
+    density = log_density(lambda inputs: inputs @ weight.T, x, reference=EmbeddingReference.fit(z), rank=4)
+    fitted = torch.distributions.MultivariateNormal(x.mean(0), torch.cov(x.T)).log_prob(x)
+    difference = density - fitted
+    torch.testing.assert_close(difference, difference[:1].expand(500))
+
+
+def test_float32_gram_would_be_wrong() -> None:
+    """The trap: squaring in float32 loses the small singular values."""
+    jacobian = torch.diag(torch.tensor([1.0, 1e-4])) @ torch.linalg.qr(torch.randn(2, 2)).Q
+    exact = math.log(1e-4)
+    assert float(log_volume(jacobian.double() @ jacobian.double().T)) == pytest.approx(exact, abs=1e-3)
+
+
+def test_rank_convention_sums_the_largest() -> None:
+    gram = torch.diag(torch.tensor([4.0, 1e-4, 9.0])).double()
+    assert float(log_volume(gram, convention="rank", rank=2)) == pytest.approx(math.log(6.0))
+    assert float(log_volume(gram)) == pytest.approx(math.log(6.0) + math.log(1e-2))
+    assert float(log_volume(torch.zeros(3, 3).double())) == pytest.approx(3 * math.log(1e-6))
+
+
+@pytest.mark.parametrize("rank", [None, 0, 4])
+def test_rank_out_of_range_is_refused(rank: int | None) -> None:
+    with pytest.raises(ValueError, match="from 1 to 3"):
+        log_volume(torch.eye(3).double(), convention="rank", rank=rank)
+    with pytest.raises(ValueError, match="convention='rank'"):
+        log_volume(torch.eye(3).double(), rank=2)
+    if rank is not None:
+        with pytest.raises(ValueError, match="from 1 to 3"):
+            log_density_from_spectrum(torch.zeros(2, 3), torch.zeros(2, 3), rank=rank)
+
+
+def test_nan_stays_with_its_sample() -> None:
+    gram = torch.eye(2).double().repeat(3, 1, 1)
+    gram[1, 0, 0] = torch.nan
+    values = log_singular_values(gram)
+    assert torch.isnan(values[1]).all()
+    assert torch.isfinite(values[[0, 2]]).all()
+
+
+def test_auto_rank_cuts_at_a_gap_and_only_there() -> None:
+    assert auto_rank(torch.tensor([2.2, 1.9, 0.05, 0.04]).log()) == 2
+    assert auto_rank(torch.tensor([2.0, 1.5, 1.1, 0.8]).log()) == 4
+    assert auto_rank(torch.tensor([1.0, 0.8, 1e-6]).log()) == 2  # the null direction of a layer norm
+    assert auto_rank(torch.tensor([0.0])) == 1
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.floats(-50.0, 50.0), min_size=1, max_size=6))
+def test_aggregate_views_is_the_harmonic_mean_of_volumes(scores: list[float]) -> None:
+    values = torch.tensor(scores, dtype=torch.float64)
+    expected = -math.log(sum(math.exp(-(s - min(scores))) for s in scores) / len(scores)) + min(scores)
+    assert float(aggregate_views(values, 0)) == pytest.approx(expected, abs=1e-9)
+
+
+def test_reference_refuses_what_has_no_covariance() -> None:
+    with pytest.raises(ValueError, match="more than 4"):
+        EmbeddingReference.fit(torch.randn(4, 4))
+    with pytest.raises(ValueError, match="collapsed"):
+        EmbeddingReference.fit(torch.ones(9, 4))
+
+
+def test_reference_whitens_and_drops_dead_directions() -> None:
+    z = torch.randn(200, 2).double() @ torch.randn(2, 5).double() + 3.0
+    reference = EmbeddingReference.fit(z)
+    white = reference.whiten(z)
+    assert white.shape == (200, 2)
+    torch.testing.assert_close(torch.cov(white.T), torch.eye(2).double())
