@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from jepa_train.distributed import global_count, sum_over_processes
 from jepa_train.errors import ConfigurationError
+from jepa_train.precision import at_least_float32
 
 
 class GlobalBatchNorm1d(nn.BatchNorm1d):
@@ -20,7 +21,7 @@ class GlobalBatchNorm1d(nn.BatchNorm1d):
         """(B, F) -> (B, F); needs two samples or more over all processes when training."""
         if not self.training:
             return super().forward(input)
-        values = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
+        values = at_least_float32(input)
         count = global_count(len(values), like=values)
         if count < 2:
             raise ConfigurationError("batch norm needs at least 2 samples per training batch: raise the batch size.")

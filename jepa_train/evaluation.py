@@ -10,6 +10,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import default_collate
 
 from jepa_monitor.encoding import embed, evaluating
 from jepa_monitor.probe import gather_by_index
@@ -90,7 +91,7 @@ class WeightedKNN(pl.Callback):
         for logger in trainer.loggers if fitting else ():
             logger.log_metrics(values, step=trainer.global_step)
         for tag, value in values.items():
-            pl_module.log(tag, value, logger=not fitting, on_step=False, on_epoch=True, batch_size=1)
+            pl_module.log(tag, value, logger=False if fitting else None, on_step=False, on_epoch=True, batch_size=1)
 
     def _accuracy(self, bank: Tensor, labels: Tensor, queries: Tensor, truth: Tensor) -> float:
         predicted = weighted_knn(
@@ -104,9 +105,7 @@ def _features_of(pl_module: pl.LightningModule) -> Any:
 
 
 def _read(dataset: Any, count: int) -> tuple[Tensor, Tensor]:
-    indices = list(range(min(count, len(dataset))))
-    fetch = getattr(dataset, "__getitems__", None)
-    batch = fetch(indices) if fetch else torch.utils.data.default_collate([dataset[i] for i in indices])
+    batch = default_collate([dataset[i] for i in range(min(count, len(dataset)))])
     return batch["image"], batch["label"]
 
 

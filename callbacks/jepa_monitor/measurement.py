@@ -66,12 +66,15 @@ def probe_facts(
     """Facts of the whole probe, gathered from all processes."""
 
     def everywhere(function: LogDensity) -> Tensor:
-        return gather_by_index(shard.indices, function(shard.inputs).double())
+        return gather_by_index(shard.indices, function(shard.inputs).double().to(shard.indices.device))
 
+    flat = shard.inputs.flatten(1).nan_to_num()
+    ranges = gather_by_index(shard.indices, torch.stack([flat.amin(1), flat.amax(1)], dim=1).to(shard.indices.device))
+    low, high = float(ranges[:, 0].min()), float(ranges[:, 1].max())
     return ProbeFacts(
         truths={name: everywhere(function) for name, function in log_densities.items()},
         gaussian=everywhere(gaussian) if gaussian else None,
-        complexity=everywhere(lambda inputs: torch.from_numpy(compressed_size(inputs))),
+        complexity=everywhere(lambda inputs: torch.from_numpy(compressed_size(inputs, low=low, high=high))),
         reference=reference,
     )
 

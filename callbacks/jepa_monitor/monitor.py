@@ -242,7 +242,7 @@ class JEPAScoreMonitor(pl.Callback):
                     tag,
                     value,
                     prog_bar=fitting and tag == headline,
-                    logger=not fitting,
+                    logger=False if fitting else None,  # None: to the loggers there are, without a warning if none
                     on_step=False,
                     on_epoch=True,
                     batch_size=1,

@@ -58,9 +58,7 @@ def read_inputs(dataset: Any, indices: Sequence[int], *, images: ImagesKey = Non
     if isinstance(dataset, Tensor):
         inputs = dataset[torch.as_tensor(indices)]
     else:
-        fetch = getattr(dataset, "__getitems__", None)
-        samples = fetch(list(indices)) if fetch else [dataset[i] for i in indices]
-        inputs = find_images(default_collate(samples) if isinstance(samples, list) else samples, images)
+        inputs = find_images(default_collate([dataset[i] for i in indices]), images)
     if not inputs.is_floating_point():
         raise ValueError(
             f"probe inputs are {inputs.dtype}; a Jacobian needs floating-point inputs: convert them first."

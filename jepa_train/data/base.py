@@ -80,7 +80,6 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return self._loader(self.probe_dataset())
 
     def _loader(self, dataset: Samples, *, shuffle: bool = False, drop_last: bool = False) -> DataLoader[Any]:
-        whole_batches = hasattr(dataset, "__getitems__")
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
@@ -88,9 +87,4 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             drop_last=drop_last,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
-            collate_fn=_as_it_is if whole_batches else None,
         )
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch

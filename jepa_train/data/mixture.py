@@ -86,6 +86,7 @@ def image_mixture(
     num_components: int = 4,
     separation: float = 1.0,
     narrowest: float = 0.3,
+    contrast: float = 1.0,
     noise: float = 0.3,
     seed: int = 0,
 ) -> ImageMixture:
@@ -100,7 +101,8 @@ def image_mixture(
         num_components: M, equally likely.
         separation: distance of the component means from the origin.
         narrowest: standard deviation of the narrowest component.
-        noise: standard deviation of the pixel noise; the patterns have a standard deviation of about 1 per pixel.
+        contrast: standard deviation per pixel of the patterns for a latent of unit variance.
+        noise: standard deviation of the pixel noise.
         seed: of the means.
 
     Raises:
@@ -119,7 +121,7 @@ def image_mixture(
         means=means,
         widths=widths,
         weights=torch.full((num_components,), 1.0 / num_components, dtype=torch.float64),
-        amplitude=math.sqrt(channels * image_size**2 / latent_size),
+        amplitude=contrast * math.sqrt(channels * image_size**2 / latent_size),
         noise=noise,
     )
 

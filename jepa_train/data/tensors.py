@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 
 class ImageTensors(Dataset[dict[str, Tensor]]):
-    """Images (N, C, H, W) with labels (N,), read one by one or a batch at a time."""
+    """Images (N, C, H, W) with labels (N,)."""
 
     def __init__(self, images: Tensor, labels: Tensor) -> None:
         self.images = images
@@ -20,9 +17,4 @@ class ImageTensors(Dataset[dict[str, Tensor]]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"image": self.images[index], "label": self.labels[index]}
-
-    def __getitems__(self, indices: Sequence[int]) -> dict[str, Tensor]:
-        """A whole batch at once; pair it with an identity ``collate_fn``."""
-        index = torch.as_tensor(indices)
         return {"image": self.images[index], "label": self.labels[index]}

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from jepa_train.precision import at_least_float32
+
 
 def token_prediction(predicted: Tensor, target: Tensor) -> Tensor:
     """Smooth L1 between predicted tokens and layer-normed target tokens (I-JEPA).
@@ -18,8 +20,8 @@ def token_prediction(predicted: Tensor, target: Tensor) -> Tensor:
         scalar mean.
     """
     with torch.autocast(predicted.device.type, enabled=False):
-        target = F.layer_norm(target.detach().float(), target.shape[-1:])
-        return F.smooth_l1_loss(predicted.float(), target)
+        target = F.layer_norm(at_least_float32(target.detach()), target.shape[-1:])
+        return F.smooth_l1_loss(at_least_float32(predicted), target)
 
 
 def embedding_prediction(predicted: Tensor, z: Tensor) -> Tensor:
@@ -33,4 +35,4 @@ def embedding_prediction(predicted: Tensor, z: Tensor) -> Tensor:
         scalar mean over samples, blocks and coordinates.
     """
     with torch.autocast(predicted.device.type, enabled=False):
-        return F.mse_loss(predicted.float(), z.float().unsqueeze(1).expand_as(predicted))
+        return F.mse_loss(at_least_float32(predicted), at_least_float32(z).unsqueeze(1).expand_as(predicted))

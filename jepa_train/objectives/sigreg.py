@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from jepa_monitor.gaussianity import characteristic_function, epps_pulley, random_directions
 from jepa_train.distributed import global_count, sum_over_processes
+from jepa_train.precision import at_least_float32
 
 
 def sigreg(z: Tensor, directions: Tensor) -> Tensor:
@@ -20,7 +21,7 @@ def sigreg(z: Tensor, directions: Tensor) -> Tensor:
         scalar; 1.05 for Gaussian embeddings, 0.402 * global batch when they collapse to the origin.
     """
     with torch.autocast(z.device.type, enabled=False):
-        z = z if z.dtype == torch.float64 else z.float()
+        z = at_least_float32(z)
         count = global_count(len(z), like=z)
         sums = sum_over_processes(characteristic_function(z @ directions.to(z)))
         return epps_pulley(sums, count).mean()

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from jepa_train.distributed import global_count, sum_over_processes
 from jepa_train.errors import ConfigurationError
+from jepa_train.precision import at_least_float32
 
 
 def vicreg(z: Tensor, *, variance_weight: float = 25.0, covariance_weight: float = 1.0, eps: float = 1e-4) -> Tensor:
@@ -26,7 +27,7 @@ def vicreg(z: Tensor, *, variance_weight: float = 25.0, covariance_weight: float
         ConfigurationError: with fewer than two samples over all processes.
     """
     with torch.autocast(z.device.type, enabled=False):
-        z = z if z.dtype == torch.float64 else z.float()
+        z = at_least_float32(z)
         count = global_count(len(z), like=z)
         if count < 2:
             raise ConfigurationError("VICReg needs at least 2 samples per training batch: raise the batch size.")

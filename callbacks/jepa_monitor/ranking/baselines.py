@@ -65,12 +65,15 @@ def knn_distance(z: Tensor, reference: Tensor, *, k: int = 10) -> Tensor:
     return distances.kthvalue(min(k, len(reference)), dim=1).values
 
 
-def compressed_size(images: Tensor) -> np.ndarray:
-    """Bytes of each image after zlib, at 8 bits per value over the range of the whole set: (N, ...) -> (N,).
+def compressed_size(images: Tensor, *, low: float, high: float) -> np.ndarray:
+    """Bytes of each image after zlib, at 8 bits per value: (N, ...) -> (N,).
 
     A score that follows it ranks complexity, not density.
+
+    Args:
+        images: (N, ...).
+        low, high: range of values, the same for all images that are compared.
     """
-    low, high = images.min(), images.max()
-    scaled = (images - low) / (high - low).clamp_min(torch.finfo(torch.float32).tiny)
-    pixels = (scaled * 255.0).round().to(torch.uint8).cpu().numpy()
+    scaled = (images - low) / max(high - low, torch.finfo(torch.float32).tiny)
+    pixels = (scaled.nan_to_num().clamp(0.0, 1.0) * 255.0).round().to(torch.uint8).cpu().numpy()
     return np.array([len(zlib.compress(image.tobytes(), level=9)) for image in pixels], dtype=np.float64)

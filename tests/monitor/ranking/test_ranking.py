@@ -119,5 +119,5 @@ def test_knn_distance_is_scikit_learns() -> None:
 
 def test_compressed_size_follows_complexity() -> None:
     images = torch.stack([torch.zeros(1, 16, 16), torch.rand(1, 16, 16)])
-    flat, noisy = compressed_size(images)
+    flat, noisy = compressed_size(images, low=0.0, high=1.0)
     assert flat < 30 < 200 < noisy

@@ -1,0 +1,183 @@
+"""The command line as a person uses it: every config, resume, validate, and messages for mistakes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from jepa_train.cli import CONFIGS, JEPACLI, main
+from jepa_train.module import JEPA
+from tests.idx_files import write_idx
+
+SMALL = [
+    "--trainer.max_epochs=2",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--trainer.log_every_n_steps=1",
+    "--data.num_train=256",
+    "--data.num_probe=64",
+]
+
+
+def fit(folder: Path, *arguments: str) -> JEPACLI:
+    return main(["fit", *SMALL, f"--trainer.logger.save_dir={folder}", *arguments])
+
+
+def data_arguments(name: str, folder: Path) -> list[str]:
+    """What a config needs beside itself, made here."""
+    if name == "fashion_mnist":
+        write_idx(folder)
+        return [f"--data.root={folder}"]
+    if name == "image_folder":
+        pixels = np.random.default_rng(0).integers(0, 255, (40, 48, 48, 3), dtype=np.uint8)
+        for index, image in enumerate(pixels):
+            Image.fromarray(image).save(folder / f"{index}.png")
+        return [f"--data.root={folder}", "--data.batch_size=8", "--data.num_workers=0", "--data.image_size=48"]
+    return ["--data.num_train=256"]
+
+
+@pytest.mark.parametrize("config", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("subcommand", ["fit", "validate", "test", "predict"])
+def test_every_config_runs(config: Path, subcommand: str, tmp_path: Path) -> None:
+    arguments = data_arguments(config.stem, tmp_path)
+    quick = ["--trainer.fast_dev_run=true", "--trainer.enable_progress_bar=false"]
+    cli = main([subcommand, "-c", str(config), *quick, *arguments])
+    if subcommand == "fit":
+        assert torch.isfinite(cli.trainer.callback_metrics["train/loss"])
+    if subcommand != "predict":
+        assert "gaussianity/sliced_ep_ratio" in cli.trainer.callback_metrics
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[JEPACLI, Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    return fit(folder), folder
+
+
+def test_without_a_config_it_is_the_mixture_from_any_folder(
+    run: tuple[JEPACLI, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert type(run[0].datamodule).__name__ == "MixtureDataModule"
+    monkeypatch.chdir(tmp_path)
+    assert type(main(["fit", "--trainer.fast_dev_run=true", "--data.num_train=256"]).model).__name__ == "JEPA"
+
+
+def test_it_says_where_the_run_lies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cli = fit(tmp_path, "--trainer.max_epochs=1")
+    printed = capsys.readouterr().out
+    assert f"tensorboard --logdir {cli.trainer.log_dir}" in printed
+
+
+def test_the_run_holds_what_the_design_lists(run: tuple[JEPACLI, Path]) -> None:
+    cli, _ = run
+    events = EventAccumulator(cli.trainer.log_dir).Reload()
+    tags = events.Tags()
+    scalars = set(tags["scalars"])
+    for group, names in {
+        "train": "loss loss_tokens loss_embedding loss_anticollapse ema_momentum lr weight_decay context_tokens "
+        "target_tokens",
+        "density": "spearman spearman_jepa_score spearman_gaussian spearman_ambient kendall auroc_low_density "
+        "stability complexity_spearman knn_spearman log_density_q10(nats) log_density_median(nats) "
+        "log_density_q90(nats) jepa_score_q10(nats) jepa_score_median(nats) jepa_score_q90(nats)",
+        "gaussianity": "sliced_ep_ratio sliced_ep_ratio_max axis_ep_ratio_max covariance_error_ratio "
+        "mean_error_ratio norm_variance_ratio norm_ks skewness_z kurtosis_z effective_rank_ratio",
+        "jacobian": "rank clipped_fraction condition_log10 nonfinite_fraction",
+        "monitor": "seconds(s) overhead(%)",
+    }.items():
+        assert {f"{group}/{name}" for name in names.split()} <= scalars
+    steps = [event.step for event in events.Scalars("density/spearman")]
+    per_epoch = 256 // cli.datamodule.batch_size
+    assert steps == [0, per_epoch, 2 * per_epoch]
+    for tag in tags["images"]:
+        assert [event.step for event in events.Images(tag)] == steps
+    for tag in tags["histograms"]:
+        assert all(event.histogram_value.num > 0 for event in events.Histograms(tag))
+    assert {"density/score_against_semantic", "density/gallery", "jacobian/spectrum"} <= set(tags["images"])
+    assert "embedding_size" in text(events, "config")
+    assert "density/spearman" in text(events, "JEPA-SCORE/tags")
+    saved = yaml.safe_load((Path(cli.trainer.log_dir) / "config.yaml").read_text())
+    assert saved["data"]["init_args"]["num_train"] == 256
+
+
+def text(events: EventAccumulator, name: str) -> str:
+    return events.Tensors(f"{name}/text_summary")[0].tensor_proto.string_val[0].decode()
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # validate has a folder of its own
+def test_validate_repeats_the_last_measurement(run: tuple[JEPACLI, Path]) -> None:
+    cli, folder = run
+    checkpoint = str(Path(cli.trainer.log_dir) / "checkpoints" / "last.ckpt")
+    arguments = [*SMALL, f"--trainer.logger.save_dir={folder}"]
+    values = main(["validate", *arguments, f"--ckpt_path={checkpoint}"]).trainer.callback_metrics
+    compared = [
+        tag for tag in cli.trainer.callback_metrics if tag.startswith(("density/", "gaussianity/", "jacobian/"))
+    ]
+    assert len(compared) > 25
+    for tag in compared:
+        if tag != "density/stability":  # against the measurement before, which only a fit has
+            assert float(values[tag]) == pytest.approx(float(cli.trainer.callback_metrics[tag]), abs=1e-4), tag
+
+
+def test_last_goes_on_in_the_same_folder_and_ends_like_an_uninterrupted_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = fit(tmp_path / "whole")
+
+    class Stop(Exception):
+        pass
+
+    def stop_in_the_second_epoch(module: JEPA) -> None:
+        if module.current_epoch:
+            raise Stop
+
+    folder = tmp_path / "parts"
+    monkeypatch.setattr(JEPA, "on_train_epoch_start", stop_in_the_second_epoch)
+    with pytest.raises(Stop):
+        fit(folder)
+    monkeypatch.undo()
+    resumed = fit(folder, "--ckpt_path=last")
+    assert resumed.trainer.global_step == whole.trainer.global_step
+    assert [path.name for path in (folder / "mixture").iterdir()] == ["version_0"]
+    for ours, theirs in zip(resumed.model.parameters(), whole.model.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model.nonsense=1"], r"nonsense"),
+        (["--model.encoder=vit_tinny"], r"error: timm has no model named 'vit_tinny'"),
+        (["--model.patch_size=5"], r"error: image_size 16 is not divisible by patch_size 5"),
+        (["--data=NoSuchData"], r"NoSuchData"),
+        (["--ckpt_path=last"], r"error: there is no last.ckpt below .*: run fit first"),
+        (["--data.batch_size=999"], r"error: 256 training images are fewer than batch_size 999"),
+        (["--model.anticollapse=barlow"], r"barlow"),
+    ],
+)
+def test_mistakes_end_in_one_readable_message(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        fit(tmp_path, *arguments)
+    shown = capsys.readouterr().err + str(ended.value)
+    assert re.search(message, shown)
+    assert "Traceback" not in shown
+
+
+def test_a_missing_config_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["fit", "-c", "no_such.yaml"])
+    assert "no_such.yaml" in capsys.readouterr().err
+
+
+def test_missing_data_is_one_readable_message(tmp_path: Path) -> None:
+    config = str(CONFIGS / "image_folder.yaml")
+    with pytest.raises(SystemExit, match=r"error: there is no folder .*point --data.root"):
+        main(["fit", "-c", config, f"--data.root={tmp_path / 'no'}", "--trainer.fast_dev_run=true"])
