@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import lightning.pytorch as pl
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.utilities import rank_zero_only
 
 from jepa_train.errors import ConfigurationError
 from jepa_train.module import JEPA
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+PACKAGE = Path(__file__).resolve().parent
+# a wheel carries the configs inside the package, a clone beside it
+CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
 SUBCOMMANDS = ("fit", "validate", "test", "predict")
 
 
@@ -52,12 +53,12 @@ class JEPACLI(LightningCLI):
     @rank_zero_only
     def after_fit(self) -> None:
         """Say where the run lies and how to look at it."""
-        if self.trainer.log_dir is not None and not self.trainer.fast_dev_run:
+        if self.trainer.log_dir is not None:
             folder = self.trainer.log_dir
             print(f"\nThe run lies in {folder}. To look at it:\n\n    tensorboard --logdir {folder}\n")
 
 
-def main(args: Sequence[str] | None = None) -> JEPACLI:
+def main(args: list[str] | None = None) -> JEPACLI:
     """Run the command line.
 
     Args:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -32,7 +34,7 @@ def sum_over_processes(tensor: Tensor) -> Tensor:
     """Differentiable sum over processes; the tensor itself where there is one process."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return tensor
-    return _SumOverProcesses.apply(tensor)
+    return cast("Tensor", _SumOverProcesses.apply(tensor))
 
 
 def global_count(local_count: int, *, like: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import timm
 import torch
-from timm.layers import build_sincos2d_pos_embed
+from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -150,9 +150,9 @@ class Projector(nn.Module):
         layers.append(nn.Linear(width, embedding_size))
         self.layers = nn.Sequential(*layers)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, V, D) tokens -> (B, K) embeddings."""
-        return cast("Tensor", self.layers(tokens.mean(dim=1)))
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, D) mean tokens -> (B, K) embeddings."""
+        return cast("Tensor", self.layers(features))
 
 
 class EmbeddingEncoder(nn.Module):
@@ -165,4 +165,4 @@ class EmbeddingEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) images -> (B, K) embeddings."""
-        return cast("Tensor", self.projector(self.encoder(images)))
+        return cast("Tensor", self.projector(self.encoder(images).mean(dim=1)))

@@ -127,6 +127,7 @@ class JEPA(pl.LightningModule):
             min_context=min_context,
             mode=mask_mode,
         )
+        self.weights = {"tokens": token_weight, "embedding": embedding_weight, "anticollapse": anticollapse_weight}
         self.view = RandomView(crop_scale=crop_scale, shift=shift, flip=flip, noise=noise)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -152,17 +153,18 @@ class JEPA(pl.LightningModule):
         predicted_BMTD, predicted_BMK = self.predictor(context_BVD, context_BV, targets_BMT)
         terms = {"tokens": token_prediction(predicted_BMTD, self._target_tokens(view_a, targets_BMT))}
         if self._embeds:
-            z_full = self.online(view_b)
+            features = torch.cat([context_BVD.mean(dim=1), self.online.encoder(view_b).mean(dim=1)])
+            # in one pass, so that batch norm treats the full image in training as it will in evaluation
+            z_context, z_full = self.online.projector(features).chunk(2)
             if predicted_BMK is not None:
                 terms["embedding"] = embedding_prediction(predicted_BMK, z_full)
             if self.anticollapse is not None:
-                z_context = self.online.projector(context_BVD)
                 terms["anticollapse"] = 0.5 * (
                     self.anticollapse(z_context, step_seed) + self.anticollapse(z_full, step_seed)
                 )
-        loss = sum((self.hparams[f"{name.removesuffix('s')}_weight"] * term for name, term in terms.items()))
-        self._log_step(cast("Tensor", loss), terms, context_BV, targets_BMT)
-        return cast("Tensor", loss)
+        loss = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
+        self._log_step(loss, terms, context_BV, targets_BMT)
+        return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Nothing to compute per batch: callbacks measure the encoder at the end of validation."""
@@ -172,7 +174,7 @@ class JEPA(pl.LightningModule):
 
     @property
     def _embeds(self) -> bool:
-        return bool(self.hparams["embedding_weight"]) or self.anticollapse is not None
+        return bool(self.weights["embedding"]) or self.anticollapse is not None
 
     def _batches_seen(self) -> int:
         """Training batches before this one, over all epochs; restored by a resume."""
@@ -201,7 +203,7 @@ class JEPA(pl.LightningModule):
     def _target_tokens(self, images: Tensor, targets_BMT: Tensor) -> Tensor:
         """(B, M, T, D) tokens of the EMA encoder on the full image."""
         tokens = self.target.encoder(images)
-        return gather_tokens(tokens, targets_BMT.flatten(1)).unflatten(1, targets_BMT.shape[1:])
+        return cast("Tensor", gather_tokens(tokens, targets_BMT.flatten(1)).unflatten(1, targets_BMT.shape[1:]))
 
     def _log_step(self, loss: Tensor, terms: dict[str, Tensor], context_BV: Tensor, targets_BMT: Tensor) -> None:
         optimizer = cast("torch.optim.Optimizer", self.optimizers())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -96,4 +96,4 @@ def evaluating(module: nn.Module) -> Generator[None, None, None]:
 def embed(encode: Encode, inputs: Tensor, *, chunk: int = 256) -> Tensor:
     """Embeddings (N, K) in float64 without Jacobians."""
     with torch.inference_mode(False), torch.autocast(inputs.device.type, enabled=False):
-        return torch.cat([cast("Tensor", encode(part.clone())).double() for part in inputs.split(chunk)])
+        return torch.cat([encode(part.clone()).double() for part in inputs.split(chunk)])

@@ -10,6 +10,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 from torch import Tensor
 
@@ -32,7 +33,7 @@ def spectrum_picture(log_singular: Tensor, rank: int) -> Tensor:
     axes.axvline(rank + 0.5, color=ORANGE, linestyle="--", label=f"rank r = {rank}")
     axes.set_yscale("log")
     axes.set_xlim(0.5, len(median) + 0.7)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("index k")
     axes.set_ylabel("sigma_k (1 / input unit)")
     return _render(figure, axes)
@@ -53,7 +54,7 @@ def histogram_picture(sets: dict[str, np.ndarray], *, name: str) -> Tensor:
     finite = {label: values[np.isfinite(values)] for label, values in sets.items()}
     joint = np.concatenate(list(finite.values()))
     low, high = np.quantile(joint, (0.005, 0.995))
-    bins = np.linspace(low, high if high > low else low + 1.0, 50)
+    bins = np.linspace(low, high if high > low else low + 1.0, 50).tolist()
     for label, values in finite.items():
         axes.hist(
             np.clip(values, bins[0], bins[-1]), bins=bins, density=True, histtype="step", linewidth=1.5, label=label

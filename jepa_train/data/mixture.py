@@ -158,7 +158,7 @@ class MixtureDataModule(ImageDataModule):
     Args:
         image_size: height and width, in pixels.
         channels: image channels.
-        latent_size, num_components, separation, narrowest, noise: see :func:`image_mixture`.
+        latent_size, num_components, separation, narrowest, contrast, noise: see :func:`image_mixture`.
         num_train: training images.
         num_probe: images that are measured.
         batch_size: per process.
@@ -174,7 +174,8 @@ class MixtureDataModule(ImageDataModule):
         num_components: int = 4,
         separation: float = 1.0,
         narrowest: float = 0.3,
-        noise: float = 1.0,
+        contrast: float = 0.1,
+        noise: float = 0.1,
         num_train: int = 20_000,
         num_probe: int = 1_024,
         batch_size: int = 128,
@@ -192,6 +193,7 @@ class MixtureDataModule(ImageDataModule):
             num_components=num_components,
             separation=separation,
             narrowest=narrowest,
+            contrast=contrast,
             noise=noise,
             seed=seed,
         )

@@ -69,10 +69,9 @@ def test_pretrained_weights_come_from_timm(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_projector_shapes() -> None:
-    tokens = torch.randn(6, 5, 32)
-    assert Projector(32, hidden=16, embedding_size=4)(tokens).shape == (6, 4)
-    linear = Projector(32, hidden=0, embedding_size=4)
-    torch.testing.assert_close(linear(tokens), linear.layers[0](tokens.mean(1)))
+    features = torch.randn(6, 32)
+    assert Projector(32, hidden=16, embedding_size=4)(features).shape == (6, 4)
+    assert [type(layer) for layer in Projector(32, hidden=0, embedding_size=4).layers] == [torch.nn.Linear]
 
 
 @pytest.mark.parametrize(

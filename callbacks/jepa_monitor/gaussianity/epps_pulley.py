@@ -45,7 +45,8 @@ def epps_pulley(characteristic_sums: Tensor, count: Tensor | float) -> Tensor:
     gaussian = torch.exp(-0.5 * knots.square())
     cosine, sine = characteristic_sums / count
     integrand = ((cosine - gaussian).square() + sine.square()) * gaussian
-    return 2.0 * count * torch.trapezoid(integrand, knots, dim=-1)
+    integral: Tensor = torch.trapezoid(integrand, knots, dim=-1)
+    return 2.0 * count * integral
 
 
 def epps_pulley_null() -> float:
@@ -58,7 +59,8 @@ def epps_pulley_null() -> float:
 def random_directions(size: int, count: int, *, generator: Generator) -> Tensor:
     """(size, count) unit vectors, uniform on the sphere, drawn on the generator's device."""
     directions = torch.randn(size, count, generator=generator, device=generator.device)
-    return directions / directions.norm(dim=0, keepdim=True).clamp_min(math.sqrt(torch.finfo(torch.float32).tiny))
+    lengths: Tensor = directions.norm(dim=0, keepdim=True)
+    return directions / lengths.clamp_min(math.sqrt(torch.finfo(torch.float32).tiny))
 
 
 def sliced_epps_pulley(z: Tensor, *, num_slices: int = 256, seed: int = 0) -> Tensor:
@@ -74,5 +76,5 @@ def sliced_epps_pulley(z: Tensor, *, num_slices: int = 256, seed: int = 0) -> Te
     """
     directions = random_directions(z.shape[1], num_slices, generator=torch.Generator().manual_seed(seed))
     # in slices of samples: (N, S, KNOTS) at once would be gigabytes for a large probe
-    sums = sum(characteristic_function(part @ directions.to(z)) for part in z.split(512))
-    return epps_pulley(torch.as_tensor(sums), float(len(z)))
+    sums = torch.stack([characteristic_function(part @ directions.to(z)) for part in z.split(512)]).sum(0)
+    return epps_pulley(sums, float(len(z)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from .correlation import why_unrankable
@@ -33,10 +33,13 @@ def auroc_low_density(scores: ArrayLike, truth: ArrayLike, *, share: float = 0.1
     values = np.asarray(scores, dtype=np.float64)
     if why_unrankable(truth):
         return math.nan
-    low = np.asarray(truth) <= np.quantile(truth, share)
+    true_values = np.asarray(truth, dtype=np.float64)
+    low = true_values <= np.quantile(true_values, share)
     return auroc(values[~low], values[low])
 
 
-def typicality(scores: ArrayLike, reference: ArrayLike) -> np.ndarray:
+def typicality(scores: ArrayLike, reference: ArrayLike) -> NDArray[np.float64]:
     """-|score - median of the reference scores|: low for samples of too low and of too high density alike."""
-    return -np.abs(np.asarray(scores, dtype=np.float64) - np.median(reference))
+    centre = np.median(np.asarray(reference, dtype=np.float64))
+    distance: NDArray[np.float64] = np.abs(np.asarray(scores, dtype=np.float64) - centre)
+    return -distance
