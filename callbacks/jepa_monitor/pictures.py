@@ -28,8 +28,10 @@ def spectrum_picture(log_singular: Tensor, rank: int) -> Tensor:
     low, median, high = (finite.quantile(q, dim=0).numpy() for q in (0.1, 0.5, 0.9))
     index = np.arange(1, len(median) + 1)
     figure, axes = _figure("singular values of the Jacobian")
-    axes.fill_between(index, low, high, color=BLUE, alpha=0.25, label="10-90 % of samples", step="mid")
-    axes.plot(index, median, "o-", color=BLUE, markersize=4, label="median")
+    axes.vlines(
+        index, low, high, color=BLUE, alpha=0.35, linewidth=max(10 - len(index) / 8, 2), label="10-90 % of samples"
+    )
+    axes.plot(index, median, "o", color=BLUE, markersize=4, label="median")
     axes.axvline(rank + 0.5, color=ORANGE, linestyle="--", label=f"rank r = {rank}")
     axes.set_yscale("log")
     axes.set_xlim(0.5, len(median) + 0.7)
@@ -91,7 +93,7 @@ def gallery_picture(highest: Tensor, lowest: Tensor, *, high_scores: ArrayLike, 
 
 
 def _figure(title: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(6.4, 4.0), dpi=110, layout="constrained")
+    figure = Figure(figsize=(4.8, 3.4), dpi=150, layout="constrained")
     axes = figure.subplots()
     axes.set_title(title, fontsize=10)
     axes.grid(True, color=GREY, alpha=0.25)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 # tag or its beginning, meaning, value for a Gaussian embedding, value after a collapse
@@ -80,4 +81,6 @@ def layout(tags: Iterable[str]) -> dict[str, dict[str, list[object]]]:
         "Jacobian": ["jacobian/rank", "jacobian/condition_log10", "jacobian/clipped_fraction"],
     }
     shown = {title: [tag for tag in wanted if tag in present] for title, wanted in charts.items()}
-    return {"JEPA-SCORE": {title: ["Multiline", wanted] for title, wanted in shown.items() if wanted}}
+    # TensorBoard takes each entry as a regular expression that may match anywhere in a tag
+    exact = {title: [f"^{re.escape(tag)}$" for tag in wanted] for title, wanted in shown.items() if wanted}
+    return {"JEPA-SCORE": {title: ["Multiline", patterns] for title, patterns in exact.items()}}

