@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-PARTS = {"train": 200, "t10k": 60}
+PARTS = {"train": 200, "t10k": 120}
 
 
 def idx_bytes(array: np.ndarray) -> bytes:

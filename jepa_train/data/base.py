@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from jepa_train.errors import ConfigurationError
 
@@ -22,14 +22,16 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         channels: image channels.
         batch_size: per process.
         num_workers: of each loader.
+        seed: of the order of the training images.
     """
 
-    def __init__(self, image_size: int, channels: int, batch_size: int, num_workers: int) -> None:
+    def __init__(self, image_size: int, channels: int, batch_size: int, num_workers: int, seed: int = 0) -> None:
         super().__init__()
         self.image_size = image_size
         self.channels = channels
         self.batch_size = batch_size
         self.num_workers = num_workers
+        self.seed = seed
         self._train: Samples | None = None
         self._probe: Samples | None = None
 
@@ -65,7 +67,16 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             raise ConfigurationError(
                 f"{size} training images are fewer than batch_size {self.batch_size}: lower --data.batch_size."
             )
-        return self._loader(dataset, shuffle=True, drop_last=True)
+        # an order that (seed, epoch) decides alone: a resumed run goes on with it, and any number of processes
+        # deals out the same global batches
+        sampler: DistributedSampler[dict[str, Any]] = DistributedSampler(
+            dataset,
+            num_replicas=self.trainer.world_size if self.trainer else 1,
+            rank=self.trainer.global_rank if self.trainer else 0,
+            seed=self.seed,
+            drop_last=True,
+        )
+        return self._loader(dataset, sampler=sampler, drop_last=True)
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The probe in order."""
@@ -79,11 +90,13 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """The probe in order."""
         return self._loader(self.probe_dataset())
 
-    def _loader(self, dataset: Samples, *, shuffle: bool = False, drop_last: bool = False) -> DataLoader[Any]:
+    def _loader(
+        self, dataset: Samples, *, sampler: DistributedSampler[dict[str, Any]] | None = None, drop_last: bool = False
+    ) -> DataLoader[Any]:
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
-            shuffle=shuffle,
+            sampler=sampler,
             drop_last=drop_last,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,

@@ -33,6 +33,7 @@ class FashionMNISTDataModule(ImageDataModule):
         corruption: standard deviation of the pixel noise, in [0, 1] units, that makes the corrupted copy.
         batch_size: per process.
         num_workers: of each loader; the images are in memory, so 0 is fastest.
+        seed: of the order of the training images.
     """
 
     def __init__(
@@ -43,8 +44,9 @@ class FashionMNISTDataModule(ImageDataModule):
         corruption: float = 0.3,
         batch_size: int = 128,
         num_workers: int = 0,
+        seed: int = 0,
     ) -> None:
-        super().__init__(28, 1, batch_size, num_workers)
+        super().__init__(28, 1, batch_size, num_workers, seed)
         self.root = Path(root) if root is not None else None
         self.download = download
         self.contrast = contrast

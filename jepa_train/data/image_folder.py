@@ -60,6 +60,7 @@ class ImageFolderDataModule(ImageDataModule):
         probe_share: share of the images that is held out and measured, spread evenly over the sorted paths.
         batch_size: per process.
         num_workers: of each loader.
+        seed: of the order of the training images.
     """
 
     def __init__(
@@ -69,8 +70,9 @@ class ImageFolderDataModule(ImageDataModule):
         probe_share: float = 0.1,
         batch_size: int = 128,
         num_workers: int = 2,
+        seed: int = 0,
     ) -> None:
-        super().__init__(image_size, 3, batch_size, num_workers)
+        super().__init__(image_size, 3, batch_size, num_workers, seed)
         if not 0.0 < probe_share < 1.0:
             raise ConfigurationError(f"probe_share must lie between 0 and 1, got {probe_share}.")
         self.root = Path(root)

@@ -182,10 +182,9 @@ class MixtureDataModule(ImageDataModule):
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__(image_size, channels, batch_size, num_workers)
+        super().__init__(image_size, channels, batch_size, num_workers, seed)
         self.num_train = num_train
         self.num_probe = num_probe
-        self.seed = seed
         self.mixture = image_mixture(
             image_size=image_size,
             channels=channels,

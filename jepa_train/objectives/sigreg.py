@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from jepa_monitor.gaussianity import characteristic_function, epps_pulley, random_directions
 from jepa_train.distributed import global_count, sum_over_processes
+from jepa_train.errors import ConfigurationError
 from jepa_train.precision import at_least_float32
 
 
@@ -19,10 +20,15 @@ def sigreg(z: Tensor, directions: Tensor) -> Tensor:
 
     Returns:
         scalar; 1.05 for Gaussian embeddings, 0.402 * global batch when they collapse to the origin.
+
+    Raises:
+        ConfigurationError: with fewer than two samples over all processes.
     """
     with torch.autocast(z.device.type, enabled=False):
         z = at_least_float32(z)
         count = global_count(len(z), like=z)
+        if count < 2:
+            raise ConfigurationError("SIGReg needs at least 2 samples per training batch: raise the batch size.")
         sums = sum_over_processes(characteristic_function(z @ directions.to(z)))
         return epps_pulley(sums, count).mean()
 

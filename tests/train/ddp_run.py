@@ -16,7 +16,6 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy
-from torch.utils.data import DataLoader, Subset
 
 from jepa_monitor import JEPAScoreMonitor
 from jepa_train.data import MixtureDataModule
@@ -26,13 +25,8 @@ GLOBAL_BATCH = 32
 STEPS = 20
 
 
-class Ordered(MixtureDataModule):
-    """The same global batches on any number of processes: shuffling draws differently on one and on several."""
-
-    def train_dataloader(self) -> DataLoader[Any]:
-        world_size, rank = self.trainer.world_size, self.trainer.global_rank
-        mine = range(rank, len(self.reference_dataset()), world_size)
-        return DataLoader(Subset(self.reference_dataset(), mine), batch_size=self.batch_size)
+class WithShifted(MixtureDataModule):
+    """The mixture with another set of 5 images."""
 
     def ood_datasets(self) -> dict[str, Any]:
         return {"shifted": self.probe_dataset().images[:5] + 1.0}
@@ -56,7 +50,7 @@ def main(world_size: int, anticollapse: str, folder: Path) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     pl.seed_everything(0, verbose=False)
-    data = Ordered(num_train=GLOBAL_BATCH * STEPS, num_probe=67, batch_size=GLOBAL_BATCH // world_size)
+    data = WithShifted(num_train=GLOBAL_BATCH * STEPS, num_probe=67, batch_size=GLOBAL_BATCH // world_size)
     module = JEPA(
         image_size=16,
         channels=1,
@@ -86,7 +80,6 @@ def main(world_size: int, anticollapse: str, folder: Path) -> None:
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        use_distributed_sampler=False,
     )
     trainer.fit(module, data)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
