@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from jepa_train import schedules
 from jepa_train.encoder import EmbeddingEncoder, Projector, ViTEncoder, gather_tokens
+from jepa_train.errors import ConfigurationError
 from jepa_train.masking import MaskMode, MultiBlockMasks
 from jepa_train.objectives import build_anticollapse, embedding_prediction, token_prediction
 from jepa_train.objectives.anticollapse import AnticollapseName
@@ -163,6 +164,12 @@ class JEPA(pl.LightningModule):
                     self.anticollapse(z_context, step_seed) + self.anticollapse(z_full, step_seed)
                 )
         loss = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
+        # only now and then: looking at a value makes an accelerator wait
+        if batch_idx % self.trainer.log_every_n_steps == 0 and not torch.isfinite(loss):
+            raise ConfigurationError(
+                f"the training loss is {float(loss.detach())} at step {self.global_step}: look for images that are not "
+                "finite, or lower the learning rate."
+            )
         self._log_step(loss, terms, context_BV, targets_BMT)
         return loss
 

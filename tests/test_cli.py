@@ -83,6 +83,10 @@ def test_without_a_config_it_is_the_mixture_from_any_folder(
     assert type(main(["fit", "--trainer.fast_dev_run=true", "--data.num_train=256"]).model).__name__ == "JEPA"
 
 
+def test_the_progress_bar_shows_loss_and_ranking(run: tuple[JEPACLI, Path]) -> None:
+    assert {"train/loss", "density/spearman"} <= set(run[0].trainer.progress_bar_metrics)
+
+
 def test_it_says_where_the_run_lies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cli = fit(tmp_path, "--trainer.max_epochs=1")
     printed = capsys.readouterr().out

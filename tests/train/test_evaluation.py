@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from sklearn.neighbors import KNeighborsClassifier
 
-from jepa_train.evaluation import weighted_knn
+from jepa_train.evaluation import weighted_knn, whiten
 
 
 def test_weighted_knn_is_scikit_learns() -> None:
@@ -25,3 +25,18 @@ def test_weighted_knn_is_scikit_learns() -> None:
 def test_a_shared_offset_changes_nothing() -> None:
     bank, queries, labels = torch.randn(100, 4), torch.randn(20, 4), torch.randint(3, (100,))
     assert torch.equal(weighted_knn(queries + 50.0, bank + 50.0, labels), weighted_knn(queries, bank, labels))
+
+
+def test_whitening_is_mahalanobis_distance_of_the_bank() -> None:
+    bank, queries = torch.randn(200, 3).double() @ torch.randn(3, 3).double() + 2.0, torch.randn(5, 3).double()
+    white_queries, white_bank = whiten(queries, bank, ridge=0.0)
+    torch.testing.assert_close(torch.cov(white_bank.T), torch.eye(3).double())
+    difference = queries[0] - bank[0]
+    mahalanobis = difference @ torch.linalg.inv(torch.cov(bank.T)) @ difference
+    torch.testing.assert_close((white_queries[0] - white_bank[0]).square().sum(), mahalanobis)
+
+
+def test_whitening_survives_dead_directions() -> None:
+    bank = torch.cat([torch.randn(50, 2), torch.zeros(50, 1)], dim=1)
+    white, _ = whiten(bank, bank)
+    assert float(white.abs().max()) < 10.0

@@ -37,8 +37,8 @@ class Images(torch.utils.data.Dataset[dict[str, Tensor]]):
         return {"image": torch.randn(1, 16, 16, generator=torch.Generator().manual_seed(index))}
 
 
-def train(module: JEPA, tmp_path: Path, *, steps: int = 4, **settings: Any) -> pl.Trainer:
-    trainer = pl.Trainer(
+def make_trainer(tmp_path: Path, *, steps: int = 4, **settings: Any) -> pl.Trainer:
+    return pl.Trainer(
         max_steps=steps,
         accelerator="cpu",
         logger=False,
@@ -50,6 +50,10 @@ def train(module: JEPA, tmp_path: Path, *, steps: int = 4, **settings: Any) -> p
         default_root_dir=tmp_path,
         **settings,
     )
+
+
+def train(module: JEPA, tmp_path: Path, **settings: Any) -> pl.Trainer:
+    trainer = make_trainer(tmp_path, **settings)
     trainer.fit(module, DataLoader(Images(), batch_size=16), DataLoader(Images(), batch_size=16))
     return trainer
 
@@ -134,19 +138,20 @@ def test_masks_do_not_depend_on_the_global_generator(tmp_path: Path) -> None:
 
 
 def test_a_batch_of_one_says_what_to_change(tmp_path: Path) -> None:
-    trainer = pl.Trainer(
-        max_steps=1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=1,
-        default_root_dir=tmp_path,
-    )
+    trainer = make_trainer(tmp_path, steps=1)
     with pytest.raises(ConfigurationError, match="raise the batch size"):
         trainer.fit(JEPA(**SMALL), DataLoader(Images(), batch_size=1), DataLoader(Images(), batch_size=16))
+
+
+def test_nan_images_end_training_with_a_sentence(tmp_path: Path) -> None:
+    class NaN(Images):
+        def __getitem__(self, index: int) -> dict[str, Tensor]:
+            return {"image": torch.full((1, 16, 16), torch.nan)}
+
+    trainer = make_trainer(tmp_path, steps=1)
+    loader = DataLoader(NaN(), batch_size=16)
+    with pytest.raises(ConfigurationError, match="images that are not finite"):
+        trainer.fit(JEPA(**SMALL), loader, loader)
 
 
 def test_predictor_width_must_fit_its_heads() -> None:
