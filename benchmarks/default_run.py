@@ -1,6 +1,6 @@
 """Trains the default config on several seeds, prints the spread of its final numbers, and asserts the goals.
 
-    python benchmarks/default_run.py [--seeds 3] [--json FILE]
+    python benchmarks/default_run.py [--seeds 3] [--json FILE] [--runs FOLDER]
 
 Each run is ``python train.py fit --seed_everything S --model.seed S`` in a process of its own; the wall seconds are
 those of the whole process, imports and measurements included.
@@ -51,11 +51,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="write all values here")
+    parser.add_argument("--runs", type=Path, help="keep the runs here; default: a temporary folder")
     arguments = parser.parse_args()
     runs = []
     for seed in range(arguments.seeds):
-        with tempfile.TemporaryDirectory() as folder:
-            runs.append(run(seed, Path(folder)))
+        with tempfile.TemporaryDirectory() as temporary:
+            runs.append(run(seed, (arguments.runs or Path(temporary)) / f"seed_{seed}"))
         print(f"seed {seed}: " + ", ".join(f"{name} {value:.3f}" for name, value in runs[-1].items()), flush=True)
     print(f"\n{arguments.seeds} seeds, {os.cpu_count()} cores, torch {torch.__version__}, {platform.machine()}")
     print(f"{'':32}{'min':>10}{'median':>10}{'max':>10}")

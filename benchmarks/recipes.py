@@ -1,7 +1,7 @@
 """Trains variants of a config side by side, one after the other, and prints what each ends with.
 
     python benchmarks/recipes.py mixture [--epochs 4] [--only NAME ...]
-    python benchmarks/recipes.py fashion_mnist [--epochs 3] [--only NAME ...]
+    python benchmarks/recipes.py fashion_mnist [--epochs 6] [--only NAME ...]
 
 Each variant is the config with a few options changed, so each row is also a command of its own:
 ``python train.py fit -c configs/CONFIG.yaml OPTIONS``.
@@ -46,9 +46,15 @@ TAGS = {
     "mixture": ("density/spearman", "density/spearman_jepa_score", "gaussianity/sliced_ep_ratio"),
     "fashion_mnist": (
         "knn/accuracy",
+        "knn/accuracy_unwhitened",
         "knn/accuracy_embedding",
+        "knn/accuracy_pixels",
+        "knn/accuracy_pixels_whitened",
         "gaussianity/sliced_ep_ratio",
         "density/ood_auroc/mnist",
+        "density/ood_auroc_jepa_score/mnist",
+        "density/ood_auroc_typicality/mnist",
+        "density/ood_auroc/corrupted",
     ),
 }
 
@@ -73,7 +79,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--only", nargs="*", help="names of variants; default: all")
     arguments = parser.parse_args()
-    epochs = arguments.epochs or {"mixture": 4, "fashion_mnist": 3}[arguments.config]
+    epochs = arguments.epochs or {"mixture": 4, "fashion_mnist": 6}[arguments.config]
     variants = VARIANTS[arguments.config]
     tags = TAGS[arguments.config]
     print(f"{epochs} epochs, {os.cpu_count()} cores, torch {torch.__version__}\n", flush=True)

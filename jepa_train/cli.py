@@ -43,12 +43,15 @@ class JEPACLI(LightningCLI):
         config = self.config[self.config.subcommand]
         if config.get("ckpt_path") != "last":
             return
-        folder = Path(config.trainer.logger.init_args.save_dir) / config.trainer.logger.init_args.name
+        logger = config.trainer.logger
+        if "init_args" not in (logger or {}) or not logger.init_args.get("name"):
+            raise ConfigurationError("--ckpt_path last looks below the logger's folder: name a logger, or give a path.")
+        folder = Path(logger.init_args.save_dir) / logger.init_args.name
         checkpoints = sorted(folder.glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
         if not checkpoints:
             raise ConfigurationError(f"there is no last.ckpt below {folder} to go on from: run fit first.")
         config.ckpt_path = str(checkpoints[-1])
-        config.trainer.logger.init_args.version = checkpoints[-1].parent.parent.name
+        logger.init_args.version = checkpoints[-1].parent.parent.name
 
     @rank_zero_only
     def after_fit(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
@@ -15,6 +15,7 @@ from torch.utils.data import default_collate
 from jepa_monitor.encoding import embed, evaluating
 from jepa_monitor.probe import gather_by_index
 from jepa_train.data.base import ImageDataModule
+from jepa_train.errors import ConfigurationError
 
 
 def weighted_knn(queries: Tensor, bank: Tensor, labels: Tensor, *, k: int = 20, temperature: float = 0.07) -> Tensor:
@@ -99,7 +100,9 @@ class WeightedKNN(pl.Callback):
         fitting = trainer.state.fn == TrainerFn.FITTING
         if trainer.sanity_checking or (fitting and (trainer.current_epoch + 1) % self.every_n_epochs):
             return
-        data = cast("ImageDataModule", getattr(trainer, "datamodule", None))
+        data = getattr(trainer, "datamodule", None)
+        if not isinstance(data, ImageDataModule):
+            raise ConfigurationError("WeightedKNN takes its bank and queries from an ImageDataModule: pass one to fit.")
         with isolate_rng(), evaluating(pl_module), torch.no_grad():
             bank = _read(data.reference_dataset(), self.bank_size)
             queries = _read(data.probe_dataset(), self.num_queries)

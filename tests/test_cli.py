@@ -175,6 +175,7 @@ def test_last_goes_on_in_the_same_folder_and_ends_like_an_uninterrupted_run(
         (["--model.encoder=vit_tinny"], r"error: timm has no model named 'vit_tinny'"),
         (["--model.patch_size=5"], r"error: image_size 16 is not divisible by patch_size 5"),
         (["--data=NoSuchData"], r"NoSuchData"),
+        (["--ckpt_path=last", "--trainer.logger=false"], r"error: --ckpt_path last looks below the logger's folder"),
         (["--ckpt_path=last"], r"error: there is no last.ckpt below .*: run fit first"),
         (["--data.batch_size=999"], r"error: 256 training images are fewer than batch_size 999"),
         (["--model.anticollapse=barlow"], r"barlow"),

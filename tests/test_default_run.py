@@ -11,7 +11,7 @@ from jepa_train.cli import main
 
 
 @pytest.mark.slow
-def test_a_sixth_of_the_default_run_learns_the_ranking(tmp_path: Path) -> None:
+def test_two_of_seven_epochs_of_the_default_run_learn_the_ranking(tmp_path: Path) -> None:
     quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
     cli = main(["fit", "--trainer.max_epochs=2", f"--trainer.logger.save_dir={tmp_path}", *quiet])
     events = EventAccumulator(cli.trainer.log_dir).Reload()

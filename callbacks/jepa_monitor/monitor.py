@@ -108,7 +108,7 @@ class JEPAScoreMonitor(pl.Callback):
     ) -> None:
         """Measure on a step count; the hook also fires between two steps when gradients accumulate."""
         step = trainer.global_step
-        if self.every_n_steps and step % self.every_n_steps == 0 and step != self._last_step_measured:
+        if self.every_n_steps and step and step % self.every_n_steps == 0 and step != self._last_step_measured:
             self._measure(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
