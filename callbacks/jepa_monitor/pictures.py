@@ -75,8 +75,8 @@ def gallery_picture(highest: Tensor, lowest: Tensor, *, high_scores: ArrayLike, 
         high_scores, low_scores: (n,) nats.
     """
     columns = min(len(highest), 8)
-    figure = Figure(figsize=(1.15 * columns + 0.3, 3.5), dpi=110, layout="constrained")
-    figure.suptitle("highest (top) and lowest (bottom) log density in the probe, nats", fontsize=10)
+    figure = Figure(figsize=(0.68 * columns + 0.2, 2.3), dpi=180, layout="constrained")
+    figure.suptitle("log density (nats): highest above, lowest below", fontsize=10)
     both = torch.cat([highest, lowest]).float()
     both = both[torch.isfinite(both).flatten(1).all(1)] if not torch.isfinite(both).all() else both
     low, high = (float(both.min()), float(both.max())) if len(both) else (0.0, 1.0)

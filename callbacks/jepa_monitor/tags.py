@@ -64,7 +64,10 @@ def explanation(tags: Iterable[str]) -> str:
 
 
 def layout(tags: Iterable[str]) -> dict[str, dict[str, list[object]]]:
-    """TensorBoard's custom-scalars layout: density ranking, Gaussianity and Jacobian on one page."""
+    """TensorBoard's custom-scalars layout: density ranking, Gaussianity and Jacobian on one page.
+
+    Tags with a unit in parentheses are not on it: TensorBoard 2.21 finds them and draws no line.
+    """
     present = set(tags)
     ood = sorted(tag for tag in present if tag.startswith("density/ood_auroc"))
     charts = {
@@ -75,7 +78,6 @@ def layout(tags: Iterable[str]) -> dict[str, dict[str, list[object]]]:
         ],
         "out-of-distribution AUROC": ood,
         "confounds and stability": ["density/stability", "density/complexity_spearman", "density/knn_spearman"],
-        "log density (nats)": [f"density/log_density_{q}(nats)" for q in ("q10", "median", "q90")],
         "Gaussianity ratios (1 = Gaussian)": [f"gaussianity/{name}" for name in RATIOS],
         "Mardia, standard deviations (0 = Gaussian)": ["gaussianity/skewness_z", "gaussianity/kurtosis_z"],
         "Jacobian": ["jacobian/rank", "jacobian/condition_log10", "jacobian/clipped_fraction"],
