@@ -189,6 +189,7 @@ def test_checkpoints_can_follow_our_tags_and_stay_small(tmp_path: Path) -> None:
     assert state["previous"].shape == (48,)
 
 
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
 def test_stability_goes_on_after_a_resume(tmp_path: Path) -> None:
     save = ModelCheckpoint(tmp_path, save_last=True)
     trainer(tmp_path, monitor(), save, enable_checkpointing=True).fit(Autoencoder(), loader(), loader(seed=1))
