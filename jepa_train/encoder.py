@@ -128,8 +128,8 @@ def fixed_positions(grid_size: tuple[int, int], width: int) -> Tensor:
 class Projector(nn.Module):
     """Maps the mean token to the embedding z that is predicted, kept from collapsing, and scored.
 
-    Batch norm in the hidden layers keeps SIGReg from stalling with a single live direction
-    (measured: docs/recipes.md); under DDP its statistics are those of the global batch.
+    Batch norm in the hidden layers keeps SIGReg from stalling with a single live direction; with several processes
+    its statistics are those of the global batch.
 
     Args:
         width: D, channels of a token.

@@ -165,7 +165,8 @@ class JEPA(pl.LightningModule):
                 )
         loss = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
         # only now and then: looking at a value makes an accelerator wait
-        if batch_idx % self.trainer.log_every_n_steps == 0 and not torch.isfinite(loss):
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set on the Trainer by its logger connector
+        if batch_idx % every == 0 and not torch.isfinite(loss):
             raise ConfigurationError(
                 f"the training loss is {float(loss.detach())} at step {self.global_step}: look for images that are not "
                 "finite, or lower the learning rate."
