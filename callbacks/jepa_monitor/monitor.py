@@ -182,7 +182,10 @@ class JEPAScoreMonitor(pl.Callback):
         if reference is not None:
             # every process fits the same baseline to the same inputs, and embeds its share of them
             whole = self._shard(reference, rank=0, world_size=1)
-            baseline = GaussianBaseline.fit(whole.inputs)
+            try:
+                baseline = GaussianBaseline.fit(whole.inputs)
+            except ValueError as error:
+                rank_zero_warn(f"JEPAScoreMonitor leaves density/spearman_gaussian out: {error}")
             mine = slice(trainer.global_rank, None, trainer.world_size)
             start = mine if trainer.global_rank < len(whole.indices) else slice(0, 1)
             reference_shard = Shard(whole.indices[start], whole.inputs[start])

@@ -246,6 +246,14 @@ def test_some_nan_images_are_counted_and_named(tmp_path: Path) -> None:
     assert math.isfinite(values["gaussianity/sliced_ep_ratio"])
 
 
+def test_a_constant_reference_costs_only_its_baseline(tmp_path: Path) -> None:
+    callback = monitor(probe=images(20), reference=torch.ones(9, 1, 4, 4))
+    with pytest.warns(UserWarning, match="leaves density/spearman_gaussian out"):
+        (values,) = trainer(tmp_path, callback).validate(Autoencoder(), loader(), verbose=False)
+    assert "density/spearman_gaussian" not in values
+    assert math.isfinite(values["density/spearman"])
+
+
 def test_no_data_is_one_sentence(tmp_path: Path) -> None:
     callback = monitor()
     with pytest.raises(ValueError, match="pass probe="):

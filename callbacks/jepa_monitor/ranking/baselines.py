@@ -30,14 +30,15 @@ class GaussianBaseline:
 
     @classmethod
     def fit(cls, inputs: Tensor) -> GaussianBaseline:
-        """Fit to (N, ...) inputs; the number of components is where their spectrum has its gap, at most 64.
+        """Fit to the finite of (N, ...) inputs; the components end where their spectrum has its gap, or at 64.
 
         Raises:
-            ValueError: with fewer than 2 inputs, or if they are all equal.
+            ValueError: with fewer than 2 finite inputs, or if they are all equal.
         """
         flat = inputs.flatten(1).double()
+        flat = flat[torch.isfinite(flat).all(1)]
         if len(flat) < 2:
-            raise ValueError("a Gaussian baseline needs at least 2 reference inputs.")
+            raise ValueError("a Gaussian baseline needs at least 2 finite reference inputs.")
         mean = flat.mean(0)
         # from the smaller of the two covariances: D can be 150,000 where N is a thousand
         centred = flat - mean

@@ -108,6 +108,12 @@ def test_gaussian_baseline_refuses_equal_inputs() -> None:
         GaussianBaseline.fit(torch.ones(1, 3))
 
 
+def test_gaussian_baseline_leaves_out_what_is_not_finite() -> None:
+    x = torch.randn(100, 3)
+    spoilt = torch.cat([x, torch.full((1, 3), torch.nan)])
+    assert torch.equal(GaussianBaseline.fit(spoilt).score(x), GaussianBaseline.fit(x).score(x))
+
+
 def test_knn_distance_is_scikit_learns() -> None:
     z, reference = torch.randn(20, 4), torch.randn(50, 4)
     distances, _ = NearestNeighbors(n_neighbors=10).fit(reference.numpy()).kneighbors(z.numpy())
