@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor, nn
 
-from jepa_monitor import EmbeddingReference, aggregate_views, auto_rank, jepa_score, log_density, log_volume
+from jepa_monitor import (
+    EmbeddingReference,
+    aggregate_views,
+    auto_rank,
+    jacobian_gram,
+    jepa_score,
+    log_density,
+    log_volume,
+)
 from jepa_monitor.density import log_density_from_spectrum, log_singular_values
 
 
@@ -124,11 +132,19 @@ def test_linear_encoder_has_no_eq5_ranking_and_the_gaussian_log_density() -> Non
     torch.testing.assert_close(difference, difference[:1].expand(500))
 
 
-def test_float32_gram_would_be_wrong() -> None:
+def test_gram_is_float64_because_a_float32_one_is_wrong() -> None:
     """The trap: squaring in float32 loses the small singular values."""
-    jacobian = torch.diag(torch.tensor([1.0, 1e-4])) @ torch.linalg.qr(torch.randn(2, 2)).Q
-    exact = math.log(1e-4)
-    assert float(log_volume(jacobian.double() @ jacobian.double().T)) == pytest.approx(exact, abs=1e-3)
+    left, right = (torch.linalg.qr(torch.randn(n, n)).Q for n in (2, 6))
+    weight = left @ torch.diag(torch.tensor([1.0, 1e-4])) @ right[:2]
+    x = torch.randn(5, 6)
+
+    def encode(inputs: Tensor) -> Tensor:
+        return inputs @ weight.T
+
+    exact = torch.full((5,), math.log(1e-4)).double()
+    torch.testing.assert_close(jepa_score(encode, x), exact, rtol=0.0, atol=2e-2)
+    single, _ = jacobian_gram(encode, x, gram_dtype=torch.float32)
+    assert float((log_volume(single.double()) - exact).abs().max()) > 0.1
 
 
 def test_rank_convention_sums_the_largest() -> None:
