@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -17,13 +18,13 @@ from .density import (
     EmbeddingReference,
     Encode,
     auto_rank,
-    jacobian_gram,
+    gram_and_embedding,
     log_density_from_spectrum,
     log_singular_values,
 )
 from .density.volume import EPS
 from .encoding import embed
-from .gaussianity import GaussianityNull, gaussianity
+from .gaussianity import gaussianity
 from .probe import Shard, gather_by_index
 from .ranking import (
     auroc,
@@ -120,7 +121,7 @@ def read(
     ood: Mapping[str, Shard],
     to_device: Callable[[Tensor], Tensor],
     rank: int | None = None,
-    chunk: int = 64,
+    chunk: int | None = None,
 ) -> Readings:
     """Measure an encoder on a probe. Every process calls it with its shards; all get the same readings.
 
@@ -131,14 +132,14 @@ def read(
         ood: shards of further sets, in the same order on every process.
         to_device: brings CPU inputs to the encoder.
         rank: r of the log density; ``None`` cuts the mean spectrum at its widest gap.
-        chunk: samples per forward pass.
+        chunk: samples a pass; ``None`` chooses by size and free memory.
     """
     input_size = probe.inputs[0].numel()
-    gram, z_local = jacobian_gram(encode, to_device(probe.inputs), chunk=chunk)
+    gram, z_local = gram_and_embedding(encode, to_device(probe.inputs), chunk=chunk)
     z = gather_by_index(probe.indices, z_local)
     log_singular = gather_by_index(probe.indices, log_singular_values(gram, input_size=input_size))
     jepa_score = log_singular.sum(1)
-    ood_grams = {name: jacobian_gram(encode, to_device(shard.inputs), chunk=chunk) for name, shard in ood.items()}
+    ood_grams = {name: gram_and_embedding(encode, to_device(shard.inputs), chunk=chunk) for name, shard in ood.items()}
     ood_jepa_score = {
         name: gather_by_index(ood[name].indices, log_singular_values(ood_gram, input_size=input_size).sum(1))
         for name, (ood_gram, _) in ood_grams.items()
@@ -155,7 +156,7 @@ def read(
         scores = Scores(jepa_score, torch.full_like(jepa_score, torch.nan))
         return Readings(z, log_singular, None, 0, scores, knn, unknown, str(error))
 
-    local = EmbeddingReference(white.mean.to(gram.device), white.whitener.to(gram.device))
+    local = white.to(gram.device)
     log_singular_white = gather_by_index(probe.indices, log_singular_values(local.whiten_gram(gram)))
     r = auto_rank(log_singular_white.nanmean(0)) if rank is None else min(rank, log_singular_white.shape[1])
     scores = Scores(jepa_score, log_density_from_spectrum(log_singular_white, white.whiten(z), rank=r))
@@ -167,7 +168,7 @@ def read(
     return Readings(z, log_singular, log_singular_white, r, scores, knn, ood_scores)
 
 
-def scalars(readings: Readings, facts: ProbeFacts, *, null: GaussianityNull | None = None) -> dict[str, float]:
+def scalars(readings: Readings, facts: ProbeFacts) -> dict[str, float]:
     """Tag to value; a value without meaning is NaN (see :func:`problems` for the reason), never 0."""
     density, score = readings.scores.log_density.numpy(), readings.scores.jepa_score.numpy()
     values: dict[str, float] = {}
@@ -195,7 +196,9 @@ def scalars(readings: Readings, facts: ProbeFacts, *, null: GaussianityNull | No
         for quantile, label in ((0.1, "q10"), (0.5, "median"), (0.9, "q90")):
             value = float(np.quantile(finite, quantile)) if len(finite) else math.nan
             values[f"density/{name}_{label}(nats)"] = value
-    values |= {f"gaussianity/{name}": value for name, value in gaussianity(readings.z, null=null).items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on embeddings that are not finite: jacobian/nonfinite_fraction counts them
+        values |= {f"gaussianity/{name}": value for name, value in gaussianity(readings.z).items()}
     return values | _jacobian_scalars(readings)
 
 

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from . import pictures, tags
 from .encoding import EncoderChoice, Pool, evaluating, input_like, resolve_encoder
-from .gaussianity import GaussianityNull
 from .measurement import LogDensity, ProbeFacts, Readings, probe_facts, problems, read, scalars
 from .probe import ImagesKey, Shard, load_shard, read_inputs
 from .ranking import GaussianBaseline, spearman
@@ -49,7 +48,7 @@ class JEPAScoreMonitor(pl.Callback):
         every_n_epochs: measure at the end of each n-th epoch; 0 for never.
         every_n_steps: measure also each time that many optimizer steps are done; 0 for never.
         at_start: measure before the first step.
-        chunk: samples per forward pass of a Jacobian.
+        chunk: samples a pass of a Jacobian; ``None`` chooses by the encoder's size and the free memory.
     """
 
     def __init__(
@@ -66,7 +65,7 @@ class JEPAScoreMonitor(pl.Callback):
         every_n_epochs: int = 1,
         every_n_steps: int = 0,
         at_start: bool = True,
-        chunk: int = 64,
+        chunk: int | None = None,
     ) -> None:
         if num_samples < 1:
             raise ValueError(f"num_samples must be at least 1, got {num_samples}.")
@@ -150,8 +149,7 @@ class JEPAScoreMonitor(pl.Callback):
                 rank=None if self.rank == "auto" else self.rank,
                 chunk=self.chunk,
             )
-            prepared.refresh_null(readings.z)
-            values = scalars(readings, prepared.facts, null=prepared.null)
+            values = scalars(readings, prepared.facts)
             self._warn(problems(readings, prepared.facts))
             if fitting:
                 if self._previous is not None and len(self._previous) == len(readings.scores.log_density):
@@ -296,13 +294,6 @@ class _Prepared:
         self.probe = probe
         self.ood = ood
         self.facts = facts
-        self.null: GaussianityNull | None = None
-
-    def refresh_null(self, z: Tensor) -> None:
-        """Draw the null values again only if the number of finite embeddings or their size changed."""
-        n, k = int(torch.isfinite(z).all(1).sum()), z.shape[1]
-        if n and (self.null is None or (self.null.n, self.null.k) != (n, k)):
-            self.null = GaussianityNull.draw(n, k)
 
 
 def _pictures(readings: Readings, prepared: _Prepared, *, images: ImagesKey) -> dict[str, Tensor]:

@@ -1,20 +1,24 @@
 """Jacobian -> Gram -> log volume -> score per sample."""
 
-from .jacobian import Encode, jacobian_gram
+from .jacobian import gram_and_embedding, jacobian_gram
 from .rank import auto_rank
 from .reference import EmbeddingReference
-from .score import aggregate_views, jepa_score, log_density, log_density_from_spectrum
+from .score import aggregate_views, jepa_score, log_density, log_density_from_spectrum, rounding_error
+from .strategies import Encode, Strategy
 from .volume import log_singular_values, log_volume
 
 __all__ = [
     "EmbeddingReference",
     "Encode",
+    "Strategy",
     "aggregate_views",
     "auto_rank",
+    "gram_and_embedding",
     "jacobian_gram",
     "jepa_score",
     "log_density",
     "log_density_from_spectrum",
     "log_singular_values",
     "log_volume",
+    "rounding_error",
 ]

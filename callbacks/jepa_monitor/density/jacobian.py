@@ -1,14 +1,32 @@
-"""Gram matrices of an encoder's Jacobian, in any Lightning context."""
+"""Gram matrices of an encoder's Jacobian, in any Lightning context and within the memory there is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-Encode = Callable[[Tensor], Tensor]
+from .strategies import (
+    Encode,
+    Strategy,
+    jacobian_by_forward_mode,
+    jacobian_by_jacrev,
+    jacobian_by_loop,
+    jacobian_by_replication,
+)
+from .survey import Survey, output_replaced, survey
+
+# elements of the largest activation in one pass: below, calls cost more than arithmetic; above, caches overflow
+_ELEMENTS_PER_PASS_CPU = 640 * 1024
+_ELEMENTS_PER_PASS_ACCELERATOR = 1 << 26
+_ROWS_AT_LEAST = 16  # vectors that a pass should have before it gets more samples
+_GRAM_COLUMNS = 1 << 10
 
 
 def jacobian_gram(
@@ -16,56 +34,221 @@ def jacobian_gram(
     x: Tensor,
     *,
     rows: Tensor | None = None,
-    chunk: int = 64,
+    strategy: Strategy = "auto",
+    chunk: int | None = None,
     gram_dtype: torch.dtype = torch.float64,
-) -> tuple[Tensor, Tensor]:
+) -> Tensor:
     """G = J J^T for each sample, with J (K, D) the Jacobian of its embedding with respect to its input.
 
-    One forward pass and K (or m) backward passes per chunk, into one preallocated buffer. The Jacobian keeps the
-    encoder's precision (use float32 or better) and the Gram is accumulated in ``gram_dtype``: a float32 Gram is wrong
-    by up to 11 nats in the log volume. Valid only if samples do not interact, so put the encoder into eval mode.
-
-    Works under ``no_grad`` and ``inference_mode`` (where ``torch.autograd.functional.jacobian`` silently returns zeros)
-    and switches autocast off.
+    The Jacobian has the encoder's precision (use float32 or better; TF32 and autocast are switched off meanwhile) and
+    the Gram is accumulated in ``gram_dtype``: a float32 Gram is wrong by up to 11 nats in the log volume. Works under
+    ``no_grad`` and ``inference_mode`` (where ``torch.autograd.functional.jacobian`` silently returns zeros), with fused
+    attention, frozen parameters and compiled modules (run eagerly).
 
     Args:
-        encode: maps (B, ...) inputs to (B, K) embeddings.
+        encode: maps (B, ...) inputs to (B, K) embeddings, each sample by itself: in eval mode.
         x: (N, ...) floating-point inputs.
-        rows: (m, K) combinations of outputs to differentiate instead of all K.
-        chunk: samples per forward pass.
-        gram_dtype: dtype of the result.
+        rows: (M, K) combinations of outputs to differentiate instead of all K.
+        strategy: how the Jacobian is computed; all give the same values.
+
+            - ``loop``: M backward passes, whatever the encoder is made of;
+            - ``replicate``: copies of the samples, one row each;
+            - ``jacrev``: vectorised backward passes;
+            - ``forward``: D forward-mode passes;
+            - ``patches``: ``jacrev`` that stops at a non-overlapping patch embedding W and folds it in,
+              G = sum_t J_t W W^T J_t^T over tokens t;
+            - ``auto``: ``forward`` if D < M; else ``patches`` if the input enters through one that shrinks it; else
+              ``jacrev``, and where vmap cannot follow the encoder, ``replicate`` (small inputs) or ``loop``.
+        chunk: samples a pass; ``None`` chooses by the encoder's size and the free memory.
+        gram_dtype: of the result.
 
     Returns:
-        grams (N, K, K) or (N, m, m), and the embeddings (N, K) in ``gram_dtype``.
+        (N, K, K), or (N, M, M) with ``rows``.
 
     Raises:
-        ValueError: if ``encode`` does not return (B, K), or its output does not depend on its input through autograd.
+        ValueError: if ``encode`` does not return (B, K), if samples influence each other (the message names the
+            module), or if its output does not depend on its input through autograd.
     """
-    grams, embeddings = [], []
-    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
-        for part in x.split(chunk):
-            # a clone, because a tensor made under inference mode cannot take part in autograd
-            inputs = part.clone().detach().requires_grad_(True)
-            with sdpa_kernel(SDPBackend.MATH):
-                z = encode(inputs)
-            jacobian = _jacobian_rows(z, inputs, rows).to(gram_dtype)
-            grams.append(jacobian @ jacobian.mT)
-            embeddings.append(z.detach().to(gram_dtype))
-    return torch.cat(grams), torch.cat(embeddings)
+    return gram_and_embedding(encode, x, rows=rows, strategy=strategy, chunk=chunk, gram_dtype=gram_dtype)[0]
 
 
-def _jacobian_rows(z: Tensor, inputs: Tensor, rows: Tensor | None) -> Tensor:
-    """(B, m, D): one backward pass per row; the sum over the batch gives all samples at once."""
-    if z.ndim != 2 or len(z) != len(inputs):
-        raise ValueError(
-            f"the encoder must map {len(inputs)} inputs to embeddings of shape ({len(inputs)}, K), "
-            f"got {tuple(z.shape)}: pool its tokens or feature maps first."
+def gram_and_embedding(
+    encode: Encode,
+    x: Tensor,
+    *,
+    rows: Tensor | None = None,
+    strategy: Strategy = "auto",
+    chunk: int | None = None,
+    gram_dtype: torch.dtype = torch.float64,
+) -> tuple[Tensor, Tensor]:
+    """:func:`jacobian_gram` and, at no further cost, the embeddings (N, K); both in ``gram_dtype``."""
+    with differentiable(x.device.type):
+        # a clone, because a tensor made under inference mode cannot take part in autograd
+        inputs = x.clone().detach()
+        if not len(inputs):
+            with torch.no_grad():
+                z = encode(inputs).to(gram_dtype)
+            size = z.shape[1] if rows is None else len(rows)
+            return z.new_empty(0, size, size), z
+        facts = survey(encode, inputs)
+        plan = _Plan.make(strategy, facts, inputs, rows, chunk)
+        grams, embeddings, start = [], [], 0
+        while start < len(inputs):
+            part = inputs[start : start + plan.samples]
+            try:
+                gram, z = plan.gram(encode, part, rows, facts, gram_dtype)
+            except torch.OutOfMemoryError:
+                plan = plan.halved()
+            except RuntimeError:
+                if strategy != "auto" or plan.route in ("loop", "replicate"):
+                    raise
+                plan = plan.without_vmap()  # an operation without a vmap or forward-mode rule
+            else:
+                grams.append(gram)
+                embeddings.append(z.to(gram_dtype))
+                start += len(part)
+        return torch.cat(grams), torch.cat(embeddings)
+
+
+@contextmanager
+def differentiable(device_type: str) -> Generator[None, None, None]:
+    """Inside, derivatives are computed, eagerly and in the encoder's own precision, whatever is in force outside."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.autocast(device_type, enabled=False))
+        stack.enter_context(_full_float32())
+        if "torch._dynamo" in sys.modules:  # importing it costs seconds, and nothing can be compiled without it
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
+        yield
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How one part of the inputs is worked on.
+
+    Attributes:
+        route: the strategy, without ``auto`` and ``patches``.
+        at_patches: stop at the patch embedding.
+        samples: of the inputs in one part.
+        vectors: rows (reverse mode) or columns (forward mode) in one pass.
+    """
+
+    route: Literal["loop", "replicate", "jacrev", "forward"]
+    at_patches: bool
+    samples: int
+    vectors: int
+
+    @classmethod
+    def make(cls, strategy: Strategy, facts: Survey, x: Tensor, rows: Tensor | None, chunk: int | None) -> _Plan:
+        count = facts.embedding_size if rows is None else len(rows)
+        if strategy == "patches" and facts.patch_layer is None:
+            raise ValueError(
+                "the input does not enter the encoder through one patch embedding that shrinks it: use strategy='auto'."
+            )
+        forward = strategy == "forward" or (strategy == "auto" and x[0].numel() < count)
+        at_patches = strategy == "patches" or (strategy == "auto" and not forward and facts.patch_layer is not None)
+        route: Literal["loop", "replicate", "jacrev", "forward"] = (
+            "forward" if forward else strategy if strategy in ("loop", "replicate") else "jacrev"
         )
-    if not z.requires_grad:
-        raise ValueError("the embeddings do not depend on the inputs through autograd: is there a detach or no_grad?")
-    outputs = (z if rows is None else z @ rows.to(z).T).sum(0)
-    jacobian = z.new_empty(len(inputs), len(outputs), inputs[0].numel())
-    for k in range(len(outputs)):
-        (gradient,) = torch.autograd.grad(outputs[k], inputs, retain_graph=k + 1 < len(outputs))
-        jacobian[:, k] = gradient.flatten(1)
-    return jacobian
+        samples = chunk or _samples_per_pass(facts, x, vectors=1 if route == "loop" else min(count, _ROWS_AT_LEAST))
+        samples = -(-len(x) // -(-len(x) // samples))  # parts of equal size
+        vectors = max(1, min(count, _elements_per_pass(x) // (samples * facts.largest_activation)))
+        return cls(route, at_patches, samples, vectors)
+
+    def gram(
+        self, encode: Encode, x: Tensor, rows: Tensor | None, facts: Survey, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        """(B, M, M) and z (B, K) of one part."""
+        if not self.at_patches or facts.patch_layer is None:
+            jacobian, z = self._jacobian(encode, x, rows, facts.embedding_size)
+            return _squared(jacobian, dtype), z
+        layer = facts.patch_layer
+        with torch.no_grad():
+            tokens = layer(x)
+
+        def encode_tokens(tokens: Tensor) -> Tensor:
+            with output_replaced(layer, tokens):
+                return encode(x)
+
+        jacobian, z = self._jacobian(encode_tokens, tokens, rows, facts.embedding_size)
+        return _squared(jacobian, dtype, through=cast("Tensor", layer.weight)), z
+
+    def _jacobian(self, encode: Encode, x: Tensor, rows: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
+        if self.route == "loop":
+            return jacobian_by_loop(encode, x, rows)
+        if self.route == "forward":
+            return jacobian_by_forward_mode(encode, x, rows, columns_per_pass=self.vectors)
+        strategy = jacobian_by_jacrev if self.route == "jacrev" else jacobian_by_replication
+        return strategy(encode, x, rows, embedding_size=size, rows_per_pass=self.vectors)
+
+    def halved(self) -> _Plan:
+        """With half the memory; raises if it is already the least."""
+        if self.samples == self.vectors == 1:
+            raise torch.OutOfMemoryError("one sample and one row at a time do not fit into the device's memory.")
+        if self.samples > 1:
+            return replace(self, samples=self.samples // 2)
+        return replace(self, vectors=self.vectors // 2)
+
+    def without_vmap(self) -> _Plan:
+        """Copies where several fit into one pass, else one row after the other."""
+        return replace(self, route="replicate" if self.vectors > 1 else "loop")
+
+
+def _squared(jacobian: Tensor, dtype: torch.dtype, *, through: Tensor | None = None) -> Tensor:
+    """J J^T (B, M, M), a slice of columns at a time so that J is never copied into ``dtype`` whole.
+
+    With ``through`` = W (C, ...) the columns are tokens' channels (C, positions), and the result is J W W^T J^T.
+    """
+    width = 1 if through is None else len(through)
+    by_position = jacobian.view(*jacobian.shape[:2], width, -1)
+    root = None if through is None else _root(through.detach().flatten(1).to(dtype))
+    gram = jacobian.new_zeros(len(jacobian), jacobian.shape[1], jacobian.shape[1], dtype=dtype)
+    for part in by_position.split(max(1, _GRAM_COLUMNS // width), dim=-1):
+        columns = part.to(dtype) if root is None else torch.einsum("bmcp,cd->bmdp", part.to(dtype), root)
+        columns = columns.flatten(2)
+        gram.baddbmm_(columns, columns.mT)
+    return gram
+
+
+def _root(weight: Tensor) -> Tensor:
+    """A (C, C) with A A^T = W W^T."""
+    eigenvalues, vectors = torch.linalg.eigh(weight @ weight.T)
+    root: Tensor = vectors * eigenvalues.clamp_min(0.0).sqrt()
+    return root
+
+
+def _elements_per_pass(x: Tensor) -> int:
+    return _ELEMENTS_PER_PASS_CPU if x.device.type == "cpu" else _ELEMENTS_PER_PASS_ACCELERATOR
+
+
+def _samples_per_pass(facts: Survey, x: Tensor, *, vectors: int) -> int:
+    """So many that a pass of ``vectors`` rows is as large as pays, and no more than fit into half the free memory."""
+    # forward and backward keep a few times the module outputs; a row has one gradient a pass and its place in J
+    bytes_a_sample = 4 * facts.activation_bytes + x[0].numel() * x.element_size() * (facts.embedding_size + vectors)
+    worthwhile = _elements_per_pass(x) // (vectors * facts.largest_activation)
+    return max(1, min(worthwhile, _free_bytes(x.device) // 2 // bytes_a_sample))
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not on every system
+        return 1 << 32
+
+
+@contextmanager
+def _full_float32() -> Generator[None, None, None]:
+    """TF32 and bfloat16 stand-ins for float32 off: they cost 6-11 nats in the log volume."""
+    backends: Any = torch.backends  # its type information lacks them
+    backends = (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision

@@ -1,30 +1,50 @@
-"""Mean and covariance of a probe's embeddings, and the coordinates in which they are white."""
+"""Mean, covariance and spectrum of a probe's embeddings, and the coordinates in which they are white."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from .jacobian import gram_and_embedding
+from .rank import auto_rank
+from .strategies import Encode, Strategy
+from .volume import log_singular_values
 
 SMALLEST_VARIANCE = 1e-10
 
 
 @dataclass(frozen=True)
 class EmbeddingReference:
-    """Whitening of an embedding cloud.
+    """What one probe says of an encoder: where its embeddings lie, and how many directions carry density.
 
     Attributes:
         mean: (K,).
+        covariance: (K, K), unbiased.
         whitener: (L, K) with whitener @ covariance @ whitener.T = I; L < K where some directions have no variance.
+        mean_log_spectrum: (L,) mean over the probe of the log singular values of the whitened embedding's Jacobian, in
+            nats, largest first; ``None`` where no Jacobian was given.
     """
 
     mean: Tensor
+    covariance: Tensor
     whitener: Tensor
+    mean_log_spectrum: Tensor | None = None
 
     @classmethod
-    def fit(cls, z: Tensor) -> EmbeddingReference:
-        """Fit to (N, K) embeddings; directions with less than 1e-10 of the largest variance are left out.
+    def measure(
+        cls, encode: Encode, x: Tensor, *, strategy: Strategy = "auto", chunk: int | None = None
+    ) -> EmbeddingReference:
+        """Embeddings and Jacobians of a probe x (N, ...); :func:`jacobian_gram` has the other arguments and errors."""
+        gram, z = gram_and_embedding(encode, x, strategy=strategy, chunk=chunk)
+        return cls.fit(z, gram=gram)
+
+    @classmethod
+    def fit(cls, z: Tensor, *, gram: Tensor | None = None) -> EmbeddingReference:
+        """Fit to embeddings (N, K) and, for the spectrum, their Gram matrices (N, K, K).
+
+        Directions with less than 1e-10 of the largest variance are left out, samples that are not finite too.
 
         Raises:
             ValueError: with N <= K samples, or when all embeddings are equal or none is finite.
@@ -35,11 +55,38 @@ class EmbeddingReference:
                 f"{len(z)} finite embeddings cannot give the covariance of {z.shape[1]} coordinates: "
                 f"use more than {z.shape[1]} probe samples."
             )
-        variances, axes = torch.linalg.eigh(torch.cov(z.T).reshape(z.shape[1], z.shape[1]))
+        covariance = torch.cov(z.T).reshape(z.shape[1], z.shape[1])
+        variances, axes = torch.linalg.eigh(covariance)
         if not float(variances[-1]) > torch.finfo(torch.float64).tiny:
             raise ValueError("all embeddings are equal: the encoder has collapsed to a point.")
         kept = variances > SMALLEST_VARIANCE * variances[-1]
-        return cls(mean=z.mean(0), whitener=(axes[:, kept] / variances[kept].sqrt()).T.contiguous())
+        whitener = (axes[:, kept] / variances[kept].sqrt()).T.contiguous()
+        white = cls(z.mean(0), covariance, whitener)
+        if gram is None:
+            return white
+        return replace(white, mean_log_spectrum=log_singular_values(white.whiten_gram(gram)).nanmean(0))
+
+    @property
+    def rank(self) -> int:
+        """r by :func:`auto_rank`.
+
+        Raises:
+            ValueError: where no Jacobian was given.
+        """
+        if self.mean_log_spectrum is None:
+            raise ValueError("this reference has no spectrum: use EmbeddingReference.measure, or give a rank.")
+        return auto_rank(self.mean_log_spectrum)
+
+    def to(self, device: torch.device) -> EmbeddingReference:
+        """The same on another device."""
+        spectrum = None if self.mean_log_spectrum is None else self.mean_log_spectrum.to(device)
+        return replace(
+            self,
+            mean=self.mean.to(device),
+            covariance=self.covariance.to(device),
+            whitener=self.whitener.to(device),
+            mean_log_spectrum=spectrum,
+        )
 
     def whiten(self, z: Tensor) -> Tensor:
         """(N, K) -> (N, L) with mean 0 and covariance I on the reference."""

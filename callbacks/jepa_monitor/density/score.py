@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Callable
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from .jacobian import Encode, jacobian_gram
-from .rank import auto_rank
+from .jacobian import gram_and_embedding
 from .reference import EmbeddingReference
+from .strategies import Encode, Strategy
 from .volume import EPS, log_singular_values
 
+Transform = Callable[[Tensor], Tensor]
+TOLERANCE_NATS = 0.1
 
-def jepa_score(encode: Encode, x: Tensor, *, eps: float = EPS, chunk: int = 64) -> Tensor:
-    """JEPA-SCORE, Eq. 5 of arXiv 2510.05949: sum_k log max(sigma_k, eps) of the Jacobian.
+
+def jepa_score(
+    encode: Encode,
+    x: Tensor,
+    *,
+    eps: float = EPS,
+    views: Transform | None = None,
+    num_views: int = 8,
+    seed: int = 0,
+    strategy: Strategy = "auto",
+    chunk: int | None = None,
+) -> Tensor:
+    """JEPA-SCORE, Eq. 5 of arXiv 2510.05949: sum_k log max(sigma_k, eps) over the min(K, D) singular values of J.
 
     The sign is plus: p_X(x) = p_Z(f(x)) |det J|, so a dense region is one that the encoder expands.
 
@@ -23,13 +38,23 @@ def jepa_score(encode: Encode, x: Tensor, *, eps: float = EPS, chunk: int = 64) 
         encode: maps (B, ...) inputs to (B, K) embeddings; in eval mode.
         x: (N, ...) inputs.
         eps: the clip.
-        chunk: samples per forward pass.
+        views: a random transform of one sample (...) -> (...), such as torchvision's v2: each sample's score is that of
+            ``num_views`` draws, joined by :func:`aggregate_views` (Eq. 4).
+        num_views: T.
+        seed: of the views; the global generator is left as it was.
+        strategy, chunk: see :func:`jacobian_gram`.
 
     Returns:
-        (N,) nats, float64.
+        (N,) nats, float64; NaN for a sample whose Jacobian is not finite. Warns where rounding may cost more than 0.1
+        nats (:func:`rounding_error`).
     """
-    gram, _ = jacobian_gram(encode, x, chunk=chunk)
-    return log_singular_values(gram, input_size=x[0].numel(), eps=eps).sum(1)
+    if views is not None:
+        drawn = _draw_views(x, views, num_views, seed)
+        return _joined(jepa_score(encode, drawn, eps=eps, strategy=strategy, chunk=chunk), num_views)
+    gram, _ = gram_and_embedding(encode, x, strategy=strategy, chunk=chunk)
+    values = log_singular_values(gram, input_size=x[0].numel() if len(x) else None, eps=eps)
+    _warn_if_imprecise(values, eps, x.dtype)
+    return values.sum(1)
 
 
 def log_density(
@@ -38,26 +63,37 @@ def log_density(
     *,
     reference: EmbeddingReference,
     rank: int | Literal["auto"] = "auto",
-    chunk: int = 64,
+    views: Transform | None = None,
+    num_views: int = 8,
+    seed: int = 0,
+    strategy: Strategy = "auto",
+    chunk: int | None = None,
 ) -> Tensor:
-    """Log density up to a constant: sum_{k <= r} log sigma_k(J~) - ||z~||^2 / 2, on whitened embeddings.
+    """Log density up to a constant: sum_{k <= r} log sigma_k(J~) - ||z~||^2 / 2, on whitened embeddings z~.
 
     Unlike Eq. 5 it keeps the Gaussian's own density and drops directions that carry none.
 
     Args:
         encode: maps (B, ...) inputs to (B, K) embeddings; in eval mode.
         x: (N, ...) inputs.
-        reference: whitening of a probe's embeddings.
-        rank: r; ``auto`` cuts the mean spectrum of ``x`` at its widest gap.
-        chunk: samples per forward pass.
+        reference: of a probe: ``EmbeddingReference.measure(encode, probe)``.
+        rank: r; ``auto`` is the reference's, so that it does not depend on ``x``.
+        views, num_views, seed: as in :func:`jepa_score`.
+        strategy, chunk: see :func:`jacobian_gram`.
 
     Returns:
         (N,) nats, float64.
+
+    Raises:
+        ValueError: for a rank out of range, or ``auto`` with a reference without a spectrum.
     """
-    gram, z = jacobian_gram(encode, x, chunk=chunk)
-    values = log_singular_values(reference.whiten_gram(gram))
-    r = auto_rank(values.nanmean(0)) if rank == "auto" else rank
-    return log_density_from_spectrum(values, reference.whiten(z), rank=r)
+    r = reference.rank if rank == "auto" else rank
+    if views is not None:
+        drawn = _draw_views(x, views, num_views, seed)
+        scores = log_density(encode, drawn, reference=reference, rank=r, strategy=strategy, chunk=chunk)
+        return _joined(scores, num_views)
+    gram, z = gram_and_embedding(encode, x, strategy=strategy, chunk=chunk)
+    return log_density_from_spectrum(log_singular_values(reference.whiten_gram(gram)), reference.whiten(z), rank=r)
 
 
 def log_density_from_spectrum(log_singular: Tensor, z_white: Tensor, *, rank: int) -> Tensor:
@@ -82,3 +118,49 @@ def log_density_from_spectrum(log_singular: Tensor, z_white: Tensor, *, rank: in
 def aggregate_views(scores: Tensor, dim: int) -> Tensor:
     """Score of a sample from those of its views, Eq. 4 of arXiv 2510.05949: -logmeanexp(-scores) along ``dim``."""
     return math.log(scores.shape[dim]) - torch.logsumexp(-scores, dim=dim)
+
+
+def _draw_views(x: Tensor, views: Transform, num_views: int, seed: int) -> Tensor:
+    """(N T, ...): T draws of each sample, one after the other."""
+    if num_views < 1:
+        raise ValueError(f"num_views must be at least 1, got {num_views}.")
+    devices = [x.device] if x.device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        return torch.stack([views(sample) for sample in x for _ in range(num_views)])
+
+
+def _joined(scores: Tensor, num_views: int) -> Tensor:
+    return aggregate_views(scores.view(-1, num_views), 1)
+
+
+def rounding_error(log_singular: Tensor, *, dtype: torch.dtype, eps: float = EPS) -> Tensor:
+    """Estimate of what rounding does to the sum of log singular values of a float64 Gram matrix.
+
+    Rounding the Jacobian moves a singular value by about u sigma_1 and squaring it in float64 moves its square by about
+    u64 sigma_1^2, so sum_k log sigma_k moves by about sum_k u sigma_1 / sigma_k + u64 (sigma_1 / sigma_k)^2 over those
+    above the clip.
+
+    Args:
+        log_singular: (N, k) nats, largest first.
+        dtype: of the Jacobian, with unit roundoff u.
+        eps: the clip.
+
+    Returns:
+        (N,) nats.
+    """
+    inverse = (log_singular[:, :1] - log_singular).exp()
+    error = torch.finfo(dtype).eps * inverse + torch.finfo(torch.float64).eps * inverse.square()
+    return torch.where(log_singular > math.log(eps) + 1e-9, error, 0.0).sum(1)
+
+
+def _warn_if_imprecise(log_singular: Tensor, eps: float, dtype: torch.dtype) -> None:
+    error = rounding_error(log_singular, dtype=dtype, eps=eps)
+    imprecise = error > TOLERANCE_NATS
+    if bool(imprecise.any()):
+        warnings.warn(
+            f"{int(imprecise.sum())} of {len(error)} scores may be off by more than {TOLERANCE_NATS} nats, because "
+            f"their smallest singular values above eps = {eps:g} are near the rounding error of {dtype}: "
+            "use a float64 encoder and inputs, a larger eps, or log_density with a rank.",
+            stacklevel=3,
+        )

@@ -1,27 +1,58 @@
-"""Statistics of an embedding cloud, each beside its value under N(0, I)."""
+"""Statistics of an embedding cloud, each beside its value under N(0, I).
 
-from .dashboard import GaussianityNull, gaussianity
+``<name>(z)`` takes (N, K) embeddings, ``<name>_null(n, k)`` is what to expect of a Gaussian.
+"""
+
+from .cloud import Cloud
+from .dashboard import gaussianity
 from .epps_pulley import (
+    axis_epps_pulley,
+    axis_epps_pulley_max_null,
+    axis_epps_pulley_null,
     characteristic_function,
     epps_pulley,
-    epps_pulley_null,
     random_directions,
     sliced_epps_pulley,
+    sliced_epps_pulley_max_null,
+    sliced_epps_pulley_null,
 )
-from .moments import covariance_error, effective_rank, mardia_kurtosis_z, mardia_skewness_z, mean_error, norm_ks
+from .mardia import Mardia, MardiaNull, mardia, mardia_null
+from .metric import EmbeddingGaussianity
+from .moments import (
+    NormConcentration,
+    covariance_error,
+    covariance_error_null,
+    mean_error,
+    mean_error_null,
+    norm_concentration,
+    norm_concentration_null,
+)
+from .rank import effective_rank, effective_rank_null
 
 __all__ = [
-    "GaussianityNull",
+    "Cloud",
+    "EmbeddingGaussianity",
+    "Mardia",
+    "MardiaNull",
+    "NormConcentration",
+    "axis_epps_pulley",
+    "axis_epps_pulley_max_null",
+    "axis_epps_pulley_null",
     "characteristic_function",
     "covariance_error",
+    "covariance_error_null",
     "effective_rank",
+    "effective_rank_null",
     "epps_pulley",
-    "epps_pulley_null",
     "gaussianity",
-    "mardia_kurtosis_z",
-    "mardia_skewness_z",
+    "mardia",
+    "mardia_null",
     "mean_error",
-    "norm_ks",
+    "mean_error_null",
+    "norm_concentration",
+    "norm_concentration_null",
     "random_directions",
     "sliced_epps_pulley",
+    "sliced_epps_pulley_max_null",
+    "sliced_epps_pulley_null",
 ]

@@ -7,16 +7,25 @@ knots on [0, 3], trapezoid rule, doubled because the integrand is even. Under N(
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import lru_cache
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Generator, Tensor
+
+from .cloud import Cloud, count_axes, gaussian_white
 
 KNOTS = 17
 T_MAX = 3.0
+NULL_DRAWS = 256
+# the law of the largest statistic is the same from 64 samples on, to the precision of 256 draws
+NULL_SAMPLES = 512
 
 
 def characteristic_function(projections: Tensor) -> Tensor:
-    """Sums over samples of cos(t x) and sin(t x) at the knots.
+    """Sums over samples of cos(t x) and sin(t x) at the knots; differentiable.
 
     Sums, not means, so that the sums of several processes or batches can be added.
 
@@ -49,13 +58,6 @@ def epps_pulley(characteristic_sums: Tensor, count: Tensor | float) -> Tensor:
     return 2.0 * count * integral
 
 
-def epps_pulley_null() -> float:
-    """Mean of the statistic under N(0, 1): n E|phi_n - phi|^2 = 1 - exp(-t^2), integrated by the same rule."""
-    knots = torch.linspace(0.0, T_MAX, KNOTS, dtype=torch.float64)
-    integrand = (1.0 - torch.exp(-knots.square())) * torch.exp(-0.5 * knots.square())
-    return 2.0 * float(torch.trapezoid(integrand, knots))
-
-
 def random_directions(size: int, count: int, *, generator: Generator) -> Tensor:
     """(size, count) unit vectors, uniform on the sphere, drawn on the generator's device."""
     directions = torch.randn(size, count, generator=generator, device=generator.device)
@@ -63,8 +65,8 @@ def random_directions(size: int, count: int, *, generator: Generator) -> Tensor:
     return directions / lengths.clamp_min(math.sqrt(torch.finfo(torch.float32).tiny))
 
 
-def sliced_epps_pulley(z: Tensor, *, num_slices: int = 256, seed: int = 0) -> Tensor:
-    """Epps-Pulley statistics along fixed random directions.
+def sliced_epps_pulley(z: Tensor | Cloud, *, num_slices: int = 256, seed: int = 0) -> Tensor:
+    """Epps-Pulley statistics along fixed random directions, of the embeddings as they are.
 
     Args:
         z: (N, K) embeddings.
@@ -72,9 +74,112 @@ def sliced_epps_pulley(z: Tensor, *, num_slices: int = 256, seed: int = 0) -> Te
         seed: of the directions; the same seed gives the same directions, so that measurements can be compared.
 
     Returns:
-        (S,) statistics, each with mean 1.05 under N(0, I).
+        (S,) float64 statistics; 0.402 N for a cloud collapsed to the origin, NaN without samples.
     """
-    directions = random_directions(z.shape[1], num_slices, generator=torch.Generator().manual_seed(seed))
-    # in slices of samples: (N, S, KNOTS) at once would be gigabytes for a large probe
-    sums = torch.stack([characteristic_function(part @ directions.to(z)) for part in z.split(512)]).sum(0)
-    return epps_pulley(sums, float(len(z)))
+    z = Cloud.of(z).z
+    directions = random_directions(z.shape[1], num_slices, generator=Generator().manual_seed(seed))
+    return _statistics(z @ directions.to(z))
+
+
+def sliced_epps_pulley_null(n: int, k: int) -> float:
+    """Mean of :func:`sliced_epps_pulley` under N(0, I), 1.0525 for any N and K.
+
+    n E|phi_n - phi|^2 = 1 - exp(-t^2), integrated by the same rule.
+    """
+    del n, k
+    return _integral(lambda t: 1.0 - np.exp(-(t**2)))
+
+
+def sliced_epps_pulley_max_null(n: int, k: int, *, num_slices: int = 256) -> float:
+    """Mean of the largest of :func:`sliced_epps_pulley` under N(0, I), from draws; standard error 1.6 %."""
+    return _sliced_max(min(n, NULL_SAMPLES), k, num_slices) if n else math.nan
+
+
+def axis_epps_pulley(z: Tensor | Cloud) -> Tensor:
+    """Epps-Pulley statistics along the whitened principal axes: sees a single odd axis that random slices miss.
+
+    Whitened means scaled by the cloud's own mean and covariance, so location and scale do not count. An odd axis is
+    found where it is a principal axis, so where its variance stands out from the others'.
+
+    Args:
+        z: (N, K) embeddings.
+
+    Returns:
+        (A,) float64 statistics, A <= 64 (:attr:`Cloud.white`), widest axis first; one NaN where there is no axis.
+    """
+    white = Cloud.of(z).white
+    return _statistics(white) if white.shape[1] else white.new_full((1,), math.nan)
+
+
+def axis_epps_pulley_null(n: int, k: int) -> float:
+    """Mean of :func:`axis_epps_pulley` under any Gaussian, exactly; 0.3289 for large N, NaN where there is no axis.
+
+    A whitened axis is a uniform unit vector without mean, times sqrt(N): each of its entries is sqrt(N - 1) times a
+    coordinate of the unit sphere in N - 1 dimensions, and the difference of two of them sqrt(2 N) times one.
+    """
+    if not count_axes(n, k):
+        return math.nan
+    n = min(n, 10**5)  # beyond it, the differences below are rounding
+
+    def excess(t: NDArray[np.float64]) -> NDArray[np.float64]:
+        same = _sphere_characteristic(n - 1, t * math.sqrt(n - 1))
+        pair = _sphere_characteristic(n - 1, t * math.sqrt(2 * n))
+        return 1.0 + (n - 1) * pair + n * (np.exp(-(t**2)) - 2.0 * np.exp(-0.5 * t**2) * same)
+
+    return _integral(excess)
+
+
+def axis_epps_pulley_max_null(n: int, k: int) -> float:
+    """Mean of the largest of :func:`axis_epps_pulley` under any Gaussian, from draws; standard error 2 %."""
+    axes = count_axes(n, k)
+    return _axis_max(min(n, NULL_SAMPLES), axes) if axes else math.nan
+
+
+@lru_cache(maxsize=256)
+def _sliced_max(n: int, k: int, num_slices: int) -> float:
+    generator = Generator().manual_seed(0)
+    directions = random_directions(k, num_slices, generator=generator)
+    # projections of N(0, I) have the covariance D^T D = R^T R: no need for more dimensions than directions
+    root = torch.linalg.qr(directions.double()).R.float()
+    shape = (n, len(root))
+    return _mean_largest(lambda: torch.randn(shape, generator=generator, dtype=root.dtype, device=root.device) @ root)
+
+
+@lru_cache(maxsize=256)
+def _axis_max(n: int, axes: int) -> float:
+    generator = Generator().manual_seed(0)
+    return _mean_largest(lambda: gaussian_white(n, axes, generator=generator))
+
+
+def _mean_largest(draw: Callable[[], Tensor]) -> float:
+    with torch.autocast("cpu", enabled=False):  # or the draws of a bf16 run would be cached for all others
+        return sum(float(_statistics(draw()).max()) for _ in range(NULL_DRAWS)) / NULL_DRAWS
+
+
+def _statistics(projections: Tensor) -> Tensor:
+    """(N, S) -> (S,). Powers of exp(i t_1 x) in place of a sine and a cosine at each knot: 3-4 times as fast."""
+    rows = max(1, 2**15 // projections.shape[1])  # what stays in the cache while the powers are taken
+    sums = torch.stack([_power_sums(part) for part in projections.split(rows)]).sum(0)
+    return epps_pulley(torch.stack([sums.real, sums.imag]), float(len(projections)))
+
+
+def _power_sums(projections: Tensor) -> Tensor:
+    step = torch.polar(torch.ones_like(projections), projections * (T_MAX / (KNOTS - 1)))
+    power = torch.ones_like(step)
+    return torch.stack([power.sum(0), *(power.mul_(step).sum(0) for _ in range(KNOTS - 1))], dim=-1)
+
+
+def _integral(excess: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> float:
+    """The statistic whose n |phi_n - phi|^2 is this function of t."""
+    knots = np.linspace(0.0, T_MAX, KNOTS)
+    return 2.0 * float(np.trapezoid(excess(knots) * np.exp(-0.5 * knots**2), knots))
+
+
+def _sphere_characteristic(dimensions: int, t: NDArray[np.float64]) -> NDArray[np.float64]:
+    """E exp(i t v) of a coordinate v of the unit sphere, 0F1(; dimensions / 2; -t^2 / 4), by its power series."""
+    term = np.ones_like(t)
+    total = term
+    for j in range(80):
+        term = term * (-(t**2) / 4.0) / ((dimensions / 2.0 + j) * (j + 1))
+        total = total + term
+    return total

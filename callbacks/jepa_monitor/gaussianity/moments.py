@@ -1,89 +1,82 @@
-"""Second and higher moments of an embedding cloud, each with its value under N(0, I).
+"""First and second moments of an embedding cloud, and of its squared norms, beside their values under N(0, I).
 
-N samples, K dimensions. Statistics are plain floats; a statistic without meaning (too few samples, a constant cloud)
-is NaN.
+N samples, K dimensions. A statistic without meaning (too few samples) is NaN.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from scipy import stats
 from torch import Tensor
 
+from .cloud import Cloud
 
-def mean_error(z: Tensor) -> float:
-    """||mean z||^2; K / N under N(0, I)."""
-    return float(z.mean(0).square().sum())
+
+def mean_error(z: Tensor | Cloud) -> float:
+    """Squared length of the mean, ||mean z||^2 >= 0, of (N, K) embeddings; NaN without samples."""
+    return float(Cloud.of(z).z.mean(0).square().sum())
 
 
 def mean_error_null(n: int, k: int) -> float:
-    """Expectation of :func:`mean_error` under N(0, I)."""
-    return k / n
+    """Mean of :func:`mean_error` under N(0, I): K / N."""
+    return k / n if n else math.nan
 
 
-def covariance_error(z: Tensor) -> float:
-    """||C - I||_F^2 / K with the sample covariance C (N - 1); NaN for one sample."""
-    if len(z) < 2:
+def covariance_error(z: Tensor | Cloud) -> float:
+    """||C - I||_F^2 / K >= 0 with the unbiased covariance C of (N, K) embeddings; 1 for a constant cloud.
+
+    NaN for fewer than two samples.
+    """
+    cloud = Cloud.of(z)
+    if cloud.n < 2:
         return math.nan
-    k = z.shape[1]
-    covariance = torch.cov(z.T).reshape(k, k)
-    return float((covariance - torch.eye(k).to(z)).square().sum() / k)
+    covariance = cloud.gram / (cloud.n - 1)
+    # of the smaller side; the eigenvalues that it lacks are 0, and each of them is 1 away from I
+    error = (covariance - torch.eye(len(covariance)).to(covariance)).square().sum()
+    return (float(error) + cloud.k - len(covariance)) / cloud.k
 
 
 def covariance_error_null(n: int, k: int) -> float:
-    """Expectation of :func:`covariance_error` under N(0, I): (K + 1) / (N - 1)."""
+    """Mean of :func:`covariance_error` under N(0, I): (K + 1) / (N - 1).
+
+    An entry of C has variance 1 / (N - 1), on the diagonal 2 / (N - 1).
+    """
     return (k + 1) / (n - 1) if n > 1 else math.nan
 
 
-def effective_rank(z: Tensor) -> float:
-    """RankMe (arXiv 2210.02885) of the centred cloud: exp of the entropy of its normalised singular values."""
-    singular = torch.linalg.svdvals(z - z.mean(0))
-    total = singular.sum()
-    if not float(total) > 0.0:
-        return math.nan
-    shares = singular / total
-    return float(torch.exp(torch.special.entr(shares).sum()))
+class NormConcentration(NamedTuple):
+    """How the squared norms compare with chi^2_K.
 
-
-def effective_rank_null(n: int, k: int) -> float:
-    """About K exp(-K / 8N) under N(0, I), for N > K."""
-    return k * math.exp(-k / (8 * n))
-
-
-def norm_variance(z: Tensor) -> float:
-    """Variance of ||z||^2; 2 K under N(0, I); NaN for one sample."""
-    return float(z.square().sum(1).var()) if len(z) > 1 else math.nan
-
-
-def norm_ks(z: Tensor) -> float:
-    """sqrt(N) times the Kolmogorov-Smirnov distance of ||z||^2 from chi^2_K; 0.82 +- 0.25 under N(0, I)."""
-    squared = np.sort(z.square().sum(1).double().cpu().numpy())
-    n = len(squared)
-    below = stats.chi2.cdf(squared, df=z.shape[1])
-    steps = np.arange(n + 1) / n
-    return float(math.sqrt(n) * np.maximum(steps[1:] - below, below - steps[:-1]).max())
-
-
-def mardia_skewness_z(white: Tensor) -> float:
-    """Mardia's skewness of a whitened cloud in standard deviations of its null.
-
-    N / 6 mean_ij (z_i . z_j)^3 is chi^2 with K (K + 1) (K + 2) / 6 degrees of freedom under a Gaussian.
+    Attributes:
+        variance_ratio: variance of ||z||^2 over 2 K; 0 on a sphere, NaN for fewer than two samples.
+        ks: sqrt(N) times the Kolmogorov-Smirnov distance, in (0, sqrt(N)]; NaN without samples.
     """
-    n, k = white.shape
-    skewness = n / 6.0 * float((white @ white.T).pow(3).mean())
-    freedom = k * (k + 1) * (k + 2) / 6.0
-    return (skewness - freedom) / math.sqrt(2.0 * freedom)
+
+    variance_ratio: float
+    ks: float
 
 
-def mardia_kurtosis_z(white: Tensor) -> float:
-    """Mardia's kurtosis mean ||z||^4 of a whitened cloud in standard deviations of its null.
+def norm_concentration(z: Tensor | Cloud) -> NormConcentration:
+    """Compare ||z||^2 of (N, K) embeddings, not centred and not whitened, with its law under N(0, I), chi^2_K."""
+    cloud = Cloud.of(z)
+    squared, n = cloud.squared_norms, cloud.n
+    if n == 0:
+        return NormConcentration(math.nan, math.nan)
+    # shifted first: the variance of equal numbers is then 0 and not their rounding
+    variance = float((squared - squared[0]).var()) if n > 1 else math.nan
+    below = torch.special.gammainc(torch.full_like(squared, cloud.k / 2.0), squared.sort().values / 2.0)
+    steps = torch.arange(n + 1).to(squared) / n
+    distance = float(torch.maximum(steps[1:] - below, below - steps[:-1]).max())
+    return NormConcentration(variance / (2.0 * cloud.k), math.sqrt(n) * distance)
 
-    Mean K (K + 2) (N - 1) / (N + 1), variance 8 K (K + 2) / N under a Gaussian.
+
+def norm_concentration_null(n: int, k: int) -> NormConcentration:
+    """Means of :func:`norm_concentration` under N(0, I), for any K: 1 exactly, and Kolmogorov's to 0.004 from N = 10.
+
+    sqrt(pi / 2) log 2 - 1 / (6 sqrt(N)) = 0.869 - 1 / (6 sqrt(N)), with a standard deviation of 0.26.
     """
-    n, k = white.shape
-    kurtosis = float(white.square().sum(1).square().mean())
-    expected = k * (k + 2) * (n - 1) / (n + 1)
-    return (kurtosis - expected) / math.sqrt(8.0 * k * (k + 2) / n)
+    del k
+    ks = math.sqrt(math.pi / 2.0) * math.log(2.0) - 1.0 / (6.0 * math.sqrt(n)) if n else math.nan
+    return NormConcentration(1.0 if n > 1 else math.nan, ks)

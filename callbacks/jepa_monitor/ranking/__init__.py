@@ -1,16 +1,37 @@
 """How well scores rank: against a truth, between sets, and beside rankings that need no encoder."""
 
-from .baselines import GaussianBaseline, compressed_size, knn_distance
-from .correlation import kendall, spearman, why_unrankable
-from .detection import auroc, auroc_low_density, typicality
+from .baselines import (
+    GaussianBaseline,
+    Mahalanobis,
+    NearestNeighbours,
+    compressed_size,
+    knn_distance,
+    log_frobenius,
+    shares_samples,
+)
+from .correlation import concordance, kendall, partial_spearman, rank_stability, slope, spearman, why_unrankable
+from .detection import auroc, auroc_low_density, average_precision, fpr_at_tpr, typicality
+from .metrics import DensityRanking, OODDetection
 
 __all__ = [
+    "DensityRanking",
     "GaussianBaseline",
+    "Mahalanobis",
+    "NearestNeighbours",
+    "OODDetection",
     "auroc",
     "auroc_low_density",
+    "average_precision",
     "compressed_size",
+    "concordance",
+    "fpr_at_tpr",
     "kendall",
     "knn_distance",
+    "log_frobenius",
+    "partial_spearman",
+    "rank_stability",
+    "shares_samples",
+    "slope",
     "spearman",
     "typicality",
     "why_unrankable",

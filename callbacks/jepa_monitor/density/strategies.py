@@ -1,0 +1,89 @@
+"""Ways to compute Jacobian rows of a batch of independent samples; all give the same numbers at different costs.
+
+Each maps ``(encode, x (B, ...), rows (M, K) or None)`` to J (B, M, D) and the embeddings z (B, K), in the encoder's
+precision, with D = numel of a sample. Independent samples let one pass serve the whole batch: the gradient of a sum
+over the batch has each sample's own gradient in its place.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Literal, TypeAlias, cast
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+Encode: TypeAlias = Callable[[Tensor], Tensor]
+Strategy: TypeAlias = Literal["auto", "loop", "replicate", "jacrev", "forward", "patches"]
+
+
+def jacobian_by_loop(encode: Encode, x: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
+    """One forward pass, then one backward pass a row into a preallocated buffer. Works for whatever autograd does."""
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        z = encode(x)
+        outputs = (z if rows is None else z @ rows.to(z).T).sum(0)
+    jacobian = x.new_empty(len(x), len(outputs), x[0].numel())
+    for k in range(len(outputs)):
+        (gradient,) = torch.autograd.grad(outputs[k], x, retain_graph=k + 1 < len(outputs))
+        jacobian[:, k] = gradient.flatten(1)
+    return jacobian, z.detach()
+
+
+def jacobian_by_replication(
+    encode: Encode, x: Tensor, rows: Tensor | None, *, embedding_size: int, rows_per_pass: int
+) -> tuple[Tensor, Tensor]:
+    """Each sample is repeated, each copy asked for another row: ``rows_per_pass`` rows a forward and backward pass."""
+    cotangents = _identity_or(rows, embedding_size, x)
+    jacobian = x.new_empty(len(x), len(cotangents), x[0].numel())
+    for start in range(0, len(cotangents), rows_per_pass):
+        part = cotangents[start : start + rows_per_pass]
+        with torch.enable_grad():
+            copies = x.detach().repeat_interleave(len(part), 0).requires_grad_(True)
+            z = encode(copies)
+        (gradient,) = torch.autograd.grad(z, copies, part.repeat(len(x), 1).to(z))
+        jacobian[:, start : start + len(part)] = gradient.view(len(x), len(part), -1)
+    return jacobian, z.detach()[:: len(part)]
+
+
+def jacobian_by_jacrev(
+    encode: Encode, x: Tensor, rows: Tensor | None, *, embedding_size: int, rows_per_pass: int
+) -> tuple[Tensor, Tensor]:
+    """One forward pass, then vectorised backward passes of ``rows_per_pass`` rows each."""
+    cotangents = _identity_or(rows, embedding_size, x)
+    jacobian = x.new_empty(len(x), len(cotangents), x[0].numel())
+    # fused attention has no vmap rule and falls back to a slow loop; without grad mode nothing is kept for weights
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        z, backward = torch.func.vjp(encode, x)[:2]
+        for start in range(0, len(cotangents), rows_per_pass):
+            part = cotangents[start : start + rows_per_pass].to(z)
+            (gradients,) = torch.func.vmap(backward)(part[:, None].expand(-1, len(x), -1))
+            jacobian[:, start : start + len(part)] = gradients.flatten(2).transpose(0, 1)
+    return jacobian, z
+
+
+def jacobian_by_forward_mode(
+    encode: Encode, x: Tensor, rows: Tensor | None, *, columns_per_pass: int
+) -> tuple[Tensor, Tensor]:
+    """One column a pass: the cheaper side when a sample has fewer numbers than rows are asked for."""
+    directions = torch.eye(x[0].numel(), dtype=x.dtype, device=x.device)
+
+    def embedding_and_column(direction: Tensor) -> tuple[Tensor, Tensor]:
+        tangent = direction.view(1, *x.shape[1:]).expand_as(x)
+        return cast("tuple[Tensor, Tensor]", torch.func.jvp(encode, (x,), (tangent,)))
+
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), warnings.catch_warnings():
+        # torch compiles its own forward-mode rules at the first use, with what it has itself deprecated
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
+        passes = [
+            torch.func.vmap(embedding_and_column, out_dims=(None, 0))(part)  # type: ignore[arg-type]  # its hint lacks the None
+            for part in directions.split(columns_per_pass)
+        ]
+    jacobian = torch.cat([columns for _, columns in passes]).permute(1, 2, 0)
+    return jacobian if rows is None else rows.to(jacobian) @ jacobian, passes[0][0]
+
+
+def _identity_or(rows: Tensor | None, size: int, x: Tensor) -> Tensor:
+    return torch.eye(size, dtype=x.dtype, device=x.device) if rows is None else rows.to(x)

@@ -1,0 +1,225 @@
+"""What must be known of an encoder before its Jacobian is computed: does it keep samples apart, and how large is it?"""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+
+from .strategies import Encode
+
+_PATCH_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Facts of an encoder on one kind of input.
+
+    Attributes:
+        embedding_size: K.
+        largest_activation: elements a sample of the largest module output.
+        activation_bytes: of all leaf modules' outputs, a sample.
+        patch_layer: the non-overlapping convolution through which alone the input enters, if there is one.
+    """
+
+    embedding_size: int
+    largest_activation: int
+    activation_bytes: int
+    patch_layer: nn.Module | None
+
+
+def survey(encode: Encode, x: Tensor) -> Survey:
+    """Look at the encoder on two samples.
+
+    Args:
+        encode: maps (B, ...) inputs to (B, K).
+        x: (N, ...) inputs, at least one.
+
+    Raises:
+        ValueError: if the output is not (B, K), does not depend on the input through autograd, is random, or if a
+            sample's embedding depends on the other samples of its batch.
+    """
+    pair = torch.stack([x[0], x[1 % len(x)]]).detach().requires_grad_(True)
+    sizes: list[int] = []
+    total_bytes = 0
+    entrances: list[nn.Module] = []
+
+    def look(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        nonlocal total_bytes
+        if any(argument is pair for argument in args):
+            entrances.append(module)
+        if isinstance(output, Tensor) and next(module.children(), None) is None:
+            sizes.append(output.numel() // 2)
+            total_bytes += output.numel() // 2 * output.element_size()
+
+    with _buffers_kept(), warnings.catch_warnings():
+        # a compiled module's hooks fire once more for its wrapper, which changes nothing here
+        warnings.filterwarnings("ignore", "Using `torch.compile")
+        with _graph_only(), _every_module(look):
+            z = encode(pair)
+        _require_embedding(z, pair)
+        _require_independent_samples(encode, pair.detach(), z)
+        patch_layer = next((module for module in entrances if _is_patch_layer(module)), None)
+        if patch_layer is not None and not _is_only_entrance(encode, pair, patch_layer):
+            patch_layer = None
+    # an encoder may have no modules at all
+    return Survey(z.shape[1], max(*sizes, z.shape[1], x[0].numel()), total_bytes, patch_layer)
+
+
+@contextmanager
+def output_replaced(layer: nn.Module, value: Tensor) -> Generator[None, None, None]:
+    """While it lasts, ``layer`` returns ``value``."""
+    handle = layer.register_forward_hook(lambda module, args, output: value)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _require_embedding(z: Tensor, pair: Tensor) -> None:
+    if z.ndim != 2 or len(z) != len(pair):
+        raise ValueError(
+            f"the encoder must map {len(pair)} inputs to embeddings of shape ({len(pair)}, K), "
+            f"got {tuple(z.shape)}: pool its tokens or feature maps first."
+        )
+    if not _depends(z, pair):
+        raise ValueError("the embeddings do not depend on the inputs through autograd: is there a detach or no_grad?")
+
+
+@torch.no_grad()
+def _require_independent_samples(encode: Encode, pair: Tensor, z: Tensor) -> None:
+    first, second = pair
+    # a neighbour that differs everywhere and stays in the range of the inputs
+    other = torch.stack([first, torch.where(second == 0, torch.ones_like(second), 0.5 * second)])
+    if _same(z[0], encode(other)[0]):
+        return
+    random = not _same(z[0], encode(pair)[0])
+    name = _first_difference(encode, pair, pair if random else other)
+    fault = "is random" if random else "mixes the samples of a batch"
+    raise ValueError(f"{name} {fault}, so a sample has no Jacobian of its own: put the encoder into eval mode.")
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Up to rounding, relative to the largest entry; not finite counts as the same."""
+    scale = a.abs().nan_to_num(0.0, 0.0, 0.0).max() if a.numel() else torch.zeros(())
+    difference = (a - b).abs().nan_to_num(0.0, 0.0, 0.0)
+    return bool((difference <= torch.finfo(a.dtype).eps ** 0.5 * scale).all())
+
+
+def _first_difference(encode: Encode, pair: Tensor, other: Tensor) -> str:
+    """Name of the first module whose output for sample 0 is not the same in both batches."""
+    once, again = (_outputs_of_first_sample(encode, batch) for batch in (pair, other))
+    culprit = next((module for (module, a), (_, b) in zip(once, again, strict=False) if not _same(a, b)), None)
+    if culprit is None:
+        return "the encoder"
+    for root in _modules_behind(encode):
+        for name, module in root.named_modules():
+            if module is culprit:
+                return f"{name or 'the encoder'} ({type(module).__name__})"
+    return f"a {type(culprit).__name__} of the encoder"
+
+
+def _outputs_of_first_sample(encode: Encode, pair: Tensor) -> list[tuple[nn.Module, Tensor]]:
+    outputs: list[tuple[nn.Module, Tensor]] = []
+
+    def keep(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        leaf = next(module.children(), None) is None
+        # tokens may be folded into the batch, (2 T, ...), so the first sample has the first half
+        if leaf and isinstance(output, Tensor) and output.ndim and len(output) % 2 == 0:
+            outputs.append((module, output[: len(output) // 2].clone()))
+
+    with _every_module(keep):
+        encode(pair)
+    return outputs
+
+
+def _modules_behind(function: Callable[..., Any]) -> list[nn.Module]:
+    """Modules that a callable is, is bound to, or encloses."""
+    if isinstance(function, nn.Module):
+        return [function]
+    if isinstance(function, functools.partial):
+        inside = [function.func, *function.args, *function.keywords.values()]
+    else:
+        cells = getattr(function, "__closure__", None) or ()
+        inside = [getattr(function, "__self__", None), *(cell.cell_contents for cell in cells)]
+    return [module for item in inside if callable(item) for module in _modules_behind(item)]
+
+
+def _is_patch_layer(module: nn.Module) -> bool:
+    """A convolution whose windows tile the input; worth stopping at where a patch has more values than its token."""
+    return (
+        isinstance(module, _PATCH_LAYERS)
+        and module.stride == module.kernel_size
+        and module.padding in ("valid", (0,) * len(module.kernel_size))
+        and module.dilation == (1,) * len(module.kernel_size)
+        and module.groups == 1
+        and module.weight[0].numel() > module.out_channels
+    )
+
+
+def _is_only_entrance(encode: Encode, pair: Tensor, layer: nn.Module) -> bool:
+    """Does the embedding depend on the input through one call of the layer and in no other way?"""
+    calls: list[nn.Module] = []
+    tokens = layer(pair).detach().requires_grad_(True)
+    with _graph_only(), output_replaced(layer, tokens), _every_module(lambda module, *_: calls.append(module)):
+        z = encode(pair)
+    return calls.count(layer) == 1 and _depends(z, tokens) and not _depends(z, pair)
+
+
+@contextmanager
+def _graph_only() -> Generator[None, None, None]:
+    """Record the autograd graph without the tensors that a backward pass would need: a forward pass' memory."""
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda tensor: None, lambda nothing: nothing):
+        yield
+
+
+def _depends(output: Tensor, leaf: Tensor) -> bool:
+    """Is there a path in the autograd graph?"""
+    seen: set[Any] = set()
+    waiting: list[Any] = [output.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        if getattr(node, "variable", None) is leaf:
+            return True
+        seen.add(node)
+        waiting += [parent for parent, _ in node.next_functions]
+    return False
+
+
+@contextmanager
+def _every_module(hook: Callable[[nn.Module, tuple[Any, ...], Any], None]) -> Generator[None, None, None]:
+    """Call ``hook(module, args, output)`` after each forward of any module."""
+    handle = register_module_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def _buffers_kept() -> Generator[None, None, None]:
+    """Buffers of modules in training mode (batch statistics) are as before afterwards, refused encoders' too."""
+    kept: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {}
+
+    def keep(module: nn.Module, args: tuple[Any, ...]) -> None:
+        if module.training and module not in kept:
+            kept[module] = [(buffer, buffer.clone()) for buffer in module.buffers(recurse=False)]
+
+    handle = register_module_forward_pre_hook(keep)
+    try:
+        yield
+    finally:
+        handle.remove()
+        with torch.no_grad():
+            for pairs in kept.values():
+                for buffer, value in pairs:
+                    buffer.copy_(value)
