@@ -2,6 +2,7 @@
 
 from .density import (
     EmbeddingReference,
+    Sketch,
     aggregate_views,
     auto_rank,
     jacobian_gram,
@@ -29,6 +30,7 @@ __all__ = [
     "EmbeddingReference",
     "JEPAScoreMonitor",
     "OODDetection",
+    "Sketch",
     "aggregate_views",
     "auto_rank",
     "axis_epps_pulley",

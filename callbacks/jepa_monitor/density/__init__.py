@@ -4,12 +4,14 @@ from .jacobian import gram_and_embedding, jacobian_gram
 from .rank import auto_rank
 from .reference import EmbeddingReference
 from .score import aggregate_views, jepa_score, log_density, log_density_from_spectrum, rounding_error
+from .sketch import Sketch
 from .strategies import Encode, Strategy
 from .volume import log_singular_values, log_volume
 
 __all__ = [
     "EmbeddingReference",
     "Encode",
+    "Sketch",
     "Strategy",
     "aggregate_views",
     "auto_rank",
