@@ -23,7 +23,7 @@ from .strategies import (
 from .survey import Survey, output_replaced, survey
 
 # elements of the largest activation in one pass: below, calls cost more than arithmetic; above, caches overflow
-_ELEMENTS_PER_PASS_CPU = 640 * 1024
+_ELEMENTS_PER_PASS_CPU = 1280 * 1024
 _ELEMENTS_PER_PASS_ACCELERATOR = 1 << 26
 _ROWS_AT_LEAST = 16  # vectors that a pass should have before it gets more samples
 _GRAM_COLUMNS = 1 << 10

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from .activations import SavedDerivatives
+
 Encode: TypeAlias = Callable[[Tensor], Tensor]
 Strategy: TypeAlias = Literal["auto", "loop", "replicate", "jacrev", "forward", "patches"]
 
@@ -56,7 +58,8 @@ def jacobian_by_jacrev(
     jacobian = x.new_empty(len(x), len(cotangents), x[0].numel())
     # fused attention has no vmap rule and falls back to a slow loop; without grad mode nothing is kept for weights
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        z, backward = torch.func.vjp(encode, x)[:2]
+        with SavedDerivatives():
+            z, backward = torch.func.vjp(encode, x)[:2]
         for start in range(0, len(cotangents), rows_per_pass):
             part = cotangents[start : start + rows_per_pass].to(z)
             (gradients,) = torch.func.vmap(backward)(part[:, None].expand(-1, len(x), -1))

@@ -9,10 +9,12 @@ import pytest
 import timm
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from jepa_monitor import jacobian_gram
 from jepa_monitor.density import Strategy, gram_and_embedding, jacobian
+from jepa_monitor.density.strategies import jacobian_by_jacrev
 from jepa_monitor.density.survey import survey
 
 
@@ -314,3 +316,24 @@ def test_refuses_tokens() -> None:
 def test_refuses_detached_embeddings() -> None:
     with pytest.raises(ValueError, match="detach"):
         jacobian_gram(lambda x: x.detach(), torch.randn(4, 6))
+
+
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_gelu_keeps_its_derivative(approximate: str) -> None:
+    encode = nn.Sequential(nn.Linear(12, 16), nn.GELU(approximate), nn.Linear(16, 8), nn.GELU(approximate))
+    x = 3.0 * torch.randn(5, 12)
+    assert_equals_reference(jacobian_gram(encode, x, strategy="jacrev"), encode, x)
+
+
+def test_gelu_is_differentiated_once_and_not_once_a_row() -> None:
+    calls = []
+
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            calls.append(func)
+            return func(*args, **(kwargs or {}))
+
+    encode, x = nn.Sequential(nn.Linear(12, 16), nn.GELU(), nn.Linear(16, 8)), torch.randn(5, 12)
+    with Count():
+        jacobian_by_jacrev(encode, x, None, embedding_size=8, rows_per_pass=1)
+    assert calls.count(torch.ops.aten.gelu_backward.default) == 1
