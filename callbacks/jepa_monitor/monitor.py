@@ -17,7 +17,7 @@ from . import pictures, tags
 from .encoding import EncoderChoice, Pool, evaluating, input_like, resolve_encoder
 from .measurement import LogDensity, ProbeFacts, Readings, probe_facts, problems, read, scalars
 from .probe import ImagesKey, Shard, load_shard, read_inputs
-from .ranking import GaussianBaseline, spearman
+from .ranking import GaussianBaseline, rank_stability, spearman
 
 HEADLINES = ("density/spearman", "gaussianity/sliced_ep_ratio")
 
@@ -153,7 +153,7 @@ class JEPAScoreMonitor(pl.Callback):
             self._warn(problems(readings, prepared.facts))
             if fitting:
                 if self._previous is not None and len(self._previous) == len(readings.scores.log_density):
-                    values["density/stability"] = spearman(self._previous, readings.scores.log_density)
+                    values["density/stability"] = rank_stability(self._previous, readings.scores.log_density)
                 self._previous = readings.scores.log_density
             self.readings = readings
             self._last_step_measured = trainer.global_step

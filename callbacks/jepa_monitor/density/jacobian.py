@@ -41,9 +41,10 @@ def jacobian_gram(
     """G = J J^T for each sample, with J (K, D) the Jacobian of its embedding with respect to its input.
 
     The Jacobian has the encoder's precision (use float32 or better; TF32 and autocast are switched off meanwhile) and
-    the Gram is accumulated in ``gram_dtype``: a float32 Gram is wrong by up to 11 nats in the log volume. Works under
-    ``no_grad`` and ``inference_mode`` (where ``torch.autograd.functional.jacobian`` silently returns zeros), with fused
-    attention, frozen parameters and compiled modules (run eagerly).
+    the Gram is accumulated in ``gram_dtype``: a float32 Gram loses singular values below 3e-4 of the largest.
+
+    Works under ``no_grad`` and ``inference_mode`` (where ``torch.autograd.functional.jacobian`` silently returns zeros),
+    with fused attention, frozen parameters and compiled modules (run eagerly).
 
     Args:
         encode: maps (B, ...) inputs to (B, K) embeddings, each sample by itself: in eval mode.
@@ -241,7 +242,7 @@ def _free_bytes(device: torch.device) -> int:
 
 @contextmanager
 def _full_float32() -> Generator[None, None, None]:
-    """TF32 and bfloat16 stand-ins for float32 off: they cost 6-11 nats in the log volume."""
+    """TF32 and bfloat16 stand-ins for float32 off: the small singular values would be their rounding."""
     backends: Any = torch.backends  # its type information lacks them
     backends = (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)
     before = [backend.fp32_precision for backend in backends]

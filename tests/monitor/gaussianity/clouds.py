@@ -1,4 +1,4 @@
-"""The alternatives of FACTS 6: clouds that are not N(0, I), each in its own way."""
+"""Clouds that are not N(0, I), each in its own way, and the statistics that see them."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ def test_null_of_the_slices() -> None:
         return float(integrate.quad(lambda t: (1 - math.exp(-t * t)) * math.exp(-t * t / 2), -t_max, t_max)[0])
 
     assert sliced_epps_pulley_null(7, 3) == pytest.approx(integral(3.0), rel=2e-4)
-    assert integral(math.inf) == pytest.approx(1.0594, abs=5e-5)  # FACTS 6
+    assert integral(math.inf) == pytest.approx(1.0594, abs=5e-5)  # over the whole line
 
 
 def test_null_of_the_axes_for_many_samples() -> None:
