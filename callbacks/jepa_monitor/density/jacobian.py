@@ -43,8 +43,8 @@ def jacobian_gram(
     The Jacobian has the encoder's precision (use float32 or better; TF32 and autocast are switched off meanwhile) and
     the Gram is accumulated in ``gram_dtype``: a float32 Gram loses singular values below 3e-4 of the largest.
 
-    Works under ``no_grad`` and ``inference_mode`` (where ``torch.autograd.functional.jacobian`` silently returns zeros),
-    with fused attention, frozen parameters and compiled modules (run eagerly).
+    Works under ``no_grad`` and ``inference_mode`` (where ``torch.autograd.functional.jacobian`` silently returns
+    zeros), with fused attention, frozen parameters and compiled modules (run eagerly).
 
     Args:
         encode: maps (B, ...) inputs to (B, K) embeddings, each sample by itself: in eval mode.
