@@ -7,12 +7,12 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import default_collate
 
-from jepa_monitor.encoding import embed, evaluating
+from jepa_monitor.encoding import embed
+from jepa_monitor.isolation import undisturbed
 from jepa_monitor.probe import gather_by_index
 from jepa_train.data.base import ImageDataModule
 from jepa_train.errors import ConfigurationError
@@ -103,7 +103,7 @@ class WeightedKNN(pl.Callback):
         data = getattr(trainer, "datamodule", None)
         if not isinstance(data, ImageDataModule):
             raise ConfigurationError("WeightedKNN takes its bank and queries from an ImageDataModule: pass one to fit.")
-        with isolate_rng(), evaluating(pl_module), torch.no_grad():
+        with undisturbed(pl_module):
             bank = _read(data.reference_dataset(), self.bank_size)
             queries = _read(data.probe_dataset(), self.num_queries)
             if self._of_pixels is None:

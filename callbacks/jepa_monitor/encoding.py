@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from .density import Encode
+from .density import Encode, differentiable
 
 Pool = Literal["auto", "mean", "cls", "flatten"] | Callable[[Tensor], Tensor]
 EncoderChoice = str | Callable[[nn.Module, Tensor], Tensor] | None
+Preprocess = str | Callable[[Tensor], Tensor] | None
 USUAL_NAMES = ("target", "teacher", "encoder", "backbone", "student", "model", "net", "feature_extractor")
+HALF_PRECISION = (torch.bfloat16, torch.float16)
 
 
 def resolve_encoder(module: nn.Module, encoder: EncoderChoice, pool: Pool) -> tuple[Encode, str]:
@@ -34,14 +36,23 @@ def resolve_encoder(module: nn.Module, encoder: EncoderChoice, pool: Pool) -> tu
         return (lambda inputs: pool_embedding(function(module, inputs), pool)), getattr(
             function, "__name__", "function"
         )
-    children = {name for name, _ in module.named_children()}
+    children = {name for name, child in module.named_children() if child is not None}
     name = encoder if encoder is not None else next((usual for usual in USUAL_NAMES if usual in children), "")
-    try:
-        chosen = module.get_submodule(name)
-    except AttributeError:
-        there = ", ".join(sorted(children)) or "none"
-        raise ValueError(f"{type(module).__name__} has no submodule {name!r}; its submodules are: {there}.") from None
+    chosen = find_submodule(module, name)
     return partial(_encode_and_pool, chosen, pool), f"{name or 'forward'} ({type(chosen).__name__})"
+
+
+def find_submodule(module: nn.Module, name: str) -> nn.Module:
+    """The submodule at a dotted path.
+
+    Raises:
+        ValueError: if there is none; the message names those there are.
+    """
+    try:
+        return module.get_submodule(name)
+    except AttributeError:
+        there = ", ".join(sorted(name for name, _ in module.named_children())) or "none"
+        raise ValueError(f"{type(module).__name__} has no submodule {name!r}; its submodules are: {there}.") from None
 
 
 def _encode_and_pool(encoder: nn.Module, pool: Pool, inputs: Tensor) -> Tensor:
@@ -52,7 +63,8 @@ def pool_embedding(output: Any, pool: Pool) -> Tensor:
     """One vector per sample: (B, K) as it is, tokens (B, T, K) or feature maps (B, C, H, W) pooled.
 
     Args:
-        output: what the encoder returned; of a tuple or list, the first member.
+        output: what the encoder returned; of a tuple or list the first member, of an output object its
+            ``last_hidden_state``.
         pool: ``mean`` (and ``auto``) over tokens or positions, ``cls`` the first token, ``flatten`` everything, or a
             function of the output.
 
@@ -63,6 +75,7 @@ def pool_embedding(output: Any, pool: Pool) -> Tensor:
         return pool(output)
     if isinstance(output, (tuple, list)):
         output = output[0]
+    output = getattr(output, "last_hidden_state", output)
     if not isinstance(output, Tensor):
         raise ValueError(f"the encoder returned a {type(output).__name__}: pass pool=, a function of it to (B, K).")
     if pool == "flatten" or output.ndim == 2:
@@ -74,26 +87,61 @@ def pool_embedding(output: Any, pool: Pool) -> Tensor:
     raise ValueError(f"cannot pool an output of shape {tuple(output.shape)} by {pool!r}: pass pool=, a function of it.")
 
 
+def in_full_precision(module: nn.Module, encode: Encode) -> Encode:
+    """The same encoder with float32 copies of half-precision weights: a Jacobian in bfloat16 is nats off.
+
+    The module keeps its own weights. Values in bfloat16 and float16 are exact in float32, so this is the encoder that
+    training has, evaluated precisely.
+    """
+    state = chain(module.named_parameters(), module.named_buffers())
+    with torch.inference_mode(False):  # a tensor made under it could not take part in autograd
+        precise = {f"module.{name}": value.detach().float() for name, value in state if value.dtype in HALF_PRECISION}
+    if not precise:
+        return encode
+    holder = _Holder(module, encode)
+    return lambda inputs: torch.func.functional_call(holder, precise, (inputs,))
+
+
+class _Holder(nn.Module):
+    """Gives an encoder that may be any function the face of a module, for :func:`torch.func.functional_call`."""
+
+    def __init__(self, module: nn.Module, encode: Encode) -> None:
+        super().__init__()
+        self.module = module
+        self.encode = encode
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.encode(inputs)
+
+
+def is_sharded(module: nn.Module) -> bool:
+    """Are the weights of some submodule spread over processes (FSDP), so that each forward pass is a collective?"""
+    sharded = ("FSDPModule", "FullyShardedDataParallel")
+    return any(base.__name__ in sharded for part in module.modules() for base in type(part).__mro__)
+
+
 def input_like(module: nn.Module, inputs: Tensor, device: torch.device) -> Tensor:
-    """Inputs on the module's device and in the precision of its first parameter."""
+    """Inputs on the module's device, in the precision of its first parameter but at least float32."""
+    if not inputs.is_floating_point():
+        return inputs.to(device)
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), inputs.dtype)
-    return inputs.to(device=device, dtype=dtype)
+    return inputs.to(device=device, dtype=torch.float32 if dtype in HALF_PRECISION else dtype)
 
 
-@contextmanager
-def evaluating(module: nn.Module) -> Generator[None, None, None]:
-    """Every submodule in eval mode, and afterwards each in the mode it was in."""
-    training = [(submodule, submodule.training) for submodule in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for submodule, was_training in training:
-            submodule.training = was_training
+def resolve_preprocess(module: nn.Module, preprocess: Preprocess) -> Callable[[Tensor], Tensor]:
+    """What is applied to inputs on the device before the encoder; the Jacobian is with respect to its result.
+
+    Args:
+        module: the Lightning module.
+        preprocess: a function of inputs, a dotted path to a submodule (such as an embedding table), or ``None``.
+    """
+    if preprocess is None:
+        return lambda inputs: inputs
+    return find_submodule(module, preprocess) if isinstance(preprocess, str) else preprocess
 
 
-@torch.no_grad()
 def embed(encode: Encode, inputs: Tensor, *, chunk: int = 256) -> Tensor:
     """Embeddings (N, K) in float64 without Jacobians."""
-    with torch.inference_mode(False), torch.autocast(inputs.device.type, enabled=False):
+    # leaving inference mode switches gradients on
+    with differentiable(inputs.device.type), torch.no_grad():
         return torch.cat([encode(part.clone()).double() for part in inputs.split(chunk)])

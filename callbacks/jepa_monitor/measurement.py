@@ -1,26 +1,31 @@
 """One measurement: from an encoder and a probe to per-sample readings, and from readings to scalars.
 
-`read` is the only place that meets other processes: it is the same sequence of collectives on each of them.
+`read` is the only place that meets other processes: it is the same sequence of collectives on each of them, and what a
+process does by itself in between is agreed on before the next one.
 """
 
 from __future__ import annotations
 
 import math
+import time
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .agreement import process_count, together
+from .budget import CALIBRATION_SAMPLES, Plan
 from .density import (
     EmbeddingReference,
     Encode,
+    Sketch,
+    Strategy,
     auto_rank,
-    gram_and_embedding,
-    log_density_from_spectrum,
     log_singular_values,
+    map_grams,
 )
 from .density.volume import EPS
 from .encoding import embed
@@ -32,6 +37,7 @@ from .ranking import (
     compressed_size,
     kendall,
     knn_distance,
+    partial_spearman,
     spearman,
     typicality,
     why_unrankable,
@@ -49,12 +55,14 @@ class ProbeFacts:
         gaussian: (N,) log density under one Gaussian fitted to the reference inputs, or ``None``.
         complexity: (N,) compressed bytes.
         reference: this process's part of the reference inputs, or ``None``.
+        coordinates: (N, r) latent coordinates that are known of the probe, or ``None``.
     """
 
     truths: Mapping[str, Tensor]
     gaussian: Tensor | None
     complexity: Tensor
     reference: Shard | None
+    coordinates: Tensor | None = None
 
 
 def probe_facts(
@@ -63,20 +71,24 @@ def probe_facts(
     log_densities: Mapping[str, LogDensity],
     gaussian: LogDensity | None,
     reference: Shard | None,
+    coordinates: Callable[[Tensor], Tensor] | None = None,
 ) -> ProbeFacts:
     """Facts of the whole probe, gathered from all processes."""
+    inputs = shard.inputs if shard.inputs.is_floating_point() else shard.inputs.float()
 
     def everywhere(function: LogDensity) -> Tensor:
-        return gather_by_index(shard.indices, function(shard.inputs).double().to(shard.indices.device))
+        device = shard.indices.device
+        return gather_by_index(shard.indices, together(lambda: function(inputs).double().to(device), device=device))
 
-    flat = shard.inputs.flatten(1).nan_to_num()
-    ranges = gather_by_index(shard.indices, torch.stack([flat.amin(1), flat.amax(1)], dim=1).to(shard.indices.device))
+    flat = inputs.flatten(1).nan_to_num()
+    ranges = everywhere(lambda _: torch.stack([flat.amin(1), flat.amax(1)], dim=1))
     low, high = float(ranges[:, 0].min()), float(ranges[:, 1].max())
     return ProbeFacts(
         truths={name: everywhere(function) for name, function in log_densities.items()},
         gaussian=everywhere(gaussian) if gaussian else None,
         complexity=everywhere(lambda inputs: torch.from_numpy(compressed_size(inputs, low=low, high=high))),
         reference=reference,
+        coordinates=everywhere(coordinates) if coordinates else None,
     )
 
 
@@ -94,16 +106,22 @@ class Readings:
 
     Attributes:
         z: (N, K) embeddings.
-        log_singular: (N, min(K, D)) log singular values of the Jacobian, clipped, largest first.
-        log_singular_white: (N, L) those of the whitened embedding, or ``None`` where it cannot be whitened.
+        z_white: (N, L) whitened ones, or ``None`` where they cannot be whitened.
+        log_singular: (C, min(K, D)) log singular values of the Jacobian, clipped, largest first: of the samples with an
+            exact Jacobian.
+        log_singular_white: (C, L) those of the whitened embedding, or ``None``.
         rank: r of the log density; 0 where there is none.
-        scores: of the probe.
+        scores: of the first n samples of the probe.
         knn: (N,) distance to the nearest reference embeddings, or ``None``.
         ood: scores of further sets.
         problem: why there is no log density, or ``None``.
+        sketch_spearman: cross-validated rank correlation of sketched with exact volumes; ``None`` if all are exact.
+        seconds_of_jacobians: on this process.
+        seconds_per_sample: the same for one exact Jacobian in each set.
     """
 
     z: Tensor
+    z_white: Tensor | None
     log_singular: Tensor
     log_singular_white: Tensor | None
     rank: int
@@ -111,79 +129,241 @@ class Readings:
     knn: Tensor | None
     ood: Mapping[str, Scores] = field(default_factory=dict)
     problem: str | None = None
+    sketch_spearman: float | None = None
+    seconds_of_jacobians: float = 0.0
+    seconds_per_sample: float = 0.0
+
+
+@dataclass(frozen=True)
+class Method:
+    """How an encoder is read: the same on every process.
+
+    Attributes:
+        encode: maps (B, ...) inputs to (B, K), in eval mode.
+        to_device: brings CPU inputs to the encoder.
+        device: of the encoder.
+        rank: r of the log density; ``None`` cuts the mean spectrum at its widest gap.
+        chunk: samples a pass; ``None`` chooses by size and free memory.
+        strategy: see :func:`jepa_monitor.jacobian_gram`.
+        progress: is told how many samples got a Jacobian.
+    """
+
+    encode: Encode
+    to_device: Callable[[Tensor], Tensor]
+    device: torch.device
+    rank: int | None = None
+    chunk: int | None = None
+    strategy: Strategy = "auto"
+    progress: Callable[[int], None] | None = None
+
+    def embeddings(self, shard: Shard) -> Tensor:
+        """(N, K) of all processes' samples."""
+        local = together(lambda: embed(self.encode, self.to_device(shard.inputs)), device=self.device)
+        return gather_by_index(shard.indices, local)
+
+    def of_grams(self, function: Callable[[Tensor], Tensor], shard: Shard, *, rows: Tensor | None = None) -> Tensor:
+        """(N, ...) ``function`` of the Gram matrices (n, K, K) of all processes' samples."""
+
+        def local() -> Tensor:
+            parts = map_grams(
+                lambda gram, _: function(gram),
+                self.encode,
+                self.to_device(shard.inputs),
+                rows=rows,
+                strategy=self.strategy,
+                chunk=self.chunk,
+                progress=self.progress,
+            )
+            return torch.cat(parts)
+
+        return gather_by_index(shard.indices, together(local, device=self.device))
+
+
+@dataclass(frozen=True)
+class _Spectra:
+    """Log singular values, largest first: (n, min(K, D)) and, of the whitened embedding, (n, L) or ``None``."""
+
+    plain: Tensor
+    white: Tensor | None
+
+    @classmethod
+    def of(cls, gram: Tensor, white: EmbeddingReference | None, *, input_size: int) -> _Spectra:
+        """Of Gram matrices (n, K, K)."""
+        plain = log_singular_values(gram, input_size=input_size)
+        return cls(plain, None if white is None else log_singular_values(white.to(gram.device).whiten_gram(gram)))
+
+    def rank(self, given: int | None) -> int:
+        """r, the same for all samples; 0 where nothing is whitened."""
+        if self.white is None:
+            return 0
+        return auto_rank(self.white.nanmean(0)) if given is None else min(given, self.white.shape[1])
+
+    def volumes(self, rank: int) -> tuple[Tensor, Tensor | None]:
+        """(n,) nats: that of Eq. 5, and that of the r largest whitened directions."""
+        return self.plain.sum(1), None if self.white is None else self.white[:, :rank].sum(1)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Spectra of the probe, and log volumes by set: Eq. 5's and those of the r largest whitened directions."""
+
+    spectra: _Spectra
+    volumes: Mapping[str, tuple[Tensor, Tensor | None]]
+    rank: int
+    seconds: float
+    seconds_per_sample: float
+    sketch_spearman: float | None = None
 
 
 def read(
-    encode: Encode,
-    probe: Shard,
-    *,
-    facts: ProbeFacts,
-    ood: Mapping[str, Shard],
-    to_device: Callable[[Tensor], Tensor],
-    rank: int | None = None,
-    chunk: int | None = None,
+    method: Method, probe: Shard, *, facts: ProbeFacts, ood: Mapping[str, Shard], num_samples: int, plan: Plan
 ) -> Readings:
     """Measure an encoder on a probe. Every process calls it with its shards; all get the same readings.
 
     Args:
-        encode: maps (B, ...) inputs to (B, K), in eval mode.
+        method: the encoder, and how its Jacobians are computed.
         probe: this process's shard.
         facts: of the probe.
         ood: shards of further sets, in the same order on every process.
-        to_device: brings CPU inputs to the encoder.
-        rank: r of the log density; ``None`` cuts the mean spectrum at its widest gap.
-        chunk: samples a pass; ``None`` chooses by size and free memory.
+        num_samples: of the probe, over all processes.
+        plan: how many samples get a Jacobian, and whether exactly.
     """
-    input_size = probe.inputs[0].numel()
-    gram, z_local = gram_and_embedding(encode, to_device(probe.inputs), chunk=chunk)
-    z = gather_by_index(probe.indices, z_local)
-    log_singular = gather_by_index(probe.indices, log_singular_values(gram, input_size=input_size))
-    jepa_score = log_singular.sum(1)
-    ood_grams = {name: gram_and_embedding(encode, to_device(shard.inputs), chunk=chunk) for name, shard in ood.items()}
-    ood_jepa_score = {
-        name: gather_by_index(ood[name].indices, log_singular_values(ood_gram, input_size=input_size).sum(1))
-        for name, (ood_gram, _) in ood_grams.items()
-    }
-    knn = None
-    if facts.reference is not None:
-        z_reference = gather_by_index(facts.reference.indices, embed(encode, to_device(facts.reference.inputs)))
-        knn = knn_distance(z, z_reference)
+    z = method.embeddings(probe)
+    knn = None if facts.reference is None else knn_distance(z, method.embeddings(facts.reference))
+    # z is equal on all processes, so that from here on they all go the same way
+    white, problem = _whitening(z)
+    count = min(plan.samples, num_samples)
+    sets = {name: _start_of(shard, count) for name, shard in {"": probe, **ood}.items()}
+    if plan.rows is None:
+        measured = _exact(method, sets, white)
+    else:
+        measured = _sketched(method, sets, _start_of(probe, CALIBRATION_SAMPLES), white, plan.rows)
+    scores = {}
+    for name, (plain, volume) in measured.volumes.items():
+        density = torch.full_like(plain, torch.nan)
+        if white is not None and volume is not None:
+            z_set = white.whiten(z if not name else method.embeddings(sets[name]))[: len(volume)]
+            density = volume - 0.5 * z_set.square().sum(1)
+        scores[name] = Scores(plain[:count], density[:count])
+    return Readings(
+        z=z,
+        z_white=None if white is None else white.whiten(z),
+        log_singular=measured.spectra.plain,
+        log_singular_white=measured.spectra.white,
+        rank=measured.rank,
+        scores=scores.pop(""),
+        knn=knn,
+        ood=scores,
+        problem=problem,
+        sketch_spearman=measured.sketch_spearman,
+        seconds_of_jacobians=measured.seconds,
+        seconds_per_sample=measured.seconds_per_sample,
+    )
 
-    try:  # z is equal on all processes, so either all of them go on or none does
-        white = EmbeddingReference.fit(z)
+
+def try_out(method: Method, probe: Shard, *, samples: int = 8) -> tuple[float, int]:
+    """Seconds a sample for an exact Jacobian, after a first pass that warms up, and the embedding size K."""
+    shard = _start_of(probe, samples * process_count())
+    method = replace(method, progress=None)
+    seconds, size = 0.0, 0
+    for _ in range(2):
+        started = time.monotonic()
+        size = method.of_grams(lambda gram: gram[:, 0], shard).shape[1]
+        seconds = (time.monotonic() - started) / (len(shard.indices) * process_count())
+    return seconds, size
+
+
+def _start_of(shard: Shard, count: int) -> Shard:
+    """This process's part of the first ``count`` samples; equally many on each, so a few more may be among them."""
+    mine = slice(0, -(-count // process_count()))
+    return Shard(shard.indices[mine], shard.inputs[mine])
+
+
+def _whitening(z: Tensor) -> tuple[EmbeddingReference | None, str | None]:
+    """The probe's whitening, or the reason why there is none."""
+    try:
+        return EmbeddingReference.fit(z), None
     except ValueError as error:
-        unknown = {name: Scores(score, torch.full_like(score, torch.nan)) for name, score in ood_jepa_score.items()}
-        scores = Scores(jepa_score, torch.full_like(jepa_score, torch.nan))
-        return Readings(z, log_singular, None, 0, scores, knn, unknown, str(error))
+        return None, str(error)
 
-    local = white.to(gram.device)
-    log_singular_white = gather_by_index(probe.indices, log_singular_values(local.whiten_gram(gram)))
-    r = auto_rank(log_singular_white.nanmean(0)) if rank is None else min(rank, log_singular_white.shape[1])
-    scores = Scores(jepa_score, log_density_from_spectrum(log_singular_white, white.whiten(z), rank=r))
-    ood_scores = {}
-    for name, (ood_gram, ood_z) in ood_grams.items():
-        values = log_singular_values(local.whiten_gram(ood_gram))
-        density = log_density_from_spectrum(values, local.whiten(ood_z), rank=r)
-        ood_scores[name] = Scores(ood_jepa_score[name], gather_by_index(ood[name].indices, density))
-    return Readings(z, log_singular, log_singular_white, r, scores, knn, ood_scores)
+
+def _exact(method: Method, sets: Mapping[str, Shard], white: EmbeddingReference | None) -> _Measured:
+    started = time.monotonic()
+    spectra = {}
+    for name, shard in sets.items():
+        size = shard.inputs[0].numel()
+
+        def both(gram: Tensor, size: int = size) -> Tensor:
+            found = _Spectra.of(gram, white, input_size=size)
+            return found.plain if found.white is None else torch.cat([found.plain, found.white], dim=1)
+
+        joint = method.of_grams(both, shard)
+        directions = joint.shape[1] if white is None else joint.shape[1] - len(white.whitener)
+        spectra[name] = _Spectra(joint[:, :directions], None if white is None else joint[:, directions:])
+    seconds = time.monotonic() - started
+    rank = spectra[""].rank(method.rank)
+    volumes = {name: found.volumes(rank) for name, found in spectra.items()}
+    return _Measured(spectra[""], volumes, rank, seconds, seconds / len(spectra[""].plain))
+
+
+def _sketched(
+    method: Method, sets: Mapping[str, Shard], calibration: Shard, white: EmbeddingReference | None, rows: int
+) -> _Measured:
+    """Exact Gram matrices of some probe samples calibrate one sketch for each of the two volumes."""
+    started = time.monotonic()
+    gram = method.of_grams(lambda gram: gram, calibration)
+    seconds = time.monotonic() - started
+    seconds_per_sample = seconds / len(gram) * len(sets)
+    size = calibration.inputs[0].numel()
+    spectra = _Spectra.of(gram, white, input_size=size)
+    rank = spectra.rank(method.rank)
+
+    def target(which: int) -> Callable[[Tensor], Tensor]:
+        def volume(gram: Tensor) -> Tensor:
+            return _Spectra.of(gram, white, input_size=size).volumes(rank)[which]  # type: ignore[return-value]  # whitened
+
+        return volume
+
+    try:
+        sketches = [Sketch.calibrate(gram, rows, target=target(which)) for which in range(1 if white is None else 2)]
+    except ValueError:  # too few finite Jacobians: those that there are say so themselves
+        return _exact(method, {name: _start_of(shard, CALIBRATION_SAMPLES) for name, shard in sets.items()}, white)
+
+    def estimates(sketched: Tensor) -> Tensor:
+        blocks = sketched.cpu().split([len(sketch.rows) for sketch in sketches], dim=1)
+        own = [block.split([len(sketch.rows) for sketch in sketches], dim=2)[i] for i, block in enumerate(blocks)]
+        found = [sketch.estimate(block) for sketch, block in zip(sketches, own, strict=True)]
+        return torch.stack(found, dim=1).to(sketched.device)
+
+    volumes: dict[str, tuple[Tensor, Tensor | None]] = {}
+    started = time.monotonic()
+    for name, shard in sets.items():
+        values = method.of_grams(estimates, shard, rows=torch.cat([sketch.rows for sketch in sketches]))
+        volumes[name] = (values[:, 0], values[:, 1] if white is not None else None)
+    seconds += time.monotonic() - started
+    return _Measured(spectra, volumes, rank, seconds, seconds_per_sample, sketches[-1].cross_validated_spearman)
 
 
 def scalars(readings: Readings, facts: ProbeFacts) -> dict[str, float]:
     """Tag to value; a value without meaning is NaN (see :func:`problems` for the reason), never 0."""
     density, score = readings.scores.log_density.numpy(), readings.scores.jepa_score.numpy()
+    n = len(density)
     values: dict[str, float] = {}
-    for position, (name, truth) in enumerate(facts.truths.items()):
-        suffix = f"_{name}" if position else ""
+    for position, (name, whole) in enumerate(facts.truths.items()):
+        truth, suffix = whole[:n], f"_{name}" if position else ""
         values[f"density/spearman{suffix}"] = spearman(density, truth)
         values[f"density/spearman_jepa_score{suffix}"] = spearman(score, truth)
         if facts.gaussian is not None:
-            values[f"density/spearman_gaussian{suffix}"] = spearman(facts.gaussian, truth)
+            values[f"density/spearman_gaussian{suffix}"] = spearman(facts.gaussian[:n], truth)
         if position == 0:
             values["density/kendall"] = kendall(density, truth)
             values["density/auroc_low_density"] = auroc_low_density(density, truth)
-    values["density/complexity_spearman"] = spearman(density, facts.complexity)
+    complexity = facts.complexity[:n]
+    values["density/complexity_spearman"] = spearman(density, complexity)
     if readings.knn is not None:
-        values["density/knn_spearman"] = spearman(density, -readings.knn)
+        near = -readings.knn[:n]
+        values["density/knn_spearman"] = spearman(density, near)
+        values["density/knn_spearman_given_complexity"] = partial_spearman(density, near, given=complexity)
     for name, other in readings.ood.items():
         other_density = other.log_density.numpy()
         values[f"density/ood_auroc/{name}"] = auroc(density, other_density)
@@ -199,13 +379,28 @@ def scalars(readings: Readings, facts: ProbeFacts) -> dict[str, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on embeddings that are not finite: jacobian/nonfinite_fraction counts them
         values |= {f"gaussianity/{name}": value for name, value in gaussianity(readings.z).items()}
+    values["gaussianity/variance_share"] = variance_share(readings.z)
+    if readings.sketch_spearman is not None:
+        values["density/sketch_spearman"] = readings.sketch_spearman
     return values | _jacobian_scalars(readings)
+
+
+def variance_share(z: Tensor) -> float:
+    """Total variance over mean square of (N, K) embeddings, 0 (all are equal) to 1; rows that are not finite left out.
+
+    NaN with fewer than two rows.
+    """
+    z = z[torch.isfinite(z).all(1)]
+    if len(z) < 2:
+        return math.nan
+    mean_square = float(z.square().sum(1).mean())
+    return float((z - z.mean(0)).square().sum(1).mean()) / mean_square if mean_square > 0.0 else 0.0
 
 
 def _jacobian_scalars(readings: Readings) -> dict[str, float]:
     bad = ~torch.isfinite(readings.log_singular).all(1)
     values = {
-        "jacobian/nonfinite_fraction": float(bad.double().mean()),
+        "jacobian/nonfinite_fraction": float((~torch.isfinite(readings.scores.jepa_score)).double().mean()),
         "jacobian/clipped_fraction": float((readings.log_singular[~bad] <= math.log(EPS) + 1e-9).double().mean()),
     }
     if readings.log_singular_white is not None:

@@ -2,354 +2,503 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeVar
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 
-from . import pictures, tags
-from .encoding import EncoderChoice, Pool, evaluating, input_like, resolve_encoder
-from .measurement import LogDensity, ProbeFacts, Readings, probe_facts, problems, read, scalars
-from .probe import ImagesKey, Shard, load_shard, read_inputs
-from .ranking import GaussianBaseline, rank_stability, spearman
+from .agreement import from_first, together
+from .alarms import MESSAGES, alarms, changes
+from .budget import Clock, Estimator, Plan, allowed_seconds, choose_plan, may_paint, overhead_percent, sketch_rows
+from .encoding import (
+    HALF_PRECISION,
+    EncoderChoice,
+    Pool,
+    Preprocess,
+    in_full_precision,
+    input_like,
+    is_sharded,
+    resolve_encoder,
+    resolve_preprocess,
+)
+from .history import History
+from .illustrations import illustrate
+from .isolation import undisturbed
+from .measurement import LogDensity, Method, Readings, problems, read, scalars, try_out
+from .probe import ImagesKey, LabelsKey
+from .progress import progress_of
+from .publishing import log_histograms, log_introduction, log_pictures, log_scalars, log_text, tensorboards
+from .ranking import rank_stability
+from .sources import Prepared, Sources, prepare
+from .stopwatch import Stopwatch
+from .tags import NULLS
 
+DEFAULT_SAMPLES = 512
+SHARDED_CHUNK = 16  # samples a pass where processes must make the same passes, whatever memory each has
+T = TypeVar("T")
 HEADLINES = ("density/spearman", "gaussianity/sliced_ep_ratio")
 
 
 class JEPAScoreMonitor(pl.Callback):
     """Tracks how well an encoder's Jacobian ranks samples by density, and how Gaussian its embeddings are.
 
-    It measures a fixed probe before training, at the end of validation (or of the training epoch where there is no
-    validation), and in ``validate`` and ``test``. Training with and without it is the same, bit for bit: modes and
-    random-number generators are put back, and nothing is added to the module. All processes take part and all log the
-    same values, so ``ModelCheckpoint(monitor="density/spearman")`` works on any number of them.
+    It measures a fixed probe before training, at the end of validation (or of the training epoch where there was no
+    validation), and in ``validate`` and ``test``. Training with and without it is the same, bit for bit: modes, buffers
+    and random-number generators are put back, and nothing is added to the module. All processes take part and all log
+    the same values, so ``ModelCheckpoint(monitor="density/spearman")`` works on any number of them.
 
     What is not given is looked for in the DataModule, which may offer ``probe_dataset()``, ``reference_dataset()`` and
     ``ood_datasets()`` (name to dataset), then in the Trainer's loaders. A dataset with ``log_densities`` (name to
-    function of inputs) has a known truth.
+    function of inputs) has a known truth; one with ``coordinates`` (inputs to (N, 2)) is drawn in that plane.
 
     Args:
         encoder: dotted path to a submodule, a function ``(module, inputs) -> embeddings``, or ``None`` for the first of
             target, teacher, encoder, backbone, student, model, net, feature_extractor, else the module's forward.
         pool: how tokens or feature maps become one vector: ``mean``, ``cls``, ``flatten`` or a function.
-        probe: dataset or (N, ...) tensor to measure on; default: validation data, else training data.
-        reference: dataset or tensor that baselines are fitted to; default: training data.
-        ood: name to dataset or tensor of samples from elsewhere.
+        preprocess: applied to inputs on the device, a function of them or the path of a submodule (an embedding table);
+            Jacobians are with respect to its result.
+        probe: dataset, DataLoader or tensors to measure on; default: validation data, else training data.
+        reference: the same, that baselines are fitted to; default: training data.
+        ood: name to dataset, DataLoader or tensor of samples from elsewhere.
         log_density: true log density of inputs, (N, ...) -> (N,), or several by name, the headline first.
         images: where the inputs are in a sample: a key, a position, or a function; the usual places are tried.
-        num_samples: of the probe, the reference and each other set, taken by index from 0; at least 2 K is advised.
+        labels: where class labels are, for the gallery; the usual places are tried.
+        num_samples: of the probe, the reference and each other set, taken by index from 0. ``None`` means 512, of which
+            the budget may choose to take Jacobians of fewer. At least 2 K is advised.
         rank: r of ``log_density``; ``auto`` cuts the probe's mean spectrum at its widest gap.
         every_n_epochs: measure at the end of each n-th epoch; 0 for never.
         every_n_steps: measure also each time that many optimizer steps are done; 0 for never.
-        at_start: measure before the first step.
+        at_start: measure before the first step (not where weights are sharded: FSDP lets training run first).
+        budget: share of the training time that measurements may take in ``fit``; a run may always spend 2 seconds, and
+            at least 64 samples are measured. ``None`` sets no limit.
+        estimator: ``exact`` or ``sketch`` Jacobians; ``auto`` takes sketches where exact ones of 256 samples exceed the
+            budget.
         chunk: samples a pass of a Jacobian; ``None`` chooses by the encoder's size and the free memory.
+        on_error: ``warn`` goes on training when a measurement fails, with NaN for its values; ``raise`` does not.
+        name: goes before all tags, to tell several monitors apart.
     """
 
     def __init__(
         self,
         encoder: EncoderChoice = None,
         pool: Pool = "auto",
+        preprocess: Preprocess = None,
         probe: Any = None,
         reference: Any = None,
         ood: Mapping[str, Any] | None = None,
         log_density: LogDensity | Mapping[str, LogDensity] | None = None,
         images: ImagesKey = None,
-        num_samples: int = 512,
+        labels: LabelsKey = None,
+        num_samples: int | None = None,
         rank: int | Literal["auto"] = "auto",
         every_n_epochs: int = 1,
         every_n_steps: int = 0,
         at_start: bool = True,
+        budget: float | None = 0.05,
+        estimator: Estimator = "auto",
         chunk: int | None = None,
+        on_error: Literal["warn", "raise"] = "warn",
+        name: str = "",
     ) -> None:
-        if num_samples < 1:
-            raise ValueError(f"num_samples must be at least 1, got {num_samples}.")
-        if rank != "auto" and rank < 1:
-            raise ValueError(f"rank must be 'auto' or at least 1, got {rank}.")
+        for label, value in {"num_samples": num_samples, "rank": rank, "chunk": chunk}.items():
+            if isinstance(value, int) and value < 1:
+                raise ValueError(f"{label} must be at least 1, got {value}.")
+        if budget is not None and not budget > 0.0:
+            raise ValueError(f"budget must be a positive share of the training time, or None, got {budget}.")
+        if estimator not in ("auto", "exact", "sketch") or on_error not in ("warn", "raise"):
+            raise ValueError(
+                f"estimator must be auto, exact or sketch and on_error warn or raise, got {estimator!r}, {on_error!r}."
+            )
         self.encoder = encoder
         self.pool = pool
-        self.probe = probe
-        self.reference = reference
-        self.ood = ood
-        self.log_density = log_density
-        self.images = images
+        self.preprocess = preprocess
+        self.sources = Sources(
+            probe, reference, ood, log_density, images, labels, DEFAULT_SAMPLES if num_samples is None else num_samples
+        )
         self.num_samples = num_samples
         self.rank = rank
         self.every_n_epochs = every_n_epochs
         self.every_n_steps = every_n_steps
         self.at_start = at_start
+        self.budget = budget
+        self.estimator = estimator
         self.chunk = chunk
+        self.on_error = on_error
+        self.name = name
+        self.history = History()
         self.readings: Readings | None = None
-        self._previous: Tensor | None = None
-        self._prepared: _Prepared | None = None
+        self.values: dict[str, float] = {}
+        self._prepared: Prepared | None = None
+        self._stopwatch = Stopwatch()
+        self._plan: Plan | None = None
+        self._costs = _Costs()
         self._warned: set[str] = set()
-        self._introduced = False
-        self._seconds_measuring = 0.0
-        self._fit_started = 0.0
-        self._last_step_measured = -1
+        self._failure: str | None = None
+        self._introduced: set[str] = set()
+        self._painted = True
+        self._step_seen = 0
+        self._step_measured = -1
+        self._epoch_validated = -1
+        self._in_validation = False
+
+    @property
+    def state_key(self) -> str:
+        """Tells monitors apart in a checkpoint."""
+        return f"JEPAScoreMonitor[{self.name}]" if self.name else "JEPAScoreMonitor"
 
     # when
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Data are looked for anew: another call may come with others."""
+        self._prepared = None
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the untrained encoder, unless training resumes."""
-        self._fit_started = time.monotonic()
-        self._seconds_measuring = 0.0
-        if self.at_start and trainer.global_step == 0:
-            self._measure(trainer, pl_module, announce=False)
+        self._stopwatch.start(trainer.global_step)
+        self._step_seen = trainer.global_step
+        self._step_measured = self._epoch_validated = -1
+        # the first module of a sharded model to run takes itself for the whole: training must come first
+        if self.at_start and trainer.global_step == 0 and not is_sharded(pl_module):
+            self._measure(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Measure on a step count; the hook also fires between two steps when gradients accumulate."""
-        step = trainer.global_step
-        if self.every_n_steps and step and step % self.every_n_steps == 0 and step != self._last_step_measured:
+        """Measure on a step count.
+
+        The hook also fires between two steps when gradients accumulate, and once for the steps of several optimizers.
+        """
+        before, self._step_seen = self._step_seen, trainer.global_step
+        if self.every_n_steps and before // self.every_n_steps < trainer.global_step // self.every_n_steps:
             self._measure(trainer, pl_module)
+            self._announce(trainer, pl_module, on_step=True)
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Measure after the last batch.
+
+        Weight averaging puts the averaged weights in for the epoch of validation, and takes them out in the hook at its
+        end, before or after ours. Here they are in whatever the order of the callbacks.
+        """
+        batches = _flat(trainer.num_val_batches)
+        last = max((i for i, count in enumerate(batches) if count), default=0)
+        if dataloader_idx == last and batch_idx + 1 == batches[last]:
+            self._measure_in_validation(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure after validation, in ``fit`` and in ``validate``."""
+        """Announce what was measured in ``fit`` and in ``validate``; measure here if the last batch was not known."""
         if trainer.sanity_checking:
             return
-        if trainer.state.fn != TrainerFn.FITTING or self._epoch_is_due(trainer):
-            self._measure(trainer, pl_module)
+        if not self._in_validation:
+            self._measure_in_validation(trainer, pl_module)
+        self._in_validation = False
+        # without a measurement in this epoch, callbacks find the last one
+        self._announce(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure where there is no validation to measure after."""
-        has_validation = bool(trainer.enable_validation and sum(_flat(trainer.num_val_batches)))
-        if not has_validation and self._epoch_is_due(trainer):
+        """Measure where no validation in this epoch did."""
+        if self._epoch_validated != trainer.current_epoch and self._is_due(trainer):
             self._measure(trainer, pl_module)
+            self._announce(trainer, pl_module)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw the last measurement if the budget had left that out."""
+        if self._painted:
+            return
+        with self._stopwatch.measuring(), undisturbed(pl_module):
+            self._guarded(pl_module, lambda: self._paint(trainer, self._step_measured))
+        clock = from_first(self._stopwatch.clock(trainer.global_step, None))
+        overhead = self._named({"monitor/overhead(%)": overhead_percent(clock)})
+        self._guarded(pl_module, lambda: log_scalars(trainer, overhead, self._step_measured))
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure in ``test``."""
         self._measure(trainer, pl_module)
+        self._announce(trainer, pl_module)
 
-    def _epoch_is_due(self, trainer: pl.Trainer) -> bool:
+    def _measure_in_validation(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._in_validation = True
+        if trainer.sanity_checking:
+            return
+        if trainer.state.fn != TrainerFn.FITTING:
+            self._measure(trainer, pl_module)
+        elif self._is_due(trainer):
+            self._epoch_validated = trainer.current_epoch
+            self._measure(trainer, pl_module)
+
+    def _is_due(self, trainer: pl.Trainer) -> bool:
         due = self.every_n_epochs > 0 and (trainer.current_epoch + 1) % self.every_n_epochs == 0
-        return due and trainer.global_step != self._last_step_measured
+        return due and trainer.global_step != self._step_measured
 
     # what
 
-    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, announce: bool = True) -> None:
+    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """One measurement, from the probe to the loggers; every process calls it."""
+        step = self._step_measured = trainer.global_step
+        clock = from_first(self._stopwatch.clock(step, _total_steps(trainer)))
         started = time.monotonic()
-        fitting = trainer.state.fn == TrainerFn.FITTING
-        with isolate_rng(), evaluating(pl_module), torch.no_grad():
-            torch.manual_seed(0)  # datasets that augment at random give the same probe each time and everywhere
-            prepared = self._prepare(trainer, pl_module)
-            encode, _ = resolve_encoder(pl_module, self.encoder, self.pool)
-            readings = read(
-                encode,
+        with self._stopwatch.measuring(), undisturbed(pl_module):
+            # datasets that augment at random give the same probe each time and everywhere
+            torch.manual_seed(0)
+            failure = None
+            try:
+                values = self._observe(trainer, pl_module, clock)
+            except Exception as error:  # whatever it was, training must not end by it
+                if self.on_error == "raise":
+                    raise
+                failure = f"{type(error).__name__}: {error}"
+                values = dict.fromkeys(self.values or HEADLINES, math.nan)
+            self._tell(failure, trainer, pl_module)
+            values["monitor/failed"] = float(failure is not None)
+            values["monitor/seconds(s)"] = from_first(time.monotonic() - started)
+            if _is_fitting(trainer):
+                clock = replace(clock, spent=clock.spent + values["monitor/seconds(s)"])
+                if clock.trained > 0.0:
+                    values["monitor/overhead(%)"] = overhead_percent(clock)
+                self.history.append(step, trainer.current_epoch, values)
+            self.values = values
+            self._publish(trainer, pl_module, clock, failed=failure is not None)
+        self._stopwatch.lap(clock)
+
+    def _observe(self, trainer: pl.Trainer, pl_module: pl.LightningModule, clock: Clock) -> dict[str, float]:
+        """Values of the encoder by tag."""
+        started, first = time.monotonic(), self._prepared is None
+        if self._prepared is None:
+            self._prepared = prepare(self.sources, trainer, pl_module.device)
+            rank_zero_info(self._introduction(trainer, pl_module, self._prepared))
+        prepared = self._prepared
+        method = self._method(pl_module)
+        plan = self._choose(trainer, method, prepared, clock)
+        samples = plan.samples * (1 + len(prepared.ood)) // trainer.world_size
+        with progress_of(trainer, self._title, total=samples) as progress:
+            self.readings = readings = read(
+                replace(method, progress=progress),
                 prepared.probe,
                 facts=prepared.facts,
                 ood=prepared.ood,
-                to_device=lambda inputs: input_like(pl_module, inputs, pl_module.device),
-                rank=None if self.rank == "auto" else self.rank,
-                chunk=self.chunk,
+                num_samples=prepared.size,
+                plan=plan,
             )
-            values = scalars(readings, prepared.facts)
-            self._warn(problems(readings, prepared.facts))
-            if fitting:
-                if self._previous is not None and len(self._previous) == len(readings.scores.log_density):
-                    values["density/stability"] = rank_stability(self._previous, readings.scores.log_density)
-                self._previous = readings.scores.log_density
-            self.readings = readings
-            self._last_step_measured = trainer.global_step
-            self._paint(trainer, prepared, readings)
-        seconds = time.monotonic() - started
-        values["monitor/seconds(s)"] = seconds
-        if fitting:
-            self._seconds_measuring += seconds
-            trained = time.monotonic() - self._fit_started - self._seconds_measuring
-            if trainer.global_step:
-                values["monitor/overhead(%)"] = 100.0 * self._seconds_measuring / max(trained, 1e-9)
-        self._publish(trainer, pl_module, _same_everywhere(trainer, values), announce=announce)
-
-    def _prepare(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> _Prepared:
-        """Read the probe, once: every later measurement sees the same inputs."""
-        if self._prepared is not None:
-            return self._prepared
-        where = {"rank": trainer.global_rank, "world_size": trainer.world_size}
-        dataset = self._find_probe(trainer)
-        probe = self._shard(dataset, **where)
-        ood = self.ood if self.ood is not None else _offer(trainer, "ood_datasets") or {}
-        reference = self._find_reference(trainer)
-        baseline, reference_shard = None, None
-        if reference is not None:
-            # every process fits the same baseline to the same inputs, and embeds its share of them
-            whole = self._shard(reference, rank=0, world_size=1)
-            try:
-                baseline = GaussianBaseline.fit(whole.inputs)
-            except ValueError as error:
-                rank_zero_warn(f"JEPAScoreMonitor leaves density/spearman_gaussian out: {error}")
-            mine = slice(trainer.global_rank, None, trainer.world_size)
-            start = mine if trainer.global_rank < len(whole.indices) else slice(0, 1)
-            reference_shard = Shard(whole.indices[start], whole.inputs[start])
-        facts = probe_facts(
-            Shard(probe.indices.to(pl_module.device), probe.inputs),
-            log_densities=self._find_log_densities(dataset),
-            gaussian=baseline.score if baseline else None,
-            reference=reference_shard,
+        values = scalars(readings, prepared.facts)
+        values["monitor/samples"] = float(len(readings.scores.log_density))
+        values["monitor/sketch_rows"] = float(plan.rows or 0)
+        density = readings.scores.log_density
+        if _is_fitting(trainer):
+            if self.history.previous is not None:
+                common = min(len(self.history.previous), len(density))
+                values["density/stability"] = rank_stability(self.history.previous[:common], density[:common])
+            spectrum = readings.log_singular_white
+            self.history.append_ranking(trainer.global_step, density, None if spectrum is None else spectrum.nanmean(0))
+        ringing = alarms(values, embedding_size=readings.z.shape[1])
+        values |= {tag: float(tag in ringing) for tag in MESSAGES}
+        self._warn(changes(self.history.alarms, ringing), problems(readings, prepared.facts))
+        self.history.alarms = ringing
+        self._costs = replace(
+            self._costs,
+            per_sample=from_first(readings.seconds_per_sample),
+            # the first measurement reads data and draws null values, which the next will not
+            fixed=0.0 if first else from_first(time.monotonic() - started - readings.seconds_of_jacobians),
         )
-        shards = {name: self._shard(ood[name], **where) for name in sorted(ood)}
-        _, description = resolve_encoder(pl_module, self.encoder, self.pool)
-        rank_zero_info(
-            f"JEPAScoreMonitor measures {description} on {len(facts.complexity)} samples of {type(dataset).__name__}."
+        return values
+
+    def _method(self, pl_module: pl.LightningModule) -> Method:
+        """How the encoder is read now: weights and modules may be others than at the last measurement."""
+        encode, _ = resolve_encoder(pl_module, self.encoder, self.pool)
+        sharded = is_sharded(pl_module)
+        preprocess = resolve_preprocess(pl_module, self.preprocess)
+
+        def to_device(inputs: Tensor) -> Tensor:
+            inputs = preprocess(input_like(pl_module, inputs, pl_module.device))
+            if not inputs.is_floating_point():
+                raise ValueError(
+                    f"probe inputs are {inputs.dtype}; a Jacobian needs floating-point inputs: pass preprocess=, a "
+                    "function that converts or embeds them."
+                )
+            return inputs.float() if inputs.dtype in HALF_PRECISION else inputs
+
+        return Method(
+            encode=encode if sharded else in_full_precision(pl_module, encode),
+            to_device=to_device,
+            device=pl_module.device,
+            rank=None if self.rank == "auto" else self.rank,
+            chunk=self.chunk or (SHARDED_CHUNK if sharded else None),
+            strategy="loop" if sharded else "auto",
         )
-        self._prepared = _Prepared(dataset, probe, shards, facts)
-        return self._prepared
 
-    def _shard(self, dataset: Any, *, rank: int, world_size: int) -> Shard:
-        return load_shard(dataset, count=self.num_samples, rank=rank, world_size=world_size, images=self.images)
-
-    def _find_probe(self, trainer: pl.Trainer) -> Any:
-        if self.probe is not None:
-            return self.probe
-        loaders = (trainer.val_dataloaders, trainer.test_dataloaders, trainer.train_dataloader)
-        found = _offer(trainer, "probe_dataset")
-        if found is None:
-            found = next((data for data in map(_dataset_of, loaders) if data is not None), None)
-        if found is None:
-            raise ValueError("JEPAScoreMonitor found no data to measure on: pass probe=, a dataset or a tensor.")
-        return found
-
-    def _find_reference(self, trainer: pl.Trainer) -> Any:
-        if self.reference is not None:
-            return self.reference
-        offered = _offer(trainer, "reference_dataset")
-        return offered if offered is not None else _dataset_of(trainer.train_dataloader)
-
-    def _find_log_densities(self, dataset: Any) -> Mapping[str, LogDensity]:
-        truth = self.log_density if self.log_density is not None else getattr(dataset, "log_densities", {})
-        return {"truth": truth} if callable(truth) else truth
+    def _choose(self, trainer: pl.Trainer, method: Method, prepared: Prepared, clock: Clock) -> Plan:
+        """The same on every process, and told when it changes."""
+        limited = _is_fitting(trainer) and self.budget is not None and self.num_samples is None
+        if (limited or self.estimator == "sketch") and not self._costs.embedding_size:
+            seconds, size = try_out(method, prepared.probe)
+            self._costs = _Costs(from_first(seconds) * (1 + len(prepared.ood)), embedding_size=size)
+        if limited and self.budget is not None:
+            plan = choose_plan(
+                allowed_seconds(clock, self.budget, reserve=self._costs.pictures) - self._costs.fixed,
+                seconds_per_sample=self._costs.per_sample,
+                num_samples=prepared.size,
+                embedding_size=self._costs.embedding_size,
+                estimator=self.estimator,
+            )
+        else:
+            plan = Plan(prepared.size, sketch_rows(self._costs.embedding_size) if self.estimator == "sketch" else None)
+        if plan != self._plan:
+            rank_zero_info(f"JEPAScoreMonitor takes {plan} from step {trainer.global_step} on.")
+        self._plan = plan
+        return plan
 
     # where to
 
-    def _publish(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, values: dict[str, float], *, announce: bool
-    ) -> None:
-        fitting = trainer.state.fn == TrainerFn.FITTING
+    def _publish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, clock: Clock, *, failed: bool) -> None:
+        step, fitting = trainer.global_step, _is_fitting(trainer)
         if fitting:
-            # written here and not by pl_module.log, whose step is one behind that of the pictures
-            for logger in trainer.loggers:
-                logger.log_metrics(values, step=trainer.global_step)
-                logger.save()
-        if announce:
-            headline = next((tag for tag in HEADLINES if tag in values), None)
-            for tag, value in values.items():
-                pl_module.log(
-                    tag,
-                    value,
-                    prog_bar=fitting and tag == headline,
-                    logger=False if fitting else None,  # None: to the loggers there are, without a warning if none
-                    on_step=False,
-                    on_epoch=True,
-                    batch_size=1,
-                )
-        if trainer.is_global_zero and not self._introduced:
-            self._introduced = True
-            for experiment in _tensorboards(trainer):
-                experiment.add_text(
-                    "JEPA-SCORE/tags",
-                    tags.explanation([*values, "monitor/overhead(%)", "density/stability"]),
-                    trainer.global_step,
-                )
-                experiment.add_custom_scalars(tags.layout([*values, "density/stability"]))
+            values = self._named(self.values) | (NULLS if _monitors(trainer)[0] is self else {})
+            self._guarded(pl_module, lambda: log_scalars(trainer, values, step))
+        affordable = not fitting or self.budget is None or may_paint(clock, self.budget, self._costs.pictures)
+        self._painted = failed or from_first(affordable)
+        if self._painted and not failed:
+            self._guarded(pl_module, lambda: self._paint(trainer, step))
+        if self.values.keys() - self._introduced:
+            self._introduced |= self.values.keys()
+            logged = [*NULLS, *(tag for monitor in _monitors(trainer) for tag in monitor._named(monitor.values))]
+            self._guarded(
+                pl_module,
+                lambda: log_introduction(trainer, self.values, [*logged, "density/stability"], step, name=self.name),
+            )
 
-    def _paint(self, trainer: pl.Trainer, prepared: _Prepared, readings: Readings) -> None:
-        if not trainer.is_global_zero:
-            return
-        for experiment in _tensorboards(trainer):
-            step = trainer.global_step
-            for tag, picture in _pictures(readings, prepared, images=self.images).items():
-                experiment.add_image(tag, picture, step)
-            for name in ("log_density", "jepa_score"):
-                values = getattr(readings.scores, name)
-                finite = values[torch.isfinite(values)]
-                if len(finite):
-                    experiment.add_histogram(f"density/{name}(nats)", finite.numpy(), step)
+    def _paint(self, trainer: pl.Trainer, step: int) -> None:
+        """The last measurement's pictures and histograms, on the first process."""
+        started = time.monotonic()
+        if self.readings is not None and self._prepared is not None and tensorboards(trainer):
+            drawn = illustrate(self.readings, self._prepared, self.history)
+            log_pictures(trainer, self._named(drawn), step)
+            log_histograms(trainer, self.readings, step, prefix=self._prefix)
+        self._costs = replace(self._costs, pictures=time.monotonic() - started)
 
-    def _warn(self, found: list[str]) -> None:
-        for problem in found:
-            if problem not in self._warned:
-                rank_zero_warn(f"JEPAScoreMonitor: {problem}")
-        self._warned = set(found)
+    def _announce(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, on_step: bool = False) -> None:
+        """To callbacks that follow a tag, and to the progress bar."""
+        fitting = _is_fitting(trainer)
+        headline = next((tag for tag in HEADLINES if tag in self.values), None)
+        for tag, value in self.values.items():
+            pl_module.log(
+                self._prefix + tag,
+                value,
+                prog_bar=fitting and tag == headline,
+                logger=False if fitting else None,  # None: to the loggers there are, without a warning if none
+                on_step=on_step,
+                on_epoch=not on_step,
+                batch_size=1,
+                add_dataloader_idx=False,
+            )
+
+    def _guarded(self, pl_module: pl.LightningModule, function: Callable[[], None]) -> None:
+        """What a process does by itself must not end training, nor leave other processes waiting."""
+        try:
+            together(function, device=pl_module.device)
+        except Exception as error:
+            if self.on_error == "raise":
+                raise
+            self._warn([], [f"could not write what it measured: {type(error).__name__}: {error}"])
+
+    def _tell(self, failure: str | None, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A failure, once for each reason."""
+        if failure is not None and failure != self._failure:
+            text = f"could not measure at step {trainer.global_step}, and training goes on: {failure}"
+            rank_zero_warn(f"{self._title}: {text}")
+            self._guarded(
+                pl_module, lambda: log_text(trainer, f"{self._prefix}JEPA-SCORE/failures", text, trainer.global_step)
+            )
+        elif failure is None and self._failure is not None:
+            rank_zero_warn(f"{self._title} measures again at step {trainer.global_step}.")
+        self._failure = failure
+
+    def _warn(self, news: list[str], conditions: list[str]) -> None:
+        """News always; a condition when it begins."""
+        for text in [*news, *(condition for condition in conditions if condition not in self._warned)]:
+            rank_zero_warn(f"{self._title}: {text}")
+        self._warned = set(conditions)
+
+    def _introduction(self, trainer: pl.Trainer, pl_module: pl.LightningModule, prepared: Prepared) -> str:
+        _, encoder = resolve_encoder(pl_module, self.encoder, self.pool)
+        dataset = type(prepared.samples.dataset).__name__
+        text = f"{self._title} measures {encoder} on {prepared.size} samples of {dataset}."
+        averaging = [type(callback).__name__ for callback in _callbacks(trainer) if hasattr(callback, "_average_model")]
+        if averaging:
+            text += f" After validation these are the weights of {averaging[0]}, between steps the current ones."
+        return text
+
+    def _named(self, values: Mapping[str, T]) -> dict[str, T]:
+        return {self._prefix + tag: value for tag, value in values.items()}
+
+    @property
+    def _prefix(self) -> str:
+        return f"{self.name}/" if self.name else ""
+
+    @property
+    def _title(self) -> str:
+        return f"JEPAScoreMonitor {self.name}".strip()
 
     def state_dict(self) -> dict[str, Any]:
-        """The ranking of the last measurement, so that ``density/stability`` goes on after a resume."""
-        return {"previous": self._previous}
+        """The measurements so far, so that ``density/stability`` and pictures of training go on after a resume."""
+        return self.history.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Inverse of :meth:`state_dict`."""
-        self._previous = state_dict["previous"]
+        self.history.load_state_dict(state_dict)
 
 
-class _Prepared:
-    """What is read once: the probe, other sets, and what is known of them without an encoder."""
+@dataclass(frozen=True)
+class _Costs:
+    """Seconds of the last measurement, and K; 0 where nothing was measured.
 
-    def __init__(self, dataset: Any, probe: Shard, ood: Mapping[str, Shard], facts: ProbeFacts) -> None:
-        self.dataset = dataset
-        self.probe = probe
-        self.ood = ood
-        self.facts = facts
+    Attributes:
+        per_sample: for an exact Jacobian in each set.
+        fixed: for all else, without pictures.
+        pictures: for these.
+        embedding_size: K.
+    """
 
-
-def _pictures(readings: Readings, prepared: _Prepared, *, images: ImagesKey) -> dict[str, Tensor]:
-    """Tag to picture, those that can be drawn."""
-    found: dict[str, Tensor] = {}
-    density = readings.scores.log_density
-    if readings.log_singular_white is not None and torch.isfinite(readings.log_singular_white).all(1).any():
-        found["jacobian/spectrum"] = pictures.spectrum_picture(readings.log_singular_white, readings.rank)
-    if not torch.isfinite(density).all():
-        return found
-    for name, truth in prepared.facts.truths.items():
-        rho = spearman(density, truth)
-        picture = pictures.scatter_picture(truth, density, spearman=rho, name="log_density")
-        found[f"density/score_against_{name}"] = picture
-    sets = {"probe": density.numpy()} | {name: other.log_density.numpy() for name, other in readings.ood.items()}
-    found["density/histogram"] = pictures.histogram_picture(sets, name="log_density")
-    order = density.argsort(descending=True).tolist()
-    shown = min(8, len(order) // 2)
-    if shown and prepared.probe.inputs.ndim == 4:
-        best, worst = order[:shown], order[::-1][:shown]
-        found["density/gallery"] = pictures.gallery_picture(
-            read_inputs(prepared.dataset, best, images=images),
-            read_inputs(prepared.dataset, worst, images=images),
-            high_scores=density[best],
-            low_scores=density[worst],
-        )
-    return found
+    per_sample: float = 0.0
+    fixed: float = 0.0
+    pictures: float = 0.0
+    embedding_size: int = 0
 
 
-def _tensorboards(trainer: pl.Trainer) -> list[Any]:
-    """Experiments that take pictures, whichever package their logger comes from."""
-    experiments = (getattr(logger, "experiment", None) for logger in trainer.loggers)
-    return [experiment for experiment in experiments if hasattr(experiment, "add_custom_scalars")]
+def _is_fitting(trainer: pl.Trainer) -> bool:
+    return trainer.state.fn == TrainerFn.FITTING
 
 
-def _same_everywhere(trainer: pl.Trainer, values: dict[str, float]) -> dict[str, float]:
-    """Rank 0's values on every process: readings are equal already, seconds are not."""
-    if trainer.world_size == 1:
-        return values
-    return dict(trainer.strategy.broadcast(values))
+def _total_steps(trainer: pl.Trainer) -> float | None:
+    """Optimizer steps of the whole run; ``None`` where that is not known."""
+    if not _is_fitting(trainer):
+        return None
+    try:
+        total = float(trainer.estimated_stepping_batches)
+    except Exception:  # with a schedule of accumulation; the class depends on which package the Trainer is from
+        return None
+    return total if math.isfinite(total) and total > 0 else None
 
 
-def _offer(trainer: pl.Trainer, name: str) -> Any:
-    """What the DataModule offers under this name, if there is one and it does."""
-    method: Callable[[], Any] | None = getattr(getattr(trainer, "datamodule", None), name, None)
-    return method() if method is not None else None
+def _callbacks(trainer: pl.Trainer) -> list[Any]:
+    return list(getattr(trainer, "callbacks", []))
 
 
-def _dataset_of(loaders: Any) -> Any:
-    first = next(iter(_flat(loaders)), None)
-    return getattr(first, "dataset", None)
+def _monitors(trainer: pl.Trainer) -> list[JEPAScoreMonitor]:
+    return [callback for callback in _callbacks(trainer) if isinstance(callback, JEPAScoreMonitor)]
 
 
 def _flat(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    if isinstance(value, Mapping):
-        return list(value.values())
     return list(value) if isinstance(value, (list, tuple)) else [value]

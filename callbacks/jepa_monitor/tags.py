@@ -17,6 +17,13 @@ MEANINGS: tuple[tuple[str, str, str, str], ...] = (
     ("density/ood_auroc_typicality/", "the same by -abs(log_density - median): two-sided", "-", "NaN"),
     ("density/stability", "rank correlation with the measurement before", "towards 1", "NaN"),
     ("density/complexity_spearman", "rank correlation with the compressed size of the input", "-", "NaN"),
+    (
+        "density/knn_spearman_given_complexity",
+        "the same as `density/knn_spearman` of what complexity leaves of the ranks",
+        "-",
+        "NaN",
+    ),
+    ("density/sketch_spearman", "of a sketch: rank correlation with exact volumes, cross-validated", "-", "NaN"),
     ("density/knn_spearman", "rank correlation with minus the distance to the nearest training embeddings", "-", "NaN"),
     ("density/log_density_", "quantiles of `log_density` in nats, up to a constant", "-", "NaN"),
     ("density/jepa_score_", "quantiles of JEPA-SCORE in nats; moves with the scale of z", "-", "K log 1e-6"),
@@ -30,12 +37,20 @@ MEANINGS: tuple[tuple[str, str, str, str], ...] = (
     ("gaussianity/skewness_z", "Mardia's skewness, in standard deviations", "0 +- 2", "NaN"),
     ("gaussianity/kurtosis_z", "Mardia's kurtosis, in standard deviations", "0 +- 2", "NaN"),
     ("gaussianity/effective_rank_ratio", "RankMe over its value for a Gaussian", "1", "NaN or 1 / K"),
+    ("gaussianity/variance_share", "total variance over mean square", "1", "0"),
     ("jacobian/rank", "r: directions that `log_density` counts", "the data's own", "absent"),
     ("jacobian/clipped_fraction", "singular values below the clip of Eq. 5", "0", "1"),
     ("jacobian/condition_log10", "spread of the mean spectrum up to r", "-", "absent"),
     ("jacobian/nonfinite_fraction", "samples without a finite Jacobian", "0", "0"),
-    ("monitor/seconds(s)", "duration of the measurement", "-", "-"),
-    ("monitor/overhead(%)", "time measured so far over time trained so far", "-", "-"),
+    ("alarm/collapse", "1 while the embeddings use hardly any direction or hardly vary", "0", "1"),
+    ("alarm/nonfinite_jacobian", "1 while some Jacobian is not finite", "0", "-"),
+    ("alarm/turned_over", "1 if the ranking has turned over since the last measurement", "0", "-"),
+    ("monitor/samples", "samples with a Jacobian", "-", "-"),
+    ("monitor/sketch_rows", "rows of a sketch; 0 if Jacobians are exact", "-", "-"),
+    ("monitor/failed", "1 if the measurement failed: every other value is NaN then", "-", "-"),
+    ("monitor/seconds(s)", "duration of the measurement, without pictures", "-", "-"),
+    ("monitor/overhead(%)", "time measured so far, with pictures, over time trained so far", "-", "-"),
+    ("null/", "values without information, drawn as lines", "-", "-"),
 )
 
 RATIOS = (
@@ -45,6 +60,9 @@ RATIOS = (
     "norm_variance_ratio",
     "effective_rank_ratio",
 )
+
+# constants that are logged with each measurement, so that charts have something to be read against
+NULLS = {"null/ratio": 1.0, "null/deviation": 0.0, "null/correlation": 0.0, "null/auroc": 0.5}
 
 
 def explanation(tags: Iterable[str]) -> str:
@@ -64,25 +82,37 @@ def explanation(tags: Iterable[str]) -> str:
 
 
 def layout(tags: Iterable[str]) -> dict[str, dict[str, list[object]]]:
-    """TensorBoard's custom-scalars layout: density ranking, Gaussianity and Jacobian on one page.
+    """TensorBoard's custom-scalars layout: density ranking, Gaussianity, Jacobian and alarms on one page.
 
     Tags with a unit in parentheses are not on it: TensorBoard 2.21 finds them and draws no line.
+
+    Args:
+        tags: as logged; those of a named monitor begin with its name, and share the chart.
     """
-    present = set(tags)
-    ood = sorted(tag for tag in present if tag.startswith("density/ood_auroc"))
+    present = sorted(set(tags))
+    ood = sorted({tag[tag.index("density/ood_auroc") :] for tag in present if "density/ood_auroc" in tag})
     charts = {
-        "rank correlation with the true log density": [
-            "density/spearman",
-            "density/spearman_jepa_score",
-            "density/spearman_gaussian",
-        ],
-        "out-of-distribution AUROC": ood,
-        "confounds and stability": ["density/stability", "density/complexity_spearman", "density/knn_spearman"],
-        "Gaussianity ratios (1 = Gaussian)": [f"gaussianity/{name}" for name in RATIOS],
-        "Mardia, standard deviations (0 = Gaussian)": ["gaussianity/skewness_z", "gaussianity/kurtosis_z"],
-        "Jacobian": ["jacobian/rank", "jacobian/condition_log10", "jacobian/clipped_fraction"],
+        "rank correlation with the true log density": (
+            ["density/spearman", "density/spearman_jepa_score", "density/spearman_gaussian"],
+            "null/correlation",
+        ),
+        "out-of-distribution AUROC (0.5 = chance)": (ood, "null/auroc"),
+        "confounds and stability": (
+            ["density/stability", "density/complexity_spearman", "density/knn_spearman"],
+            "null/correlation",
+        ),
+        "Gaussianity ratios (1 = Gaussian)": ([f"gaussianity/{name}" for name in RATIOS], "null/ratio"),
+        "Mardia, standard deviations (0 = Gaussian)": (
+            ["gaussianity/skewness_z", "gaussianity/kurtosis_z"],
+            "null/deviation",
+        ),
+        "Jacobian": (["jacobian/rank", "jacobian/condition_log10", "jacobian/clipped_fraction"], None),
+        "alarms": (["alarm/collapse", "alarm/nonfinite_jacobian", "alarm/turned_over", "monitor/failed"], None),
     }
-    shown = {title: [tag for tag in wanted if tag in present] for title, wanted in charts.items()}
-    # TensorBoard takes each entry as a regular expression that may match anywhere in a tag
-    exact = {title: [f"^{re.escape(tag)}$" for tag in wanted] for title, wanted in shown.items() if wanted}
-    return {"JEPA-SCORE": {title: ["Multiline", patterns] for title, patterns in exact.items()}}
+    shown = {}
+    for title, (wanted, null) in charts.items():
+        lines = [tag for name in wanted for tag in present if tag == name or tag.endswith(f"/{name}")]
+        if lines:
+            # TensorBoard takes each entry as a regular expression that may match anywhere in a tag
+            shown[title] = [f"^{re.escape(tag)}$" for tag in [*lines, *([null] if null else [])]]
+    return {"JEPA-SCORE": {title: ["Multiline", patterns] for title, patterns in shown.items()}}

@@ -143,6 +143,7 @@ class MixtureDataset(ImageTensors):
     """Images drawn once from an :class:`ImageMixture`, with the component as label.
 
     ``log_densities`` is what :class:`jepa_monitor.JEPAScoreMonitor` ranks against: the first is the headline.
+    ``coordinates`` are those of the plane that it draws.
     """
 
     def __init__(self, mixture: ImageMixture, count: int, *, seed: int) -> None:
@@ -150,6 +151,7 @@ class MixtureDataset(ImageTensors):
         self.log_densities: dict[str, Callable[[Tensor], Tensor]] = {"semantic": mixture.semantic_log_density}
         if mixture.noise > 0.0:
             self.log_densities["ambient"] = mixture.ambient_log_density
+        self.coordinates = mixture.coordinates
 
 
 class MixtureDataModule(ImageDataModule):

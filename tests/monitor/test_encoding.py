@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jepa_monitor.encoding import evaluating, pool_embedding, resolve_encoder
+from jepa_monitor.encoding import pool_embedding, resolve_encoder
+from jepa_monitor.isolation import evaluating
 
 
 class Project(nn.Module):

@@ -17,6 +17,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 
 from jepa_monitor import JEPAScoreMonitor
+from jepa_monitor.sources import find_probe
 from tests.monitor.projects import Autoencoder, images, loader, true_log_density
 
 # the frozen part of the project below is meant to be in eval mode
@@ -36,8 +37,16 @@ def trainer(tmp_path: Path, *callbacks: pl.Callback, **settings: Any) -> pl.Trai
     )
 
 
+DEFAULTS = {
+    "encoder": lambda module, x: module(x),
+    "log_density": true_log_density,
+    "budget": None,
+    "on_error": "raise",
+}
+
+
 def monitor(**settings: Any) -> JEPAScoreMonitor:
-    return JEPAScoreMonitor(**({"encoder": lambda module, x: module(x), "log_density": true_log_density} | settings))
+    return JEPAScoreMonitor(**(DEFAULTS | settings))
 
 
 def everything(tmp_path: Path, *callbacks: pl.Callback, **settings: Any) -> str:
@@ -238,7 +247,10 @@ def test_some_nan_images_are_counted_and_named(tmp_path: Path) -> None:
     data = images(20)
     data[3] = torch.nan
     callback = monitor(probe=data, reference=images())
-    with pytest.warns(UserWarning, match="1 of 20 values are not finite"):
+    with (
+        pytest.warns(UserWarning, match="1 of 20 values are not finite"),
+        pytest.warns(UserWarning, match="some Jacobians are not finite: 5.0 %"),
+    ):
         (values,) = trainer(tmp_path, callback).validate(Autoencoder(), loader(), verbose=False)
     assert values["jacobian/nonfinite_fraction"] == pytest.approx(0.05)
     assert math.isnan(values["density/spearman"])
@@ -255,9 +267,8 @@ def test_a_constant_reference_costs_only_its_baseline(tmp_path: Path) -> None:
 
 
 def test_no_data_is_one_sentence(tmp_path: Path) -> None:
-    callback = monitor()
     with pytest.raises(ValueError, match="pass probe="):
-        callback._find_probe(trainer(tmp_path))
+        find_probe(monitor().sources, trainer(tmp_path))
 
 
 @pytest.mark.parametrize("settings", [{"num_samples": 0}, {"rank": 0}])

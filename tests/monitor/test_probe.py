@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from jepa_monitor.probe import find_images, gather_by_index, load_shard, read_inputs
+from jepa_monitor.probe import Samples, find_images, find_label, gather_by_index, stream_of
 
 IMAGES = torch.rand(7, 1, 4, 4)
 
@@ -53,25 +54,88 @@ def test_what_is_not_found_is_named(batch: Any, key: Any, message: str) -> None:
 @pytest.mark.parametrize("world_size", [1, 2, 3, 9])
 def test_shards_cover_the_probe_once(world_size: int) -> None:
     dataset = TensorDataset(IMAGES)
-    shards = [load_shard(dataset, count=100, rank=rank, world_size=world_size) for rank in range(world_size)]
+    shards = [Samples.of(dataset).shard(count=100, rank=rank, world_size=world_size) for rank in range(world_size)]
     indices = torch.cat([shard.indices for shard in shards])
     inputs = torch.cat([shard.inputs for shard in shards])
-    assert all(len(shard.indices) for shard in shards)  # a process without a sample would miss a collective
+    # a process with fewer samples would leave out a collective of a sharded encoder
+    assert {len(shard.indices) for shard in shards} == {-(-7 // world_size)}
     assert torch.equal(gather_by_index(indices, inputs), IMAGES)
 
 
 def test_count_limits_the_probe() -> None:
-    assert len(load_shard(IMAGES, count=3, rank=0, world_size=1).inputs) == 3
+    assert len(Samples.of(IMAGES).shard(count=3, rank=0, world_size=1).inputs) == 3
+
+
+class Stream(IterableDataset[Tensor]):
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(IMAGES)
+
+
+class LengthyStream(Stream):
+    def __len__(self) -> int:
+        return len(IMAGES)
+
+
+def test_streams_are_told_from_datasets() -> None:
+    assert all(stream_of(data) is not None for data in (Stream(), LengthyStream(), DataLoader(Stream()), iter(IMAGES)))
+    assert all(stream_of(data) is None for data in (IMAGES, list(IMAGES), TensorDataset(IMAGES), 3))
 
 
 def test_refusals() -> None:
-    class Stream(IterableDataset[Tensor]):
-        def __iter__(self) -> Iterator[Tensor]:
-            return iter(IMAGES)
-
     with pytest.raises(ValueError, match="map-style"):
-        load_shard(Stream(), count=3, rank=0, world_size=1)
+        Samples.of(object())
     with pytest.raises(ValueError, match="empty"):
-        load_shard(torch.zeros(0, 1, 4, 4), count=3, rank=0, world_size=1)
-    with pytest.raises(ValueError, match="uint8"):
-        read_inputs((IMAGES * 255).to(torch.uint8), [0])
+        Samples.of(torch.zeros(0, 1, 4, 4))
+    with pytest.raises(ValueError, match="differ in shape"):
+        Samples.of([torch.zeros(1, 4, 4), torch.zeros(1, 5, 5)]).read([0, 1])
+
+
+@dataclass
+class Item:
+    image: np.ndarray
+    target: int
+
+
+def crops(samples: list[Any]) -> dict[str, Tensor]:
+    return {"img": torch.stack([image for image, _ in samples])}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        IMAGES,
+        (IMAGES, torch.arange(7)),
+        TensorDataset(IMAGES, torch.arange(7)),
+        DataLoader(TensorDataset(IMAGES, torch.arange(7)), batch_size=3, shuffle=True),
+        DataLoader(TensorDataset(IMAGES, torch.arange(7)), batch_size=3, collate_fn=crops),
+        [{"pixel_values": image, "label": i} for i, image in enumerate(IMAGES)],
+        [Item(image.numpy(), i) for i, image in enumerate(IMAGES)],
+        [([image, image + 1.0], i) for i, image in enumerate(IMAGES)],
+    ],
+    ids=["tensor", "tensors", "dataset", "loader", "collating loader", "dicts", "dataclasses", "views"],
+)
+def test_any_data_are_read_by_index(data: Any) -> None:
+    samples = Samples.of(data)
+    assert torch.equal(samples.read([4, 1]), IMAGES[[4, 1]])
+    labels = samples.read_labels([4, 1])
+    assert isinstance(data, Tensor) if labels is None else labels.tolist() == [4, 1]
+
+
+@pytest.mark.parametrize(
+    ("sample", "key", "label"),
+    [
+        ((IMAGES[0], 3), None, 3),
+        ((IMAGES[0], torch.tensor(3)), None, 3),
+        ((IMAGES[0], np.int64(3)), None, 3),
+        ((IMAGES[0], 0.5), None, None),
+        ((IMAGES[0], torch.tensor([1, 2])), None, None),
+        ((IMAGES[0], "name"), None, None),
+        ((IMAGES[0], "name", 3), 2, 3),
+        ({"image": IMAGES[0], "target": 3}, None, 3),
+        ({"image": IMAGES[0], "kind": 3}, "kind", 3),
+        ({"image": IMAGES[0], "kind": {"id": 3}}, lambda sample: sample["kind"]["id"], 3),
+        (IMAGES[0], None, None),
+    ],
+)
+def test_labels_are_found(sample: Any, key: Any, label: int | None) -> None:
+    assert find_label(sample, key) == label

@@ -1,6 +1,6 @@
 """Jacobian -> Gram -> log volume -> score per sample."""
 
-from .jacobian import gram_and_embedding, jacobian_gram
+from .jacobian import differentiable, gram_and_embedding, jacobian_gram, map_grams
 from .rank import auto_rank
 from .reference import EmbeddingReference
 from .score import aggregate_views, jepa_score, log_density, log_density_from_spectrum, rounding_error
@@ -15,6 +15,7 @@ __all__ = [
     "Strategy",
     "aggregate_views",
     "auto_rank",
+    "differentiable",
     "gram_and_embedding",
     "jacobian_gram",
     "jepa_score",
@@ -22,5 +23,6 @@ __all__ = [
     "log_density_from_spectrum",
     "log_singular_values",
     "log_volume",
+    "map_grams",
     "rounding_error",
 ]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ from .strategies import (
     jacobian_by_replication,
 )
 from .survey import Survey, output_replaced, survey
+
+T = TypeVar("T")
 
 # elements of the largest activation in one pass: below, calls cost more than arithmetic; above, caches overflow
 _ELEMENTS_PER_PASS_CPU = 1280 * 1024
@@ -83,6 +85,31 @@ def gram_and_embedding(
     gram_dtype: torch.dtype = torch.float64,
 ) -> tuple[Tensor, Tensor]:
     """:func:`jacobian_gram` and, at no further cost, the embeddings (N, K); both in ``gram_dtype``."""
+    parts = map_grams(
+        lambda gram, z: (gram, z), encode, x, rows=rows, strategy=strategy, chunk=chunk, gram_dtype=gram_dtype
+    )
+    grams, embeddings = zip(*parts, strict=True)
+    return torch.cat(grams), torch.cat(embeddings)
+
+
+def map_grams(
+    function: Callable[[Tensor, Tensor], T],
+    encode: Encode,
+    x: Tensor,
+    *,
+    rows: Tensor | None = None,
+    strategy: Strategy = "auto",
+    chunk: int | None = None,
+    gram_dtype: torch.dtype = torch.float64,
+    progress: Callable[[int], None] | None = None,
+) -> list[T]:
+    """``function(gram (B, K, K), z (B, K))`` of one part of the samples after the other, so that none is kept.
+
+    Args:
+        function: what is wanted of the Gram matrices.
+        encode, x, rows, strategy, chunk, gram_dtype: see :func:`jacobian_gram`.
+        progress: is told how many samples were done after each part.
+    """
     with differentiable(x.device.type):
         # a clone, because a tensor made under inference mode cannot take part in autograd
         inputs = x.clone().detach()
@@ -90,10 +117,10 @@ def gram_and_embedding(
             with torch.no_grad():
                 z = encode(inputs).to(gram_dtype)
             size = z.shape[1] if rows is None else len(rows)
-            return z.new_empty(0, size, size), z
+            return [function(z.new_empty(0, size, size), z)]
         facts = survey(encode, inputs)
         plan = _Plan.make(strategy, facts, inputs, rows, chunk)
-        grams, embeddings, start = [], [], 0
+        results, start = [], 0
         while start < len(inputs):
             part = inputs[start : start + plan.samples]
             try:
@@ -105,10 +132,11 @@ def gram_and_embedding(
                     raise
                 plan = plan.without_vmap()  # an operation without a vmap or forward-mode rule
             else:
-                grams.append(gram)
-                embeddings.append(z.to(gram_dtype))
+                results.append(function(gram, z.to(gram_dtype)))
                 start += len(part)
-        return torch.cat(grams), torch.cat(embeddings)
+                if progress is not None:
+                    progress(len(part))
+        return results
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from scipy import stats
@@ -42,8 +42,8 @@ class Sketch:
     rows: Tensor
     cross_validated_spearman: float
     _weights: Tensor
-    _seen: Tensor
-    _seen_embeddings: Tensor
+    _seen: Tensor | None = None
+    _seen_embeddings: Tensor | None = None
 
     @classmethod
     def fit(
@@ -71,6 +71,21 @@ class Sketch:
             ValueError: for m out of range, or fewer than 16 samples with a finite Gram matrix.
         """
         gram = jacobian_gram(encode, x_reference, strategy=strategy, chunk=chunk)
+        sketch = cls.calibrate(gram, m, target=target, seed=seed, dtype=x_reference.dtype)
+        seen = x_reference[:2].detach().clone()
+        return replace(sketch, _seen=seen, _seen_embeddings=_embed(encode, seen))
+
+    @classmethod
+    def calibrate(
+        cls, gram: Tensor, m: int, *, target: Target = log_volume, seed: int = 0, dtype: torch.dtype = torch.float32
+    ) -> Sketch:
+        """:meth:`fit` on exact Gram matrices (N, K, K) that are there already, for :meth:`estimate`.
+
+        Args:
+            gram: float64.
+            m, target, seed: see :meth:`fit`.
+            dtype: of the Jacobians behind them.
+        """
         finite = torch.isfinite(gram).flatten(1).all(1)
         if int(finite.sum()) < FEWEST_REFERENCES:
             raise ValueError(
@@ -83,12 +98,11 @@ class Sketch:
             gram = gram[finite]
             values = target(gram)
             # directions that no sample has are rounding, and whitening would make much of them
-            whitener = _whitener(gram.mean(0), smallest=torch.finfo(x_reference.dtype).eps ** 2 * gram.shape[-1])
+            whitener = _whitener(gram.mean(0), smallest=torch.finfo(dtype).eps ** 2 * gram.shape[-1])
             white = whitener @ gram @ whitener.T
             rows, weights = _fit_rows(white, values, min(m, len(whitener)), seed)
             spearman = _cross_validate(white, values, min(m, len(whitener)), seed)
-        seen = x_reference[:2].detach().clone()
-        return cls(rows @ whitener, spearman, weights, seen, _embed(encode, seen))
+        return cls(rows @ whitener, spearman, weights)
 
     def score(self, encode: Encode, x: Tensor, *, strategy: Strategy = "auto", chunk: int | None = None) -> Tensor:
         """Estimates of the target, (N,) nats; NaN for a sample whose Jacobian is not finite.
@@ -98,9 +112,15 @@ class Sketch:
         """
         self._require_same_encoder(encode)
         sketched = jacobian_gram(encode, x, rows=self.rows, strategy=strategy, chunk=chunk)
+        return self.estimate(sketched)
+
+    def estimate(self, sketched: Tensor) -> Tensor:
+        """The same of Gram matrices S G S^T (N, m, m) that are there already."""
         return _predict(_features(sketched), self._weights)
 
     def _require_same_encoder(self, encode: Encode) -> None:
+        if self._seen is None or self._seen_embeddings is None:
+            raise ValueError("this sketch was calibrated without an encoder: use estimate.")
         now, then = _embed(encode, self._seen), self._seen_embeddings
         moved = float((now - then).abs().nan_to_num().max()) if now.shape == then.shape else math.inf
         if moved > 100.0 * torch.finfo(then.dtype).eps * float(then.abs().nan_to_num().max()):

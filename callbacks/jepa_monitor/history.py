@@ -1,0 +1,132 @@
+"""What a monitor remembers of its measurements: plain numbers, and few of them, because checkpoints carry it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+MOST_MEASUREMENTS = 64
+MOST_SPECTRA = 24
+MOST_SINGULAR_VALUES = 64
+MOST_FOLLOWED = 8
+
+
+class History:
+    """Values of the measurements so far, thinned out where there are many.
+
+    Attributes:
+        steps: (S) optimizer steps of the measurements.
+        epochs: (S) epochs.
+        values: tag to (S) values; NaN where a measurement did not have it.
+        spectra: optimizer step to (L,) mean log singular values in nats, of at most 24 measurements.
+        followed: probe positions of the images that are shown at every step.
+        percentiles: optimizer step to (F,) their percentile of log density.
+        previous: (n,) log density of the last measurement, from which the next one's stability is taken.
+        alarms: tag to reason of those that ring.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.epochs: list[int] = []
+        self.values: dict[str, list[float]] = {}
+        self.spectra: dict[int, Tensor] = {}
+        self.followed: list[int] = []
+        self.percentiles: dict[int, Tensor] = {}
+        self.previous: Tensor | None = None
+        self.alarms: dict[str, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def append(self, step: int, epoch: int, values: dict[str, float]) -> None:
+        """Remember the values of one measurement."""
+        for tag in values:
+            self.values.setdefault(tag, [float("nan")] * len(self.steps))
+        self.steps.append(int(step))
+        self.epochs.append(int(epoch))
+        for tag, column in self.values.items():
+            column.append(float(values.get(tag, float("nan"))))
+        if len(self.steps) > MOST_MEASUREMENTS:
+            kept = thinned(len(self.steps))
+            self.steps = [self.steps[i] for i in kept]
+            self.epochs = [self.epochs[i] for i in kept]
+            self.values = {tag: [column[i] for i in kept] for tag, column in self.values.items()}
+
+    def append_ranking(self, step: int, log_density: Tensor, mean_log_spectrum: Tensor | None) -> None:
+        """Remember the order of the samples and the spectrum; the first measurement chooses the images to follow."""
+        self.previous = log_density.float()
+        if mean_log_spectrum is not None:
+            self.spectra[step] = mean_log_spectrum[:MOST_SINGULAR_VALUES].float()
+        finite = torch.isfinite(log_density)
+        if bool(finite.any()):
+            if not self.followed:
+                self.followed = spread_over(log_density, MOST_FOLLOWED)
+            # of fewer samples than before, some of those that are followed may be missing
+            room = max(0, max(self.followed) + 1 - len(log_density))
+            known = torch.cat([percentiles(log_density), torch.full((room,), torch.nan, dtype=log_density.dtype)])
+            self.percentiles[step] = known[self.followed].float()
+        for kept in (self.spectra, self.percentiles):
+            if len(kept) > MOST_SPECTRA:
+                steps = list(kept)
+                stays = {steps[i] for i in thinned(len(steps))}
+                for gone in set(steps) - stays:
+                    del kept[gone]
+
+    def last(self) -> dict[str, float]:
+        """Values of the last measurement by tag."""
+        return {tag: column[-1] for tag, column in self.values.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Numbers, strings and a few tensors: what safe loading accepts."""
+        table = torch.tensor(list(self.values.values()), dtype=torch.float64)
+        return {
+            **vars(self),
+            "values": {"tags": list(self.values), "table": table},
+            "spectra": _packed(self.spectra),
+            "percentiles": _packed(self.percentiles),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Inverse of :meth:`state_dict`."""
+        for name in vars(self):
+            setattr(self, name, state[name])
+        self.values = dict(zip(state["values"]["tags"], state["values"]["table"].tolist(), strict=True))
+        self.spectra, self.percentiles = _unpacked(state["spectra"]), _unpacked(state["percentiles"])
+
+
+def _packed(rows: dict[int, Tensor]) -> dict[str, Any]:
+    """One tensor instead of many small ones; rows may differ in length."""
+    return {
+        "steps": list(rows),
+        "lengths": [len(row) for row in rows.values()],
+        "rows": torch.cat([*rows.values(), torch.zeros(0)]),
+    }
+
+
+def _unpacked(packed: dict[str, Any]) -> dict[int, Tensor]:
+    rows = packed["rows"].split(packed["lengths"]) if packed["lengths"] else ()
+    return dict(zip(packed["steps"], rows, strict=True))
+
+
+def thinned(count: int) -> list[int]:
+    """Every other position, the first and the last among them."""
+    return sorted({*range(0, count - 1, 2), count - 1})
+
+
+def percentiles(values: Tensor) -> Tensor:
+    """Share of the finite values at or below each, (N,) in percent; NaN for what is not finite."""
+    finite = torch.isfinite(values)
+    order = values[finite].sort().values
+    share = torch.full_like(values, torch.nan)
+    share[finite] = 100.0 * torch.searchsorted(order, values[finite], right=True).to(values) / max(len(order), 1)
+    return share
+
+
+def spread_over(values: Tensor, count: int) -> list[int]:
+    """Positions of ``count`` samples from the lowest to the highest value, evenly spaced in rank."""
+    finite = torch.isfinite(values).nonzero().flatten()
+    order = finite[values[finite].argsort()]
+    chosen = torch.linspace(0, len(order) - 1, min(count, len(order))).round().long()
+    return [int(i) for i in order[chosen]]

@@ -1,0 +1,88 @@
+"""Which pictures one measurement gives, by tag."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from . import pictures
+from .history import History
+from .measurement import Readings
+from .ranking import auroc, spearman
+from .sources import Prepared
+
+OVERALL_IMAGES = 8
+CLASS_IMAGES = 4
+MOST_CLASSES = 10
+
+
+def illustrate(readings: Readings, prepared: Prepared, history: History) -> dict[str, Tensor]:
+    """Tag to picture (3, H, W), those that can be drawn."""
+    density, facts = readings.scores.log_density, prepared.facts
+    n = len(density)
+    found = {"gaussianity/norm_qq": pictures.norm_qq_picture(readings.z, readings.z_white)}
+    if readings.log_singular_white is not None and torch.isfinite(readings.log_singular_white).all(1).any():
+        found["jacobian/spectrum"] = pictures.spectrum_picture(readings.log_singular_white, readings.rank)
+        if len(history.spectra) > 1:
+            shortest = min(map(len, history.spectra.values()))
+            spectra = torch.stack([spectrum[:shortest] for spectrum in history.spectra.values()])
+            steps = list(history.spectra)
+            found["jacobian/spectrum_over_training"] = pictures.spectrum_over_training_picture(
+                steps, spectra, readings.rank
+            )
+    if not torch.isfinite(density).any():
+        return found
+    for name, truth in facts.truths.items():
+        rho = spearman(density, truth[:n])
+        found[f"density/score_against_{name}"] = pictures.scatter_picture(
+            truth[:n], density, spearman=rho, name="log_density"
+        )
+    sets = {"probe": density.numpy()} | {name: other.log_density.numpy() for name, other in readings.ood.items()}
+    aurocs = {name: auroc(density, other.log_density) for name, other in readings.ood.items()}
+    found["density/histogram"] = pictures.histogram_picture(sets, name="log_density", aurocs=aurocs)
+    if facts.coordinates is not None and facts.coordinates.shape[1] == 2:
+        panels = {f"true log density ({name})": truth[:n] for name, truth in list(facts.truths.items())[:1]}
+        panels |= {"log_density": density, "JEPA-SCORE (Eq. 5)": readings.scores.jepa_score}
+        found["density/latent_plane"] = pictures.heat_map_picture(facts.coordinates[:n], panels)
+    if prepared.probe.inputs.ndim == 4:
+        found["density/gallery"] = pictures.gallery_picture(_gallery(density, prepared))
+        if history.followed and history.percentiles:
+            found["density/gallery_over_training"] = pictures.gallery_over_training_picture(
+                prepared.samples.read(history.followed),
+                list(history.percentiles),
+                torch.stack(list(history.percentiles.values())),
+            )
+    return found
+
+
+def _gallery(density: Tensor, prepared: Prepared) -> list[pictures.GalleryRow]:
+    """The probe's images of highest and lowest log density, overall and within each class."""
+    rows = [_gallery_row("all", range(len(density)), density, prepared, OVERALL_IMAGES)]
+    labels = prepared.labels
+    if labels is None or len(labels.unique()) < 2:
+        return rows
+    names = getattr(prepared.samples.dataset, "classes", None)
+    for label in labels.unique().tolist()[:MOST_CLASSES]:
+        members = (labels[: len(density)] == label).nonzero().flatten().tolist()
+        if members:
+            title = str(names[label]) if names is not None and 0 <= label < len(names) else f"class {label}"
+            rows.append(_gallery_row(title, members, density, prepared, OVERALL_IMAGES))
+    return rows
+
+
+def _gallery_row(
+    title: str, members: Sequence[int], density: Tensor, prepared: Prepared, images: int
+) -> pictures.GalleryRow:
+    finite = [i for i in members if bool(torch.isfinite(density[i]))]
+    order = sorted(finite, key=lambda i: -float(density[i]))
+    shown = min(images, max(1, len(order) // 2))
+    highest, lowest = order[:shown], order[::-1][:shown]
+    return pictures.GalleryRow(
+        title=title,
+        highest=prepared.samples.read(highest),
+        lowest=prepared.samples.read(lowest),
+        high_scores=density[highest],
+        low_scores=density[lowest],
+    )

@@ -1,0 +1,65 @@
+"""Leaving training as it was: modes, buffers and random-number generators, after an error too."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+from torch import nn
+
+
+@contextmanager
+def undisturbed(module: nn.Module) -> Generator[None, None, None]:
+    """Every submodule in eval mode and no gradients; afterwards modes, buffers and generators are as they were."""
+    with random_state_kept(), evaluating(module), buffers_kept(module), torch.no_grad():
+        yield
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Generator[None, None, None]:
+    """Every submodule in eval mode, and afterwards each in the mode it was in."""
+    training = [(submodule, submodule.training) for submodule in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for submodule, was_training in training:
+            submodule.training = was_training
+
+
+@contextmanager
+def buffers_kept(module: nn.Module) -> Generator[None, None, None]:
+    """Puts back buffers that a forward pass changes or replaces although it is in eval mode (counters, queues)."""
+    kept = [
+        (submodule, name, buffer, buffer.detach().clone())
+        for submodule in module.modules()
+        for name, buffer in submodule.named_buffers(recurse=False)
+    ]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for submodule, name, buffer, value in kept:
+                if not torch.equal(buffer, value):
+                    buffer.copy_(value)
+                if getattr(submodule, name) is not buffer:
+                    setattr(submodule, name, buffer)
+
+
+@contextmanager
+def random_state_kept() -> Generator[None, None, None]:
+    """Python's, NumPy's and torch's generators, those of all CUDA devices in use included.
+
+    Lightning's ``isolate_rng`` puts nothing back after an exception.
+    """
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    python, numpy = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)

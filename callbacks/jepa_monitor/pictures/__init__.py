@@ -1,0 +1,21 @@
+"""Pictures of one measurement and of a whole training, for TensorBoard: each an image of shape (3, H, W), uint8.
+
+Drawn without pyplot, so that the user's own figures and style are left alone.
+"""
+
+from .gallery import GalleryRow, gallery_over_training_picture, gallery_picture
+from .gaussianity import norm_qq_picture
+from .scores import heat_map_picture, histogram_picture, scatter_picture
+from .spectrum import spectrum_over_training_picture, spectrum_picture
+
+__all__ = [
+    "GalleryRow",
+    "gallery_over_training_picture",
+    "gallery_picture",
+    "heat_map_picture",
+    "histogram_picture",
+    "norm_qq_picture",
+    "scatter_picture",
+    "spectrum_over_training_picture",
+    "spectrum_picture",
+]

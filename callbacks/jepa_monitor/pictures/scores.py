@@ -1,0 +1,229 @@
+"""Scores against the truth, against other sets, and over a plane of known latents."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from .figure import (
+    BLUE,
+    DPI,
+    HEIGHT,
+    OTHERS,
+    WIDTH,
+    Entry,
+    Floats,
+    array,
+    canvas,
+    colours,
+    legend_below,
+    legend_beside,
+    limits,
+    nothing,
+    panel,
+    paper,
+    percentile_bar,
+    picture,
+    plain,
+    render,
+)
+
+MOST_BINS = 50
+HEAT_WIDTH, HEAT_HEIGHT, HEAT_NARROWEST, HEAT_COLUMNS = 1080, 420, 620, 4  # pixels, and panels a row
+STYLES = ("-", "--", ":")
+
+
+@picture
+def scatter_picture(truth: ArrayLike, score: ArrayLike, *, spearman: float, name: str) -> Tensor:
+    """Score against true log density, one dot a probe sample; pairs that are not finite are left out.
+
+    Args:
+        truth: (N,) nats.
+        score: (N,) nats.
+        spearman: their rank correlation, for the title.
+        name: of the score.
+
+    Returns:
+        (3, H, W), uint8.
+    """
+    rho = f"{spearman:.3f}" if math.isfinite(spearman) else "undefined"
+    title = f"{plain(name)} against truth, Spearman {rho}"
+    x, y = array(truth).ravel(), array(score).ravel()
+    both = np.isfinite(x) & np.isfinite(y)
+    if not both.any():
+        return nothing(title)
+    figure = canvas()
+    axes = panel(figure, title=title, x="true log density (nats)", y=f"{plain(name)} (nats)")
+    many = int(both.sum())
+    label = "probe sample" + (f" ({len(both) - many} of {len(both)} not finite)" if many < len(both) else "")
+    axes.plot(
+        x[both],
+        y[both],
+        "o",
+        color=BLUE,
+        mew=0,
+        markersize=float(np.clip(60 / math.sqrt(many), 1.5, 6)),
+        alpha=0.6,
+        label=label,
+    )
+    axes.locator_params(axis="x", nbins=6)
+    axes.set_xlim(*limits(x[both]))
+    axes.set_ylim(*limits(y[both]))
+    legend_below(figure, axes)
+    return render(figure)
+
+
+@picture
+def histogram_picture(
+    sets: Mapping[str, np.ndarray], *, name: str, aurocs: Mapping[str, float] | None = None
+) -> Tensor:
+    """Scores of the probe (filled) and of other sets (outlines) over common bins; figure 3 of the JEPA-SCORE paper.
+
+    Args:
+        sets: name to (N,) nats, the probe first. The outermost bins also hold what lies beyond them.
+        name: of the score.
+        aurocs: name of a set to its AUROC against the probe, 0 to 1.
+
+    Returns:
+        (3, H, W), uint8.
+    """
+    title = f"{plain(name)} of the probe and of other sets" if len(sets) > 1 else f"{plain(name)} of the probe"
+    height = max(HEIGHT, 110 + 56 * len(sets))
+    finite = {label: values[np.isfinite(values)] for label, values in ((k, array(v)) for k, v in sets.items())}
+    edges = bin_edges([values for values in finite.values() if len(values)])
+    if edges is None:
+        return nothing(title, height=height)
+    beside = 250 if len(sets) > 1 else 170
+    figure = canvas(height=height)
+    axes = panel(figure, right=beside, bottom=85, title=title, x=f"{plain(name)} (nats)", y="share of samples per nat")
+    entries = []
+    for position, (label, values) in enumerate(finite.items()):
+        count = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0]
+        share = count / (max(len(values), 1) * np.diff(edges))
+        words = _words(label, len(values), aurocs or {})
+        if position == 0:
+            axes.stairs(share, edges, fill=True, facecolor=BLUE, alpha=0.45, edgecolor="none")
+            entries.append(Entry(words, BLUE, width=6, alpha=0.45))
+        else:
+            colour = OTHERS[(position - 1) % len(OTHERS)]
+            style = STYLES[(position - 1) // len(OTHERS) % len(STYLES)]
+            axes.stairs(share, edges, color=colour, linestyle=style, linewidth=1.6)
+            entries.append(Entry(words, colour, style))
+    axes.locator_params(axis="x", nbins=6)
+    axes.set_xlim(*limits(edges, 0.02))
+    axes.set_ylim(bottom=0.0)
+    axes.locator_params(axis="y", nbins=6)
+    legend_beside(figure, entries, left=WIDTH - beside + 15, top=55)
+    return render(figure)
+
+
+def bin_edges(sets: list[Floats]) -> Floats | None:
+    """Edges of equal bins from the lowest 0.5 % to the highest 99.5 % quantile of any set, in nats.
+
+    Args:
+        sets: (N,) each, finite and not empty.
+
+    Returns:
+        (B + 1,), ascending, B from 10 to 50 by the size of the smallest set; ``None`` without sets.
+    """
+    if not sets:
+        return None
+    outer = np.array([np.quantile(values, (0.005, 0.995)) for values in sets])
+    low, high = float(outer[:, 0].min()), float(outer[:, 1].max())
+    if high - low <= 1e-9 * max(abs(low), abs(high), 1e-9):
+        low, high = limits(np.array([low]))
+    count = int(np.clip(2 * math.sqrt(min(map(len, sets))), 10, MOST_BINS))
+    return np.linspace(low, high, count + 1)
+
+
+def _words(label: str, count: int, aurocs: Mapping[str, float]) -> str:
+    lines = [plain(label, 18)]
+    if not count:
+        lines.append("no finite values")
+    elif label in aurocs:
+        value = aurocs[label]
+        lines.append(f"AUROC {value:.3f}" if math.isfinite(value) else "AUROC undefined")
+    return "\n".join(lines)
+
+
+@picture
+def heat_map_picture(coordinates: Tensor, panels: Mapping[str, Tensor]) -> Tensor:
+    """The plane of two known latents, coloured by the percentile of a value, one panel a value; figure 2 of the paper.
+
+    Percentiles, because a score is right up to any increasing transform: equal colours are equal ranks. Dots, because
+    the mean or the interpolation of neighbours would hide how noisy a score is.
+
+    Args:
+        coordinates: (N, 2) latents.
+        panels: name to (N,) values in any unit; what is not finite is grey.
+
+    Returns:
+        (3, H, W), uint8.
+    """
+    points = array(coordinates)
+    there = np.isfinite(points).all(1)
+    shown = {label: percentiles(values)[there] for label, values in panels.items()}
+    if not any(np.isfinite(values).any() for values in shown.values()):
+        return nothing("percentile over the latents", height=HEAT_HEIGHT)
+    points = points[there]
+    columns = min(len(shown), HEAT_COLUMNS)
+    rows = math.ceil(len(shown) / columns)
+    left, beside, gap, above, below = 115, 125, 24, 50, 75
+    side = min(400, (HEAT_WIDTH - left - beside - gap * (columns - 1)) // columns)
+    width = left + columns * side + gap * (columns - 1) + beside
+    height = rows * (above + side) + below
+    figure = canvas(max(width, HEAT_NARROWEST), height)
+    margin = (max(width, HEAT_NARROWEST) - width) // 2
+    area = float(np.clip(0.45 * side**2 / len(points), 14, 400)) * (72 / DPI) ** 2  # points squared: dots nearly touch
+    marker = "o" if len(points) <= 500 else "8"  # an octagon is drawn in half the time, and looks round when small
+    for position, (label, values) in enumerate(shown.items()):
+        row, column = divmod(position, columns)
+        from_left = margin + left + column * (side + gap)
+        from_top = row * (side + above) + above
+        axes = panel(
+            figure,
+            left=from_left,
+            right=max(width, HEAT_NARROWEST) - from_left - side,
+            top=from_top,
+            bottom=height - from_top - side,
+            title=plain(label, side // 14),
+            x="latent 1" if position + columns >= len(shown) else "",
+            y="latent 2" if column == 0 else "",
+            grid=False,
+        )
+        order = np.argsort(np.isfinite(values), kind="stable")  # grey first, under the others
+        axes.scatter(
+            points[order, 0], points[order, 1], s=area, c=colours(values[order] / 100), linewidths=0, marker=marker
+        )
+        axes.set_xlim(*limits(points[:, 0]))
+        axes.set_ylim(*limits(points[:, 1]))
+        axes.locator_params(nbins=5)
+        if column:  # the first panel's ticks serve the row
+            axes.set_yticks([])
+        if position + columns < len(shown):
+            axes.set_xticks([])
+    sheet = paper(figure)
+    percentile_bar(
+        figure,
+        sheet,
+        left=margin + width - beside + 18,
+        top=above,
+        height=height - above - below,
+        label="percentile in the panel (%)",
+    )
+    return render(figure, sheet)
+
+
+def percentiles(values: Tensor | ArrayLike) -> Floats:
+    """Percentile of each value among the finite ones, ties in their middle: (N,) -> (N,), 0 to 100, else NaN."""
+    scores = array(values)
+    found = np.full(scores.shape, np.nan)
+    finite = np.isfinite(scores)
+    if finite.any():
+        _, place, counts = np.unique(scores[finite], return_inverse=True, return_counts=True)
+        found[finite] = (100.0 * (np.cumsum(counts) - counts / 2) / finite.sum())[place]
+    return found

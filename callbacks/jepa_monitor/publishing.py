@@ -1,0 +1,67 @@
+"""Where measurements go: scalars to any logger, pictures to those that take them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from . import tags
+from .measurement import Readings
+
+
+def log_scalars(trainer: pl.Trainer, values: Mapping[str, float], step: int) -> None:
+    """To every logger through its ``log_metrics``.
+
+    Not by ``pl_module.log``, which writes one step before that of the pictures.
+    """
+    for logger in trainer.loggers:
+        logger.log_metrics(dict(values), step=step)
+        logger.save()
+
+
+def log_pictures(trainer: pl.Trainer, pictures: Mapping[str, Tensor], step: int) -> None:
+    """(3, H, W) images to every TensorBoard, whichever package its logger comes from."""
+    for experiment in tensorboards(trainer):
+        for tag, picture in pictures.items():
+            experiment.add_image(tag, picture, step)
+
+
+def log_histograms(trainer: pl.Trainer, readings: Readings, step: int, *, prefix: str) -> None:
+    """Scores of the probe."""
+    for experiment in tensorboards(trainer):
+        for name in ("log_density", "jepa_score"):
+            values = getattr(readings.scores, name)
+            finite = values[torch.isfinite(values)]
+            if len(finite):
+                experiment.add_histogram(f"{prefix}density/{name}(nats)", finite.numpy(), step)
+
+
+def log_introduction(trainer: pl.Trainer, known: Iterable[str], logged: Iterable[str], step: int, *, name: str) -> None:
+    """The page that explains the tags, and the layout of all monitors' tags on one page.
+
+    Args:
+        known: tags of this monitor, without its name.
+        logged: tags of all monitors, as logged.
+        name: of this monitor.
+    """
+    for experiment in tensorboards(trainer):
+        experiment.add_text(f"JEPA-SCORE/{name or 'tags'}", tags.explanation(known), step)
+        experiment.add_custom_scalars(tags.layout(logged))
+
+
+def log_text(trainer: pl.Trainer, tag: str, text: str, step: int) -> None:
+    """To every TensorBoard."""
+    for experiment in tensorboards(trainer):
+        experiment.add_text(tag, text, step)
+
+
+def tensorboards(trainer: pl.Trainer) -> list[Any]:
+    """Experiments that take pictures, on the first process: the others' loggers have none."""
+    if not trainer.is_global_zero:
+        return []
+    experiments = (getattr(logger, "experiment", None) for logger in trainer.loggers)
+    return [experiment for experiment in experiments if hasattr(experiment, "add_custom_scalars")]

@@ -1,0 +1,160 @@
+"""What each of several gloo processes does with a Trainer and monitors; started by `tests.processes.run_on`."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+import warnings
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.plugins.environments import TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.utils.data import Dataset
+
+from jepa_monitor import JEPAScoreMonitor
+from tests.monitor.projects import Autoencoder, images, loader, true_log_density
+
+
+def trainer_on(rank: int, world_size: int, *callbacks: pl.Callback, strategy: Any = None, **settings: Any) -> pl.Trainer:
+    """A Trainer that takes part in the process group there is."""
+    warnings.simplefilter("ignore")
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
+    os.environ.update({name: str(value) for name, value in names.items()} | {"GROUP_RANK": "0"})
+    os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29999", "TORCHELASTIC_RUN_ID": "test"})
+    defaults = {"max_epochs": 2, "logger": False, "enable_checkpointing": False, "num_sanity_val_steps": 2}
+    return pl.Trainer(
+        accelerator="cpu",
+        devices=world_size,
+        strategy=strategy or DDPStrategy(process_group_backend="gloo", timeout=timedelta(seconds=30)),
+        plugins=[TorchElasticEnvironment()],
+        callbacks=list(callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **(defaults | settings),
+    )
+
+
+def monitor(**settings: Any) -> JEPAScoreMonitor:
+    defaults: dict[str, Any] = {
+        "encoder": lambda module, x: module(x),
+        "log_density": true_log_density,
+        "ood": {"far": 3.0 * images(5, seed=5)},
+        "budget": None,
+        "on_error": "raise",
+    }
+    return JEPAScoreMonitor(**(defaults | settings))
+
+
+def module() -> Autoencoder:
+    pl.seed_everything(0, verbose=False)
+    return Autoencoder()
+
+
+def measure_probes(rank: int, world_size: int, sizes: list[int]) -> dict[int, dict[str, float]]:
+    """Probe size to the values before training, and to those of ``validate``."""
+    found = {}
+    for size in sizes:
+        callback = monitor(probe=images(size, seed=2))
+        trainer_on(rank, world_size, callback, max_epochs=1).fit(module(), loader(), loader(7, seed=1))
+        found[size] = {tag: values[0] for tag, values in callback.history.values.items()}
+        (validated,) = trainer_on(rank, world_size, callback).validate(module(), loader(7, seed=1), verbose=False)
+        found[size] |= {f"validated {tag}": value for tag, value in validated.items()}
+    return found
+
+
+def follow_tags(rank: int, world_size: int) -> dict[str, Any]:
+    """``ModelCheckpoint`` and ``EarlyStopping`` on our tags."""
+    folder = Path(tempfile.gettempdir()) / f"follow_{os.getppid()}"
+    best = ModelCheckpoint(folder, monitor="density/spearman", mode="max", save_last=True)
+    stop = EarlyStopping("gaussianity/sliced_ep_ratio", patience=1, min_delta=1e6)  # no improvement is that large
+    run = trainer_on(rank, world_size, monitor(), best, stop, max_epochs=9, enable_checkpointing=True)
+    run.fit(module(), loader(), loader(7, seed=1))
+    score = best.best_model_score
+    return {"score": float("nan") if score is None else float(score), "epochs": run.current_epoch, "path": best.best_model_path}
+
+
+class Failing(Dataset[Tensor]):
+    """A probe that one process cannot read."""
+
+    def __init__(self, fails: bool) -> None:
+        self.fails = fails
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> Tensor:
+        if self.fails:
+            raise OSError("the disk is gone")
+        return images(12)[index]
+
+
+def fail_on_one(rank: int, world_size: int, where: str, on_error: str) -> dict[str, Any]:
+    """One process fails while it reads or while it measures; what each says, and after how many seconds."""
+
+    def encode(module: Any, x: Tensor) -> Tensor:
+        if where == "measuring" and rank == 1 and not torch.is_grad_enabled() and len(x) > 2:
+            raise RuntimeError("the GPU fell off the bus")
+        return module(x)
+
+    probe: Any = Failing(fails=rank == 1 and where == "reading")
+    callback = monitor(probe=probe, encoder=encode, on_error=on_error)
+    run = trainer_on(rank, world_size, callback, max_epochs=1)
+    started = time.monotonic()
+    said = ""
+    try:
+        run.fit(module(), loader(), loader(7, seed=1))
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+    return {
+        "said": said,
+        "seconds": time.monotonic() - started,
+        "steps": run.global_step,
+        "failed": callback.values.get("monitor/failed"),
+        "spearman": run.callback_metrics.get("density/spearman"),
+    }
+
+
+class Sharded(Autoencoder):
+    """With weights spread over the processes (FSDP2), the encoder within a larger part that runs as a whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.whole = nn.Sequential(self.encoder, self.bottleneck)
+
+    def configure_model(self) -> None:
+        if not isinstance(self.whole, FSDPModule):
+            for part in (self.encoder, self.bottleneck, self.whole, self.decoder):
+                fully_shard(part)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.whole(x)
+
+
+def measure_sharded(rank: int, world_size: int, size: int) -> dict[str, float]:
+    """Values of ``validate``; on one process of the module as it is."""
+    trainer = sharding_trainer(rank, world_size, monitor(probe=images(size, seed=2), reference=images()))
+    pl.seed_everything(0, verbose=False)
+    (values,) = trainer.validate(Sharded() if world_size > 1 else Autoencoder(), loader(7, seed=1), verbose=False)
+    return values
+
+
+def train_sharded(rank: int, world_size: int) -> list[float]:
+    """Trains a sharded model with a monitor of a part of it, which must not run before the whole."""
+    callback = monitor(encoder="encoder", probe=images(16, seed=2))
+    run = sharding_trainer(rank, world_size, callback, max_epochs=2)
+    run.fit(Sharded(), loader(), loader(7, seed=1))
+    return callback.history.values["gaussianity/sliced_ep_ratio"]
+
+
+def sharding_trainer(rank: int, world_size: int, *callbacks: pl.Callback, **settings: Any) -> pl.Trainer:
+    limit = timedelta(seconds=30)
+    strategy = ModelParallelStrategy(data_parallel_size=world_size, tensor_parallel_size=1, timeout=limit)
+    return trainer_on(rank, world_size, *callbacks, strategy=strategy if world_size > 1 else None, **settings)

@@ -1,0 +1,97 @@
+"""What is remembered of many measurements."""
+
+from __future__ import annotations
+
+import io
+import math
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from jepa_monitor.history import MOST_MEASUREMENTS, MOST_SPECTRA, History, percentiles, spread_over, thinned
+
+
+def long_history(measurements: int, *, samples: int = 2048, tags: int = 60) -> History:
+    history = History()
+    for step in range(measurements):
+        history.append_ranking(10 * step, torch.randn(samples, dtype=torch.float64), torch.randn(384))
+        history.append(10 * step, step, {f"group/a_long_name_of_a_tag_{tag}": step + tag / 100 for tag in range(tags)})
+    return history
+
+
+def test_it_survives_safe_loading_and_stays_small() -> None:
+    history = long_history(300)
+    file = io.BytesIO()
+    torch.save(history.state_dict(), file)
+    assert file.tell() < 100_000
+    file.seek(0)
+    again = History()
+    again.load_state_dict(torch.load(file, weights_only=True))
+    assert again.steps == history.steps
+    assert again.values == history.values
+    assert again.followed == history.followed
+    for name in ("spectra", "percentiles"):
+        rows, expected = getattr(again, name), getattr(history, name)
+        assert rows.keys() == expected.keys()
+        assert all(torch.equal(rows[step], expected[step]) for step in rows)
+    assert again.previous is not None
+    assert torch.equal(again.previous, history.previous)
+
+
+def test_many_measurements_are_thinned_and_the_ends_stay() -> None:
+    history = long_history(300, samples=16, tags=2)
+    assert MOST_MEASUREMENTS // 2 < len(history) <= MOST_MEASUREMENTS
+    assert len(history.spectra) <= MOST_SPECTRA
+    assert history.steps[0] == 0
+    assert history.steps[-1] == 2990
+    assert list(history.spectra)[0] == 0
+    assert list(history.spectra)[-1] == 2990
+    assert all(len(column) == len(history) for column in history.values.values())
+
+
+def test_an_empty_history_survives_too() -> None:
+    again = History()
+    again.load_state_dict(History().state_dict())
+    assert len(again) == 0
+    assert again.previous is None
+
+
+def test_a_tag_that_comes_later_is_nan_before() -> None:
+    history = History()
+    history.append(0, 0, {"a": 1.0})
+    history.append(5, 1, {"b": 2.0})
+    assert history.values["a"][0] == 1.0
+    assert math.isnan(history.values["a"][1])
+    assert math.isnan(history.values["b"][0])
+
+
+@given(st.integers(2, 500))
+def test_thinning_keeps_order_and_ends(count: int) -> None:
+    kept = thinned(count)
+    assert kept == sorted(set(kept))
+    assert kept[0] == 0
+    assert kept[-1] == count - 1
+    assert len(kept) <= count // 2 + 1
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=40))
+def test_percentiles_are_scipys(values: list[float]) -> None:
+    vector = torch.tensor([*values, math.nan], dtype=torch.float64)
+    expected = [stats.percentileofscore(values, value, kind="weak") for value in values]
+    torch.testing.assert_close(percentiles(vector)[:-1], torch.tensor(expected, dtype=torch.float64))
+    assert math.isnan(percentiles(vector)[-1])
+
+
+def test_followed_samples_span_the_ranking() -> None:
+    assert spread_over(torch.tensor([3.0, math.nan, 1.0, 2.0, 5.0, 4.0]), 3) == [2, 0, 4]
+    assert spread_over(torch.tensor([1.0]), 8) == [0]
+
+
+def test_a_followed_sample_that_is_not_measured_is_nan() -> None:
+    history = History()
+    history.append_ranking(0, torch.tensor([1.0, 3.0, 2.0]), None)
+    history.append_ranking(5, torch.tensor([1.0, 2.0]), None)
+    assert history.followed == [0, 2, 1]
+    assert history.percentiles[5].nan_to_num(-1.0).tolist() == [50.0, -1.0, 100.0]

@@ -1,0 +1,68 @@
+"""What a measurement touches is put back, after an error too."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from jepa_monitor.isolation import undisturbed
+
+
+class Counting(nn.Module):
+    """Changes its buffers in eval mode as well, one in place and one by another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("queue", torch.arange(3.0))
+        self.calls: Tensor
+        self.queue: Tensor
+        self.norm = nn.BatchNorm1d(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1.0
+        self.queue = self.queue.roll(1)
+        return self.norm(x)
+
+
+def everything(module: Counting) -> list[object]:
+    buffers = {name: (id(buffer), buffer.tolist()) for name, buffer in module.named_buffers()}
+    modes = [part.training for part in module.modules()]
+    generators = [random.random(), float(np.random.rand()), float(torch.rand(()))]
+    return [buffers, modes, generators]
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("inference", [False, True])
+def test_buffers_modes_and_generators_are_put_back(fails: bool, inference: bool) -> None:
+    module = Counting().train()
+    module.norm.eval()
+    found = []
+    for measured in (False, True):
+        random.seed(0)
+        np.random.seed(0)
+        torch.manual_seed(0)
+        if measured:
+            try:
+                with torch.inference_mode(inference), undisturbed(module):
+                    assert not module.training
+                    assert not torch.is_grad_enabled()
+                    module(torch.rand(4, 2))
+                    random.random(), np.random.rand()
+                    if fails:
+                        raise RuntimeError
+            except RuntimeError:
+                assert fails
+        found.append(everything(module))
+    assert found[0] == found[1]
+
+
+def test_without_the_remedy_it_differs() -> None:
+    module = Counting().train()
+    before = everything(module)
+    module(torch.rand(4, 2))
+    assert everything(module)[0] != before[0]
