@@ -91,8 +91,12 @@ def choose_plan(
     num_samples: int,
     embedding_size: int,
     estimator: Estimator = "auto",
+    current: Plan | None = None,
 ) -> Plan:
     """The most samples that fit: all of them exactly, or fewer, or a sketch of more.
+
+    A plan that is still about right is kept, because values of other samples are other values: one that needs up to 1.25
+    times the seconds there are (what is missing comes off those of later measurements), and at least half of them.
 
     Args:
         seconds: for Jacobians.
@@ -100,11 +104,14 @@ def choose_plan(
         num_samples: at most so many.
         embedding_size: K.
         estimator: ``auto`` chooses.
+        current: the plan so far.
 
     Returns:
         A plan with at least 64 samples (or all there are), whatever they cost.
     """
     affordable = seconds / max(seconds_per_sample, 1e-9)
+    if current is not None and 0.8 <= affordable / exact_equivalents(current, embedding_size) <= 2.0:
+        return current
     rows = sketch_rows(embedding_size)
     can_sketch = rows < embedding_size and num_samples > CALIBRATION_SAMPLES and estimator != "exact"
     # a sketch has its own rows for each of the two scores
@@ -115,6 +122,13 @@ def choose_plan(
     if exact.samples < min(FEWEST_EXACT, num_samples) and sketched >= 2 * exact.samples:
         return Plan(_rounded(sketched, num_samples), rows)
     return exact
+
+
+def exact_equivalents(plan: Plan, embedding_size: int) -> float:
+    """How many exact Jacobians cost as much."""
+    if plan.rows is None:
+        return float(plan.samples)
+    return CALIBRATION_SAMPLES + plan.samples * 2.0 * plan.rows / embedding_size
 
 
 def sketch_rows(embedding_size: int) -> int:

@@ -155,9 +155,14 @@ class JEPAScoreMonitor(pl.Callback):
 
     # when
 
+    @property
+    def seconds_spent(self) -> float:
+        """On measurements and pictures in this fit."""
+        return self._stopwatch.spent
+
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Data are looked for anew: another call may come with others."""
-        self._prepared = None
+        self._prepared = self._plan = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the untrained encoder, unless training resumes."""
@@ -344,7 +349,8 @@ class JEPAScoreMonitor(pl.Callback):
         limited = _is_fitting(trainer) and self.budget is not None and self.num_samples is None
         if (limited or self.estimator == "sketch") and not self._costs.embedding_size:
             seconds, size = try_out(method, prepared.probe)
-            self._costs = _Costs(from_first(seconds) * (1 + len(prepared.ood)), embedding_size=size)
+            per_sample = from_first(seconds) * (1 + len(prepared.ood))
+            self._costs = replace(self._costs, per_sample=per_sample, embedding_size=size)
         if limited and self.budget is not None:
             plan = choose_plan(
                 allowed_seconds(clock, self.budget, reserve=self._costs.pictures) - self._costs.fixed,
@@ -352,6 +358,7 @@ class JEPAScoreMonitor(pl.Callback):
                 num_samples=prepared.size,
                 embedding_size=self._costs.embedding_size,
                 estimator=self.estimator,
+                current=self._plan,
             )
         else:
             plan = Plan(prepared.size, sketch_rows(self._costs.embedding_size) if self.estimator == "sketch" else None)
@@ -462,7 +469,7 @@ class JEPAScoreMonitor(pl.Callback):
 
 @dataclass(frozen=True)
 class _Costs:
-    """Seconds of the last measurement, and K; 0 where nothing was measured.
+    """Seconds of the last measurement, and K; before the first, what pictures take about, and 0.
 
     Attributes:
         per_sample: for an exact Jacobian in each set.
@@ -473,7 +480,7 @@ class _Costs:
 
     per_sample: float = 0.0
     fixed: float = 0.0
-    pictures: float = 0.0
+    pictures: float = 0.6
     embedding_size: int = 0
 
 

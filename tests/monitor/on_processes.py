@@ -23,7 +23,9 @@ from jepa_monitor import JEPAScoreMonitor
 from tests.monitor.projects import Autoencoder, images, loader, true_log_density
 
 
-def trainer_on(rank: int, world_size: int, *callbacks: pl.Callback, strategy: Any = None, **settings: Any) -> pl.Trainer:
+def trainer_on(
+    rank: int, world_size: int, *callbacks: pl.Callback, strategy: Any = None, **settings: Any
+) -> pl.Trainer:
     """A Trainer that takes part in the process group there is."""
     warnings.simplefilter("ignore")
     names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
@@ -78,7 +80,11 @@ def follow_tags(rank: int, world_size: int) -> dict[str, Any]:
     run = trainer_on(rank, world_size, monitor(), best, stop, max_epochs=9, enable_checkpointing=True)
     run.fit(module(), loader(), loader(7, seed=1))
     score = best.best_model_score
-    return {"score": float("nan") if score is None else float(score), "epochs": run.current_epoch, "path": best.best_model_path}
+    return {
+        "score": float("nan") if score is None else float(score),
+        "epochs": run.current_epoch,
+        "path": best.best_model_path,
+    }
 
 
 class Failing(Dataset[Tensor]):

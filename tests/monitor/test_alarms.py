@@ -41,7 +41,10 @@ def test_a_point_rings(z: torch.Tensor) -> None:
 def test_jacobians_and_rankings() -> None:
     assert alarms({"jacobian/nonfinite_fraction": 0.0, "density/stability": math.nan}, embedding_size=4) == {}
     ringing = alarms({"jacobian/nonfinite_fraction": 0.25, "density/stability": -0.5}, embedding_size=4)
-    assert ringing == {"alarm/nonfinite_jacobian": "25.0 % of the samples", "alarm/turned_over": "rank correlation -0.50"}
+    assert ringing == {
+        "alarm/nonfinite_jacobian": "25.0 % of the samples",
+        "alarm/turned_over": "rank correlation -0.50",
+    }
     assert ringing.keys() <= MESSAGES.keys()
 
 

