@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 from torchvision.models import resnet18
 from torchvision.models.feature_extraction import create_feature_extractor
 
@@ -40,7 +43,9 @@ def monitor(**settings: Any) -> JEPAScoreMonitor:
     return JEPAScoreMonitor(**({"num_samples": 96} | settings))
 
 
-def fit(folder: Path, module: Any, train: Any, *callbacks: Any, val: Any = None, lightning: Any = pl, **more: Any) -> Any:
+def fit(
+    folder: Path, module: Any, train: Any, *callbacks: Any, val: Any = None, lightning: Any = pl, **more: Any
+) -> Any:
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
     settings = {"max_epochs": 1, "logger": False, "log_every_n_steps": 1} | quiet | more
     run = lightning.Trainer(accelerator="cpu", default_root_dir=folder, callbacks=list(callbacks), **settings)
@@ -53,7 +58,9 @@ def assert_meaningful(values: dict[str, Any]) -> None:
         assert math.isfinite(values[tag]), tag
     assert values["jacobian/nonfinite_fraction"] == 0
     assert values["jacobian/rank"] >= 1
-    assert values["density/jepa_score_median(nats)"] > values["jacobian/rank"] * math.log(1e-6)  # zeros give no Jacobian
+    assert values["density/jepa_score_median(nats)"] > values["jacobian/rank"] * math.log(
+        1e-6
+    )  # zeros give no Jacobian
 
 
 def pixels(count: int = 96, size: int = 8, channels: int = 3, seed: int = 0) -> Tensor:
@@ -69,7 +76,9 @@ def labels(count: int = 96) -> Tensor:
 class Classifier(pl.LightningModule):
     """A network of somebody else with a head of one's own."""
 
-    def __init__(self, network: nn.Module, head: nn.Module, features: Callable[[Any], Tensor] = lambda out: out) -> None:
+    def __init__(
+        self, network: nn.Module, head: nn.Module, features: Callable[[Any], Tensor] = lambda out: out
+    ) -> None:
         super().__init__()
         self.network, self.head, self.features = network, head, features
 
@@ -94,7 +103,11 @@ class ConvAutoencoder(pl.LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self.encoder = nn.Sequential(
-            nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(inplace=True), nn.Dropout(0.2), nn.Conv2d(8, 4, 3, 2, 1)
+            nn.Conv2d(3, 8, 3, 2, 1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(inplace=True),
+            nn.Dropout(0.2),
+            nn.Conv2d(8, 4, 3, 2, 1),
         )
         self.decoder = nn.Sequential(nn.ConvTranspose2d(4, 8, 4, 2, 1), nn.GELU(), nn.ConvTranspose2d(8, 3, 4, 2, 1))
 
@@ -125,14 +138,14 @@ class GAN(pl.LightningModule):
         real = batch[0]
         of_generator, of_discriminator = self.optimizers()  # type: ignore[misc]
         fake = self.generator(torch.randn(len(real), 5))
-        losses = (
-            (of_discriminator, lambda: (functional.softplus(-self.judge(real)) + functional.softplus(self.judge(fake.detach()))).mean()),
-            (of_generator, lambda: functional.softplus(-self.judge(fake)).mean()),
-        )
-        for optimizer, loss in losses:
-            optimizer.zero_grad()
-            self.manual_backward(loss())
-            optimizer.step()
+        verdicts = self.judge(torch.cat([-real, fake.detach()]))
+        self.step(of_discriminator, functional.softplus(verdicts).mean())
+        self.step(of_generator, functional.softplus(-self.judge(fake)).mean())
+
+    def step(self, optimizer: Any, loss: Tensor) -> None:
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
 
     def configure_optimizers(self) -> Any:
         return [torch.optim.Adam(part.parameters(), lr=1e-3) for part in (self.generator, self.discriminator)]
@@ -141,19 +154,23 @@ class GAN(pl.LightningModule):
 class TextEncoder(pl.LightningModule):
     """Reads token numbers; what can be differentiated is their embeddings (T, E)."""
 
-    def __init__(self) -> None:
+    def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
-        self.embedding = nn.Embedding(11, 8)
-        layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=16, batch_first=True)
-        self.encoder = nn.TransformerEncoder(layer, num_layers=2)
-        self.head = nn.Linear(8, 11)
+        self.embedding, self.encoder, self.head = nn.Embedding(11, 8), encoder, nn.Linear(8, 11)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         (tokens,) = batch
-        return functional.cross_entropy(self.head(self.encoder(self.embedding(tokens))).transpose(1, 2), tokens)
+        encoded = self.encoder(self.embedding(tokens))
+        logits = self.head(encoded[0] if isinstance(encoded, tuple) else encoded)
+        return functional.cross_entropy(logits.transpose(1, 2), tokens)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.Adam(self.parameters(), lr=1e-3)
+
+
+def transformer() -> nn.Module:
+    layer = nn.TransformerEncoderLayer(8, nhead=2, dim_feedforward=16, batch_first=True)
+    return nn.TransformerEncoder(layer, num_layers=2)
 
 
 def sentences(count: int = 96, length: int = 5) -> Tensor:
@@ -166,24 +183,41 @@ def spoken(count: int = 96, length: int = 5) -> Tensor:
 
 @dataclass
 class Project:
-    """A module, what it is trained on, how the monitor is told about it, and what it must then have measured."""
+    """A module, how the monitor is told about it, what it must then have measured, and what it is trained on."""
 
     module: Callable[[], pl.LightningModule]
     settings: dict[str, Any]
     embed: Callable[[Any, Tensor], Tensor]
     probe: Tensor
-    train: Callable[[], Any] = lambda: TensorDataset(pixels(), labels())
+    train: Callable[[], Any]
     val: Dataset[Any] | None = None
-    trainer: dict[str, Any] = field(default_factory=dict)
 
 
 def images_with_labels() -> TensorDataset:
     return TensorDataset(pixels(), labels())
 
 
-def vision_transformer() -> Classifier:
+def vision_transformer(*, checkpointing: bool = False) -> Classifier:
     options = {"num_classes": 0, "img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
-    return Classifier(timm.create_model("test_vit", **options, global_pool=""), nn.Linear(16, 3), lambda z: z[:, 0])
+    network = timm.create_model("test_vit", **options, global_pool="")
+    network.set_grad_checkpointing(checkpointing)
+    return Classifier(network, nn.Linear(16, 3), lambda z: z[:, 0])
+
+
+def convnext() -> Classifier:
+    sizes = {"depths": (1, 1, 1, 1), "dims": (8, 8, 12, 16)}
+    return Classifier(timm.create_model("test_convnext", num_classes=0, **sizes), nn.Linear(16, 3))
+
+
+class Reentrant(nn.Module):
+    """Checkpointed the older way, which still is the default of some libraries."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(192, 12), nn.GELU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return checkpoint(self.layers, x, use_reentrant=True)
 
 
 PROJECTS = {
@@ -199,9 +233,7 @@ PROJECTS = {
         TensorDataset(pixels(seed=1), labels()),
     ),
     "timm ConvNeXt": Project(
-        lambda: Classifier(
-            timm.create_model("test_convnext", num_classes=0, depths=(1, 1, 1, 1), dims=(8, 8, 12, 16)), nn.Linear(16, 3)
-        ),
+        convnext,
         {"encoder": "network"},
         lambda module, x: module.network.forward_head(module.network.forward_features(x)),
         pixels(size=32, seed=1),
@@ -237,12 +269,36 @@ PROJECTS = {
         pixels(),
         images_with_labels,
     ),
-    "text, by its embeddings": Project(
-        TextEncoder,
+    "text by its embeddings, Transformer": Project(
+        lambda: TextEncoder(transformer()),
         {"probe": spoken(), "reference": spoken()},
         lambda module, x: module.encoder(x).mean(1),
         spoken(),
         lambda: TensorDataset(sentences()),
+    ),
+    # needs: reshape for view in jacobian_by_replication, whose gradients need not be contiguous
+    "text by its embeddings, LSTM": Project(
+        lambda: TextEncoder(nn.LSTM(8, 8, batch_first=True)),
+        {"probe": spoken(), "reference": spoken()},
+        lambda module, x: module.encoder(x)[0].mean(1),
+        spoken(),
+        lambda: TensorDataset(sentences()),
+    ),
+    # needs: the same
+    "timm ViT with checkpointed blocks": Project(
+        lambda: vision_transformer(checkpointing=True),
+        {"encoder": "network"},
+        lambda module, x: module.network.forward_features(x).mean(1),
+        pixels(),
+        images_with_labels,
+    ),
+    # needs: torch.utils.checkpoint.CheckpointFunction switched off meanwhile, which autograd.grad cannot go through
+    "a reentrantly checkpointed network": Project(
+        lambda: Classifier(Reentrant(), nn.Linear(12, 3)),
+        {"encoder": "network"},
+        lambda module, x: module.network.layers(x),
+        pixels(),
+        images_with_labels,
     ),
 }
 
@@ -252,16 +308,20 @@ def test_the_submodule_is_measured_and_training_goes_on_unchanged(tmp_path: Path
     def trained(*callbacks: JEPAScoreMonitor) -> tuple[pl.LightningModule, dict[str, Any]]:
         pl.seed_everything(0, verbose=False)
         module, val = project.module(), project.val and DataLoader(project.val, 32)
-        run = fit(tmp_path, module, DataLoader(project.train(), 32, shuffle=True), *callbacks, val=val, **project.trainer)
+        run = fit(tmp_path, module, DataLoader(project.train(), 32, shuffle=True), *callbacks, val=val)
         return module, dict(run.callback_metrics)
 
     callback = monitor(**project.settings)
     module, values = trained(callback)
     assert_meaningful(values)
     assert callback.readings is not None
-    with torch.no_grad():
-        expected = project.embed(module.eval(), project.probe)
-    torch.testing.assert_close(callback.readings.z, expected.double(), rtol=1e-4, atol=1e-5)
+    module.eval().requires_grad_(False)
+    torch.testing.assert_close(callback.readings.z, project.embed(module, project.probe).double(), rtol=1e-4, atol=1e-5)
+    few, embed = project.probe[:6], partial(project.embed, module)
+    with sdpa_kernel(SDPBackend.MATH):
+        rows = torch.autograd.functional.jacobian(lambda x: embed(x).sum(0), few)
+    expected = torch.linalg.svdvals(rows.double().transpose(0, 1).flatten(2))
+    torch.testing.assert_close(callback.readings.log_singular[:6].exp(), expected, rtol=1e-3, atol=1e-5)
     without, _ = trained()
     for name, value in without.state_dict().items():
         assert torch.equal(value, module.state_dict()[name]), name
@@ -296,13 +356,29 @@ def test_steps_that_go_by_twos_are_not_missed(tmp_path: Path) -> None:
     assert seen == [4, 6, 10, 12]  # needs: every_n_steps counts steps passed; equality meets 6 and 12 only
 
 
-def test_integers_as_training_data_cost_only_what_needs_them(tmp_path: Path) -> None:
-    """The probe is given; the default reference, the training data, is token numbers without a density."""
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(zip(sentences()))
+
+
+@pytest.mark.parametrize("data", [TensorDataset(sentences()), Stream()], ids=["token numbers", "a stream"])
+def test_training_data_that_cannot_be_a_reference_costs_only_that(tmp_path: Path, data: Any) -> None:
+    """The probe is given; the reference, by default the training data, cannot be read by index as real numbers."""
     callback = monitor(probe=spoken())
-    # needs: a default reference that cannot be read is left out with a warning, as one without a covariance is
+    # needs: a default reference that cannot be read is left out with a warning, as a degenerate one is
     with pytest.warns(UserWarning, match="reference|baseline|leaves"):
-        run = fit(tmp_path, TextEncoder(), DataLoader(TensorDataset(sentences()), 32), callback)
+        run = fit(tmp_path, TextEncoder(transformer()), DataLoader(data, 32), callback)
     assert_meaningful(run.callback_metrics)
+
+
+def test_a_callback_used_again_measures_the_new_project(tmp_path: Path) -> None:
+    callback = monitor(encoder="network", at_start=False)
+    for seed in (1, 2):
+        module = Structured(lambda batch: batch)
+        fit(tmp_path, module, DataLoader(pixels(seed=seed), 32), callback)
+        assert callback.readings is not None
+        # needs: what was read, the previous ranking and the last step belong to one fit, and are forgotten at the next
+        torch.testing.assert_close(callback.readings.z, module.network(pixels(seed=seed)).detach().double())
 
 
 def test_bytes_become_inputs_through_preprocess(tmp_path: Path) -> None:
@@ -320,6 +396,13 @@ def test_bytes_become_inputs_through_preprocess(tmp_path: Path) -> None:
 class Item:
     image: Tensor
     label: int
+
+
+@dataclass
+class Picture:
+    """Stands for a PIL image."""
+
+    content: Tensor
 
 
 class Pair(NamedTuple):
@@ -341,6 +424,8 @@ class Listed(Dataset[Any]):
 def together(items: Sequence[Any]) -> Any:
     if isinstance(items[0], Item):
         return Item(torch.stack([item.image for item in items]), torch.tensor([item.label for item in items]))
+    if isinstance(items[0], Picture):
+        return torch.stack([item.content for item in items])
     return default_collate(items)
 
 
@@ -361,9 +446,15 @@ STRUCTURES: dict[str, tuple[Callable[[], Any], Callable[[Any], Tensor], dict[str
     "label first": (lambda: Listed(lambda x, y: (y, x)), lambda batch: batch[1], {"images": 1}),
     "named tuple": (lambda: Listed(Pair), lambda batch: batch.image, {}),
     "dict": (lambda: Listed(lambda x, y: {"label": y, "image": x}), lambda batch: batch["image"], {}),
-    "dict of an unusual key": (lambda: Listed(lambda x, y: {"scan": x}), lambda batch: batch["scan"], {"images": "scan"}),
-    # needs: default_collate knows no dataclass, so items of one fail before find_images could look into them
+    "dict of an unusual key": (
+        lambda: Listed(lambda x, y: {"scan": x}),
+        lambda batch: batch["scan"],
+        {"images": "scan"},
+    ),
+    # needs: the loader's own collate_fn, where the data are a loader's; default_collate knows no dataclass
     "dataclass": (lambda: Listed(Item), lambda batch: batch.image, {}),
+    # needs: the same; only the loader's collate_fn knows how a picture becomes a tensor
+    "pictures that the loader converts": (lambda: Listed(lambda x, y: Picture(x)), lambda batch: batch, {}),
     # needs: find_images descends into the first member that is no tensor
     "two views and a label": (lambda: Listed(lambda x, y: ((x, -x), y)), lambda batch: batch[0][0], {}),
     # needs: the same within a mapping
@@ -424,6 +515,6 @@ def test_the_other_lightning_package_is_served_too(tmp_path: Path) -> None:
     assert [event.step for event in events.Scalars("density/stability")] == [3, 6]
     assert {"density/histogram", "density/gallery", "jacobian/spectrum"} <= set(events.Tags()["images"])
     assert "JEPA-SCORE/tags/text_summary" in events.Tags()["tensors"]
-    (again,) = other.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False).validate(
-        module.train(), loaders[1], verbose=False
-    ) or ({},)
+    again = other.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[monitor()])
+    (values,) = again.validate(module, loaders[1], verbose=False)
+    assert_meaningful(values)
