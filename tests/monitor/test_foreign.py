@@ -43,12 +43,14 @@ def monitor(**settings: Any) -> JEPAScoreMonitor:
     return JEPAScoreMonitor(**({"num_samples": 96} | settings))
 
 
-def fit(
-    folder: Path, module: Any, train: Any, *callbacks: Any, val: Any = None, lightning: Any = pl, **more: Any
-) -> Any:
+def trainer(folder: Path, *callbacks: Any, package: Any = pl, **settings: Any) -> Any:
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
-    settings = {"max_epochs": 1, "logger": False, "log_every_n_steps": 1} | quiet | more
-    run = lightning.Trainer(accelerator="cpu", default_root_dir=folder, callbacks=list(callbacks), **settings)
+    defaults = {"max_epochs": 1, "logger": False, "log_every_n_steps": 1} | quiet
+    return package.Trainer(accelerator="cpu", default_root_dir=folder, callbacks=list(callbacks), **defaults | settings)
+
+
+def fit(folder: Path, module: Any, train: Any, *callbacks: Any, val: Any = None, **settings: Any) -> Any:
+    run = trainer(folder, *callbacks, **settings)
     run.fit(module, train, val)
     return run
 
@@ -58,9 +60,7 @@ def assert_meaningful(values: dict[str, Any]) -> None:
         assert math.isfinite(values[tag]), tag
     assert values["jacobian/nonfinite_fraction"] == 0
     assert values["jacobian/rank"] >= 1
-    assert values["density/jepa_score_median(nats)"] > values["jacobian/rank"] * math.log(
-        1e-6
-    )  # zeros give no Jacobian
+    assert values["jacobian/clipped_fraction"] < 1
 
 
 def pixels(count: int = 96, size: int = 8, channels: int = 3, seed: int = 0) -> Tensor:
@@ -76,9 +76,7 @@ def labels(count: int = 96) -> Tensor:
 class Classifier(pl.LightningModule):
     """A network of somebody else with a head of one's own."""
 
-    def __init__(
-        self, network: nn.Module, head: nn.Module, features: Callable[[Any], Tensor] = lambda out: out
-    ) -> None:
+    def __init__(self, network: nn.Module, head: nn.Module, features: Any = lambda out: out) -> None:
         super().__init__()
         self.network, self.head, self.features = network, head, features
 
@@ -214,10 +212,10 @@ class Reentrant(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(192, 12), nn.GELU())
+        self.stem, self.layers = nn.Sequential(nn.Flatten(), nn.Linear(192, 12)), nn.Sequential(nn.GELU())
 
     def forward(self, x: Tensor) -> Tensor:
-        return checkpoint(self.layers, x, use_reentrant=True)
+        return checkpoint(self.layers, self.stem(x), use_reentrant=True)
 
 
 PROJECTS = {
@@ -296,7 +294,7 @@ PROJECTS = {
     "a reentrantly checkpointed network": Project(
         lambda: Classifier(Reentrant(), nn.Linear(12, 3)),
         {"encoder": "network"},
-        lambda module, x: module.network.layers(x),
+        lambda module, x: module.network.layers(module.network.stem(x)),
         pixels(),
         images_with_labels,
     ),
@@ -504,7 +502,7 @@ def test_the_other_lightning_package_is_served_too(tmp_path: Path) -> None:
 
     logger, module, callback = TensorBoardLogger(tmp_path), Regression(), monitor(ood={"scaled": 2.0 * pixels(32)})
     loaders = DataLoader(images_with_labels(), 32), DataLoader(TensorDataset(pixels(seed=1)), 32)
-    run = fit(tmp_path, module, loaders[0], callback, val=loaders[1], lightning=other, logger=logger, max_epochs=2)
+    run = fit(tmp_path, module, loaders[0], callback, val=loaders[1], package=other, logger=logger, max_epochs=2)
     assert isinstance(run, other.Trainer)
     assert_meaningful(run.callback_metrics)
     assert callback.readings is not None
@@ -515,6 +513,5 @@ def test_the_other_lightning_package_is_served_too(tmp_path: Path) -> None:
     assert [event.step for event in events.Scalars("density/stability")] == [3, 6]
     assert {"density/histogram", "density/gallery", "jacobian/spectrum"} <= set(events.Tags()["images"])
     assert "JEPA-SCORE/tags/text_summary" in events.Tags()["tensors"]
-    again = other.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[monitor()])
-    (values,) = again.validate(module, loaders[1], verbose=False)
+    (values,) = trainer(tmp_path, monitor(), package=other).validate(module, loaders[1], verbose=False)
     assert_meaningful(values)
