@@ -95,8 +95,8 @@ def choose_plan(
 ) -> Plan:
     """The most samples that fit: all of them exactly, or fewer, or a sketch of more.
 
-    A plan that is still about right is kept, because values of other samples are other values: one that needs up to 1.25
-    times the seconds there are (what is missing comes off those of later measurements), and at least half of them.
+    A plan that is still about right is kept, because values of other samples are other values: one that needs from half
+    to 1.25 times the seconds there are. What is too much comes off later measurements.
 
     Args:
         seconds: for Jacobians.

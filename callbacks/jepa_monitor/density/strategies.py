@@ -46,7 +46,7 @@ def jacobian_by_replication(
             copies = x.detach().repeat_interleave(len(part), 0).requires_grad_(True)
             z = encode(copies)
         (gradient,) = torch.autograd.grad(z, copies, part.repeat(len(x), 1).to(z))
-        jacobian[:, start : start + len(part)] = gradient.view(len(x), len(part), -1)
+        jacobian[:, start : start + len(part)] = gradient.reshape(len(x), len(part), -1)
     return jacobian, z.detach()[:: len(part)]
 
 
