@@ -383,7 +383,9 @@ class JEPAScoreMonitor(pl.Callback):
             logged = [*NULLS, *(tag for monitor in _monitors(trainer) for tag in monitor._named(monitor.values))]
             self._guarded(
                 pl_module,
-                lambda: log_introduction(trainer, self.values, [*logged, "density/stability"], step, name=self.name),
+                lambda: log_introduction(
+                    trainer, self.values, [*logged, "density/stability"], step, prefix=self._prefix
+                ),
             )
 
     def _paint(self, trainer: pl.Trainer, step: int) -> None:

@@ -40,16 +40,18 @@ def log_histograms(trainer: pl.Trainer, readings: Readings, step: int, *, prefix
                 experiment.add_histogram(f"{prefix}density/{name}(nats)", finite.numpy(), step)
 
 
-def log_introduction(trainer: pl.Trainer, known: Iterable[str], logged: Iterable[str], step: int, *, name: str) -> None:
+def log_introduction(
+    trainer: pl.Trainer, known: Iterable[str], logged: Iterable[str], step: int, *, prefix: str
+) -> None:
     """The page that explains the tags, and the layout of all monitors' tags on one page.
 
     Args:
         known: tags of this monitor, without its name.
         logged: tags of all monitors, as logged.
-        name: of this monitor.
+        prefix: of this monitor's tags.
     """
     for experiment in tensorboards(trainer):
-        experiment.add_text(f"JEPA-SCORE/{name or 'tags'}", tags.explanation(known), step)
+        experiment.add_text(f"{prefix}JEPA-SCORE/tags", tags.explanation(known), step)
         experiment.add_custom_scalars(tags.layout(logged))
 
 

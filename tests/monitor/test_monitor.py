@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import math
+import random
+import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
 from jepa_monitor import JEPAScoreMonitor
+from jepa_monitor.ranking import spearman
 from jepa_monitor.sources import find_probe
 from tests.monitor.projects import Autoencoder, images, loader, true_log_density
 
@@ -61,11 +67,16 @@ def everything(tmp_path: Path, *callbacks: pl.Callback, **settings: Any) -> str:
     for state in run.optimizers[0].state.values():
         for value in state.values():
             digest.update(value.numpy().tobytes())
+    digest.update(repr([random.getstate(), np.random.get_state()]).encode())
     digest.update(repr([submodule.training for submodule in module.modules()]).encode())
     return digest.hexdigest()
 
 
-@pytest.mark.parametrize("settings", [{}, {"accumulate_grad_batches": 2}], ids=["plain", "accumulating"])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"accumulate_grad_batches": 2}, {"val_check_interval": 2}, {"logger": True}],
+    ids=["plain", "accumulating", "validating often", "drawing"],
+)
 def test_training_is_bitwise_the_same(tmp_path: Path, settings: dict[str, Any]) -> None:
     without = everything(tmp_path, **settings)
     measured = monitor(every_n_steps=2)
@@ -73,14 +84,45 @@ def test_training_is_bitwise_the_same(tmp_path: Path, settings: dict[str, Any]) 
     assert measured.readings is not None
 
 
+@pytest.mark.filterwarnings("ignore:JEPAScoreMonitor")
+@pytest.mark.parametrize("calls", [0, 1, 3, 12])
+def test_training_is_the_same_after_a_measurement_that_failed_half_way(tmp_path: Path, calls: int) -> None:
+    done = []
+
+    def breaks(module: nn.Module, x: Tensor) -> Tensor:
+        done.append(torch.rand(1))
+        if len(done) > calls:
+            raise RuntimeError("half-way")
+        return module(x)
+
+    callback = monitor(encoder=breaks, on_error="warn")
+    assert everything(tmp_path, callback) == everything(tmp_path)
+    assert len(done) > calls
+    assert 1.0 in callback.history.values["monitor/failed"]
+
+
 def test_a_careless_monitor_is_noticed(tmp_path: Path) -> None:
-    """The comparison above can fail: batches in train mode, or a draw from the global generator, change the hash."""
+    """The comparison above can fail: each of these alone changes the hash."""
 
     class Careless(pl.Callback):
-        def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-            torch.rand(1)
+        def __init__(self, act: Callable[[pl.LightningModule], object]) -> None:
+            self.act = act
 
-    assert everything(tmp_path, Careless()) != everything(tmp_path)
+        def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            if trainer.current_epoch == 0:
+                self.act(pl_module)
+
+    without = everything(tmp_path)
+    careless: list[Callable[[pl.LightningModule], object]] = [
+        lambda module: torch.rand(1),
+        lambda module: random.random(),
+        lambda module: np.random.rand(),
+        lambda module: next(iter(loader(shuffle=True))),
+        lambda module: module(images()),
+        lambda module: module.eval(),
+        lambda module: module.train(),
+    ]
+    assert all(everything(tmp_path, Careless(act)) != without for act in careless)
 
 
 def read_events(folder: Path) -> EventAccumulator:
@@ -121,10 +163,14 @@ def test_everything_is_in_tensorboard(tmp_path: Path) -> None:
         "density/score_against_truth",
         "density/histogram",
         "density/gallery",
+        "density/gallery_over_training",
+        "gaussianity/norm_qq",
         "jacobian/spectrum",
+        "jacobian/spectrum_over_training",
     }
     for tag in tags["images"]:
-        assert [event.step for event in events.Images(tag)] == [0, 6, 12], tag
+        steps = [6, 12] if tag == "jacobian/spectrum_over_training" else [0, 6, 12]
+        assert [event.step for event in events.Images(tag)] == steps, tag
     for tag in ("density/log_density(nats)", "density/jepa_score(nats)"):
         assert [event.step for event in events.Histograms(tag)] == [0, 6, 12]
         assert all(event.histogram_value.num == 48 for event in events.Histograms(tag))
@@ -188,24 +234,242 @@ def test_without_validation_it_measures_after_the_training_epoch(tmp_path: Path)
     assert "density/spearman" in written[0]
 
 
-def test_checkpoints_can_follow_our_tags_and_stay_small(tmp_path: Path) -> None:
+def saved(tmp_path: Path, *callbacks: pl.Callback, **settings: Any) -> tuple[pl.Trainer, Path]:
+    save = ModelCheckpoint(tmp_path / f"{len(list(tmp_path.iterdir()))}", save_last=True)
+    run = trainer(tmp_path, *callbacks, save, enable_checkpointing=True, **settings)
+    return run, Path(save.dirpath or "") / "last.ckpt"
+
+
+def test_checkpoints_can_follow_our_tags(tmp_path: Path) -> None:
     best = ModelCheckpoint(tmp_path, monitor="density/spearman", mode="max", save_last=True)
     run = trainer(tmp_path, monitor(num_samples=48), best, enable_checkpointing=True)
     run.fit(Autoencoder(), loader(), loader(seed=1))
     assert best.best_model_score is not None
     assert Path(best.best_model_path).is_file()
-    state = torch.load(best.last_model_path, weights_only=True)["callbacks"]["JEPAScoreMonitor"]
-    assert state["previous"].shape == (48,)
+
+
+def test_callbacks_find_our_tags_in_epochs_without_a_measurement(tmp_path: Path) -> None:
+    best = ModelCheckpoint(tmp_path, monitor="density/spearman", mode="max")
+    callback = monitor(every_n_epochs=2)
+    trainer(tmp_path, callback, best, max_epochs=3, enable_checkpointing=True).fit(Autoencoder(), loader(), loader())
+    assert callback.history.steps == [0, 12]
+    assert best.best_model_score is not None
+
+
+def test_checkpoints_stay_small_and_load_safely(tmp_path: Path) -> None:
+    sizes = []
+    for callbacks in ((), (monitor(num_samples=2048, probe=images(2048, seed=1), every_n_steps=1),)):
+        run, path = saved(tmp_path, *callbacks, max_epochs=10)
+        run.fit(Autoencoder(), loader(), loader(seed=1))
+        sizes.append(path.stat().st_size)
+        assert torch.load(path, weights_only=True)["state_dict"].keys() == Autoencoder().state_dict().keys()
+    assert sizes[1] - sizes[0] < 100_000
 
 
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")
-def test_stability_goes_on_after_a_resume(tmp_path: Path) -> None:
-    save = ModelCheckpoint(tmp_path, save_last=True)
-    trainer(tmp_path, monitor(), save, enable_checkpointing=True).fit(Autoencoder(), loader(), loader(seed=1))
-    again = ModelCheckpoint(tmp_path / "resumed", save_last=True)
-    resumed = trainer(tmp_path, monitor(), again, max_epochs=3, num_sanity_val_steps=0, enable_checkpointing=True)
-    resumed.fit(Autoencoder(), loader(), loader(seed=1), ckpt_path=save.last_model_path)
-    assert "density/stability" in resumed.callback_metrics
+def test_a_resumed_run_goes_on_with_its_history(tmp_path: Path) -> None:
+    def callback() -> JEPAScoreMonitor:
+        return monitor(reference=images())
+
+    whole = callback()
+    pl.seed_everything(0, verbose=False)
+    trainer(tmp_path, whole, max_epochs=3).fit(Autoencoder(), loader(), loader(seed=1))
+    run, path = saved(tmp_path, callback())
+    pl.seed_everything(0, verbose=False)
+    run.fit(Autoencoder(), loader(), loader(seed=1))
+    resumed = callback()
+    again, _ = saved(tmp_path, resumed, max_epochs=3)
+    again.fit(Autoencoder(), loader(), loader(seed=1), ckpt_path=path)
+    assert resumed.history.steps == whole.history.steps == [0, 6, 12, 18]
+    for tag in ("density/spearman", "density/jepa_score_median(nats)", "density/stability"):
+        np.testing.assert_array_equal(resumed.history.values[tag][:3], whole.history.values[tag][:3])
+    assert math.isfinite(resumed.history.values["density/stability"][3])  # with the last ranking before the stop
+    assert list(resumed.history.spectra) == [0, 6, 12, 18]
+
+
+def test_two_monitors_in_one_run(tmp_path: Path) -> None:
+    logger = TensorBoardLogger(tmp_path, default_hp_metric=False)
+    pair = [monitor(name="code"), monitor(encoder="encoder", name="hidden")]
+    run, path = saved(tmp_path, *pair, logger=logger)
+    run.fit(Autoencoder(), loader(), loader(seed=1))
+    states = torch.load(path, weights_only=True)["callbacks"]
+    assert {"JEPAScoreMonitor[code]", "JEPAScoreMonitor[hidden]"} <= states.keys()
+    events = read_events(Path(logger.log_dir))
+    for name in ("code", "hidden"):
+        assert [event.step for event in events.Scalars(f"{name}/density/spearman")] == [0, 6, 12]
+        assert f"{name}/density/gallery" in events.Tags()["images"]
+        assert f"{name}/JEPA-SCORE/tags/text_summary" in events.Tags()["tensors"]
+    assert [event.step for event in events.Scalars("null/ratio")] == [0, 6, 12]
+    layout = events.Tensors("custom_scalars__config__")[-1].tensor_proto.string_val[0].decode(errors="replace")
+    assert "code/density/spearman" in layout
+    assert "hidden/density/spearman" in layout
+    assert float(run.callback_metrics["code/density/spearman"]) != float(
+        run.callback_metrics["hidden/density/spearman"]
+    )
+
+
+class Memory(Logger):
+    """A logger of which nothing is known but what every logger has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[tuple[int | None, dict[str, float]]] = []
+
+    @property
+    def name(self) -> str:
+        return "memory"
+
+    @property
+    def version(self) -> int:
+        return 0
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+        if "density/spearman" in metrics:
+            self.written.append((step, dict(metrics)))
+
+
+def test_any_loggers_get_the_scalars(tmp_path: Path) -> None:
+    unknown, tables = Memory(), CSVLogger(tmp_path / "csv")
+    boards = TensorBoardLogger(tmp_path / "board", default_hp_metric=False)
+    callback = monitor()
+    trainer(tmp_path, callback, logger=[unknown, tables, boards]).fit(Autoencoder(), loader(), loader(seed=1))
+    assert [step for step, _ in unknown.written] == callback.history.steps == [0, 6, 12]
+    with (Path(tables.log_dir) / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["density/spearman"]]
+    written = [values["density/spearman"] for _, values in unknown.written]
+    assert [float(row["density/spearman"]) for row in rows] == pytest.approx(written)
+    assert [int(row["step"]) for row in rows] == [0, 6, 12]
+    events = read_events(Path(boards.log_dir))
+    assert [event.value for event in events.Scalars("density/spearman")] == pytest.approx(written)
+
+
+def test_a_logger_that_fails_does_not_end_training(tmp_path: Path) -> None:
+    class Full(Memory):
+        def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+            if "density/spearman" in metrics:
+                raise OSError("no space left on device")
+
+    run = trainer(tmp_path, monitor(on_error="warn"), logger=Full())
+    with pytest.warns(UserWarning, match="could not write what it measured: OSError: no space left"):
+        run.fit(Autoencoder(), loader(), loader(seed=1))
+    assert run.global_step == 12
+    with pytest.raises(OSError, match="no space left"):
+        trainer(tmp_path, monitor(), logger=Full()).fit(Autoencoder(), loader(), loader(seed=1))
+
+
+def test_a_failed_measurement_is_nan_with_a_reason_and_told_once(tmp_path: Path) -> None:
+    broken = [True]
+
+    def encode(module: nn.Module, x: Tensor) -> Tensor:
+        if broken[0]:
+            raise RuntimeError("a bad day")
+        return module(x)
+
+    class Repair(pl.Callback):
+        def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            broken[0] = trainer.current_epoch < 2
+
+    logger = TensorBoardLogger(tmp_path, default_hp_metric=False)
+    best = ModelCheckpoint(tmp_path, monitor="density/spearman", mode="max")
+    callback = monitor(encoder=encode, on_error="warn")
+    run = trainer(tmp_path, callback, Repair(), best, max_epochs=3, logger=logger, enable_checkpointing=True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run.fit(Autoencoder(), loader(), loader(seed=1))
+    told = [str(warning.message) for warning in caught if "JEPAScoreMonitor" in str(warning.message)]
+    assert len(told) == 2
+    assert "could not measure at step 0, and training goes on: RuntimeError: a bad day" in told[0]
+    assert "measures again at step 18" in told[1]
+    assert callback.history.values["monitor/failed"] == [1.0, 1.0, 1.0, 0.0]
+    assert np.isnan(callback.history.values["density/spearman"]).tolist() == [True, True, True, False]
+    text = read_events(Path(logger.log_dir)).Tensors("JEPA-SCORE/failures/text_summary")[0].tensor_proto.string_val[0]
+    assert b"a bad day" in text
+
+
+def test_alarms_are_told_when_they_begin_and_when_they_end(tmp_path: Path) -> None:
+    class Collapses(Autoencoder):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x) * (0.0 if self.global_step == 6 else 1.0)
+
+    callback = monitor(encoder=lambda module, x: Collapses.forward(module, x))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer(tmp_path, callback).fit(Collapses(), loader(), loader(seed=1))
+    told = [str(warning.message) for warning in caught if "collapsed" in str(warning.message)]
+    assert "the embeddings have collapsed: their variance is 0.0e+00" in told[0]
+    assert "over: the embeddings have collapsed" in told[-1]
+    assert callback.history.values["alarm/collapse"] == [0.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "asked", "steps"),
+    [
+        ({"val_check_interval": 3}, {}, [0, 3, 6, 9, 12]),
+        ({"check_val_every_n_epoch": 2}, {}, [0, 6, 12]),
+        ({"limit_val_batches": 0}, {}, [0, 6, 12]),
+        ({"limit_val_batches": 1}, {}, [0, 6, 12]),
+        ({"accumulate_grad_batches": 3}, {"every_n_steps": 1}, [0, 1, 2, 3, 4]),
+        ({}, {"every_n_steps": 5, "every_n_epochs": 0, "at_start": False}, [5, 10]),
+        ({"max_epochs": 4}, {"every_n_epochs": 3, "at_start": False}, [18]),
+    ],
+)
+def test_when_it_measures(tmp_path: Path, settings: dict[str, Any], asked: dict[str, Any], steps: list[int]) -> None:
+    callback = monitor(**asked)
+    trainer(tmp_path, callback, **settings).fit(Autoencoder(), loader(), loader(seed=1))
+    assert callback.history.steps == steps
+
+
+def test_several_validation_loaders(tmp_path: Path) -> None:
+    class Several(Autoencoder):
+        def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+            pass
+
+    callback = monitor()
+    run = trainer(tmp_path, callback)
+    run.fit(Several(), loader(), [loader(16, seed=1), loader(8, seed=2)])
+    assert callback.history.steps == [0, 6, 12]
+    assert callback.readings is not None
+    assert len(callback.readings.z) == 16
+    assert "density/spearman" in run.callback_metrics
+
+
+def test_a_budget_chooses_samples_and_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Slow(Autoencoder):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x)
+
+    def slow(module: nn.Module, x: Tensor) -> Tensor:
+        time.sleep(2e-3 * len(x))
+        return module(x)
+
+    callback = monitor(encoder=slow, probe=images(400, seed=1), reference=images(), budget=1e-6, estimator="exact")
+    trainer(tmp_path, callback).fit(Slow(), loader(), loader(seed=1))
+    assert callback.history.values["monitor/samples"][-1] == 64.0
+    assert len(callback.readings.z) == 400 if callback.readings else False
+    assert "takes exact Jacobians of 64 samples from step" in caplog.text
+    free = monitor(encoder=slow, probe=images(100, seed=1), reference=images(), num_samples=100, budget=1e-6)
+    trainer(tmp_path, free).fit(Slow(), loader(), loader(seed=1))
+    assert set(free.history.values["monitor/samples"]) == {100.0}  # asked for, so it is what there is
+
+
+def test_sketches_rank_as_exact_jacobians_do(tmp_path: Path) -> None:
+    pl.seed_everything(0, verbose=False)
+    module = Autoencoder()
+    module.encoder = nn.Sequential(nn.Flatten(), nn.Linear(16, 64), nn.Tanh(), nn.Linear(64, 32), nn.Tanh())
+    probe = images(256, seed=1)
+    scores = {}
+    for estimator in ("exact", "sketch"):
+        callback = monitor(encoder="encoder", estimator=estimator, probe=probe, reference=images(64), rank=8)
+        trainer(tmp_path, callback).validate(module, loader(), verbose=False)
+        assert callback.readings is not None
+        scores[estimator] = callback.readings.scores
+    assert callback.values["monitor/sketch_rows"] == 4.0
+    assert callback.values["density/sketch_spearman"] > 0.7
+    assert spearman(scores["exact"].log_density, scores["sketch"].log_density) > 0.9
+    assert spearman(scores["exact"].jepa_score, scores["sketch"].jepa_score) > 0.7
 
 
 def test_without_truth_there_is_no_truth_tag(tmp_path: Path) -> None:
@@ -271,7 +535,17 @@ def test_no_data_is_one_sentence(tmp_path: Path) -> None:
         find_probe(monitor().sources, trainer(tmp_path))
 
 
-@pytest.mark.parametrize("settings", [{"num_samples": 0}, {"rank": 0}])
-def test_settings_are_checked(settings: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match="at least 1"):
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_samples": 0}, "num_samples must be at least 1"),
+        ({"rank": 0}, "rank must be at least 1"),
+        ({"chunk": 0}, "chunk must be at least 1"),
+        ({"budget": 0.0}, "budget must be a positive share"),
+        ({"estimator": "guess"}, "estimator must be"),
+        ({"on_error": "ignore"}, "on_error warn or raise"),
+    ],
+)
+def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         JEPAScoreMonitor(**settings)
