@@ -166,6 +166,8 @@ class JEPAScoreMonitor(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the untrained encoder, unless training resumes."""
+        if trainer.global_step == 0:
+            self.history = History()
         self._stopwatch.start(trainer.global_step)
         self._step_seen = trainer.global_step
         self._step_measured = self._epoch_validated = -1
@@ -380,12 +382,12 @@ class JEPAScoreMonitor(pl.Callback):
             self._guarded(pl_module, lambda: self._paint(trainer, step))
         if self.values.keys() - self._introduced:
             self._introduced |= self.values.keys()
-            logged = [*NULLS, *(tag for monitor in _monitors(trainer) for tag in monitor._named(monitor.values))]
+            later = dict.fromkeys(("density/stability", "monitor/overhead(%)"), 0.0)
+            known = [*self.values, *later, *NULLS]
+            logged = [tag for monitor in _monitors(trainer) for tag in monitor._named(monitor.values | later)]
             self._guarded(
                 pl_module,
-                lambda: log_introduction(
-                    trainer, self.values, [*logged, "density/stability"], step, prefix=self._prefix
-                ),
+                lambda: log_introduction(trainer, known, [*logged, *NULLS], step, prefix=self._prefix),
             )
 
     def _paint(self, trainer: pl.Trainer, step: int) -> None:

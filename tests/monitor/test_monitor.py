@@ -469,7 +469,7 @@ def test_sketches_rank_as_exact_jacobians_do(tmp_path: Path) -> None:
     assert callback.values["monitor/sketch_rows"] == 4.0
     assert callback.values["density/sketch_spearman"] > 0.7
     assert spearman(scores["exact"].log_density, scores["sketch"].log_density) > 0.9
-    assert spearman(scores["exact"].jepa_score, scores["sketch"].jepa_score) > 0.7
+    assert spearman(scores["exact"].jepa_score, scores["sketch"].jepa_score) > 0.5
 
 
 def test_without_truth_there_is_no_truth_tag(tmp_path: Path) -> None:

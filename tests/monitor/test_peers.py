@@ -26,7 +26,7 @@ pytestmark = [
 
 
 def monitor(**settings: Any) -> JEPAScoreMonitor:
-    return JEPAScoreMonitor(**({"num_samples": 64} | settings))
+    return JEPAScoreMonitor(**({"num_samples": 64, "budget": None, "on_error": "raise"} | settings))
 
 
 def images(seed: int = 0) -> Tensor:
@@ -128,5 +128,5 @@ def test_a_module_of_stable_pretraining_is_measured_and_trains_as_without(
 def test_its_training_views_can_be_the_reference(tmp_path: Path) -> None:
     """Nothing is passed: the reference is the training data, {"views": [{"image": ...}, ...]}."""
     callback = monitor()
-    run, _ = fit(tmp_path, "simclr", callback)  # needs: find_images descends into sequences within a mapping
+    run, _ = fit(tmp_path, "simclr", callback)
     assert math.isfinite(run.callback_metrics["density/knn_spearman"])

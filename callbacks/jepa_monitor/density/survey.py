@@ -103,7 +103,8 @@ def _require_independent_samples(encode: Encode, pair: Tensor, z: Tensor) -> Non
     random = not _same(z[0], encode(pair)[0])
     name = _first_difference(encode, pair, pair if random else other)
     fault = "is random" if random else "mixes the samples of a batch"
-    raise ValueError(f"{name} {fault}, so a sample has no Jacobian of its own: put the encoder into eval mode.")
+    remedy = "put the encoder into eval mode" + ("" if random else ", and let the batch be its first dimension")
+    raise ValueError(f"{name} {fault}, so a sample has no Jacobian of its own: {remedy}.")
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
