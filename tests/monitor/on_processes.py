@@ -128,6 +128,19 @@ def fail_on_one(rank: int, world_size: int, where: str, on_error: str) -> dict[s
     }
 
 
+def keep_a_budget(rank: int, world_size: int) -> tuple[list[float], list[float]]:
+    """Samples and overhead of each measurement, with an encoder that is slower on one process."""
+
+    def encode(module: Any, x: Tensor) -> Tensor:
+        time.sleep(1e-3 * (1 + rank) * len(x))
+        return module(x)
+
+    callback = monitor(encoder=encode, probe=images(200, seed=2), ood={}, budget=0.5)
+    trainer_on(rank, world_size, callback, max_epochs=3).fit(module(), loader(), loader(7, seed=1))
+    values = callback.history.values
+    return values["monitor/samples"], values["monitor/overhead(%)"]
+
+
 class Sharded(Autoencoder):
     """With weights spread over the processes (FSDP2), the encoder within a larger part that runs as a whole."""
 

@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.monitor.on_processes import fail_on_one, follow_tags, measure_probes, measure_sharded, train_sharded
+from tests.monitor.on_processes import (
+    fail_on_one,
+    follow_tags,
+    keep_a_budget,
+    measure_probes,
+    measure_sharded,
+    train_sharded,
+)
 from tests.processes import run_on
 
 pytestmark = pytest.mark.slow
@@ -72,3 +79,9 @@ def test_a_sharded_model_trains_with_a_monitor_of_its_part() -> None:
     assert first == second
     assert len(first) == 2
     assert all(math.isfinite(value) for value in first)
+
+
+def test_all_processes_choose_the_same_samples() -> None:
+    first, second = run_on(2, keep_a_budget)
+    np.testing.assert_array_equal(first, second)  # what was chosen, and the seconds that it cost
+    assert min(first[0]) < 200.0
