@@ -21,7 +21,7 @@ from pathlib import Path
 PAGES = {
     "story": ("#custom_scalars&_smoothingWeight=0&_ignoreYOutliers=false", (1400, 1080)),
     "scalars": ("#scalars", (1400, 1600)),
-    "images": ("#images", (1400, 1250)),
+    "images": ("#images", (1400, 1800)),
     "histograms": ("#histograms", (1400, 900)),
     "text": ("#text", (1400, 1800)),
 }

@@ -54,6 +54,11 @@ class History:
             self.epochs = [self.epochs[i] for i in kept]
             self.values = {tag: [column[i] for i in kept] for tag, column in self.values.items()}
 
+    def correct(self, values: dict[str, float]) -> None:
+        """Put other values into the last measurement."""
+        for tag, value in values.items():
+            self.values[tag][-1] = value
+
     def append_ranking(self, step: int, log_density: Tensor, mean_log_spectrum: Tensor | None) -> None:
         """Remember the order of the samples and the spectrum; the first measurement chooses the images to follow."""
         self.previous = log_density.float()

@@ -43,7 +43,7 @@ def illustrate(readings: Readings, prepared: Prepared, history: History) -> dict
     aurocs = {name: auroc(density, other.log_density) for name, other in readings.ood.items()}
     found["density/histogram"] = pictures.histogram_picture(sets, name="log_density", aurocs=aurocs)
     if facts.coordinates is not None and facts.coordinates.shape[1] == 2:
-        panels = {f"true log density ({name})": truth[:n] for name, truth in list(facts.truths.items())[:1]}
+        panels = {"true log density": truth[:n] for truth in list(facts.truths.values())[:1]}
         panels |= {"log_density": density, "JEPA-SCORE (Eq. 5)": readings.scores.jepa_score}
         found["density/latent_plane"] = pictures.heat_map_picture(facts.coordinates[:n], panels)
     if prepared.probe.inputs.ndim == 4:

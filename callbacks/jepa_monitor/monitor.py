@@ -229,8 +229,10 @@ class JEPAScoreMonitor(pl.Callback):
         with self._stopwatch.measuring(), undisturbed(pl_module):
             self._guarded(pl_module, lambda: self._paint(trainer, self._step_measured))
         clock = from_first(self._stopwatch.clock(trainer.global_step, None))
-        overhead = self._named({"monitor/overhead(%)": overhead_percent(clock)})
-        self._guarded(pl_module, lambda: log_scalars(trainer, overhead, self._step_measured))
+        overhead = {"monitor/overhead(%)": overhead_percent(clock)}
+        self.values |= overhead
+        self.history.correct(overhead)
+        self._guarded(pl_module, lambda: log_scalars(trainer, self._named(overhead), self._step_measured))
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure in ``test``."""
