@@ -43,8 +43,9 @@ def illustrate(readings: Readings, prepared: Prepared, history: History) -> dict
     aurocs = {name: auroc(density, other.log_density) for name, other in readings.ood.items()}
     found["density/histogram"] = pictures.histogram_picture(sets, name="log_density", aurocs=aurocs)
     if facts.coordinates is not None and facts.coordinates.shape[1] == 2:
-        panels = {"true log density": truth[:n] for truth in list(facts.truths.values())[:1]}
-        panels |= {"log_density": density, "JEPA-SCORE (Eq. 5)": readings.scores.jepa_score}
+        panels = {"log_density": density, "JEPA-SCORE (Eq. 5)": readings.scores.jepa_score}
+        if facts.truths:
+            panels = {"true log density": next(iter(facts.truths.values()))[:n]} | panels
         found["density/latent_plane"] = pictures.heat_map_picture(facts.coordinates[:n], panels)
     if prepared.probe.inputs.ndim == 4:
         found["density/gallery"] = pictures.gallery_picture(_gallery(density, prepared))

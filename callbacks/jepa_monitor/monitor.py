@@ -383,8 +383,8 @@ class JEPAScoreMonitor(pl.Callback):
         if self._painted and not failed:
             self._guarded(pl_module, lambda: self._paint(trainer, step))
         if self.values.keys() - self._introduced:
-            self._introduced |= self.values.keys()
             later = dict.fromkeys(("density/stability", "monitor/overhead(%)"), 0.0)
+            self._introduced |= self.values.keys() | later.keys()
             known = [*self.values, *later, *NULLS]
             logged = [tag for monitor in _monitors(trainer) for tag in monitor._named(monitor.values | later)]
             self._guarded(

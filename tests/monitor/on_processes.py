@@ -20,6 +20,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.utils.data import Dataset
 
 from jepa_monitor import JEPAScoreMonitor
+from jepa_monitor.probe import gather_by_index
 from tests.monitor.projects import Autoencoder, images, loader, true_log_density
 
 
@@ -70,6 +71,15 @@ def measure_probes(rank: int, world_size: int, sizes: list[int]) -> dict[int, di
         (validated,) = trainer_on(rank, world_size, callback).validate(module(), loader(7, seed=1), verbose=False)
         found[size] |= {f"validated {tag}": value for tag, value in validated.items()}
     return found
+
+
+def gather_uneven(rank: int, world_size: int, counts: list[int]) -> list[list[float]]:
+    """Positions and values of which each process has another number, some of them twice."""
+    start = sum(counts[:rank])
+    indices = torch.arange(start, start + counts[rank])
+    if rank == 0:
+        indices = torch.cat([indices, torch.tensor([0])])  # as a padding sampler repeats a sample
+    return gather_by_index(indices, torch.stack([indices.double(), -indices.double()], dim=1)).tolist()
 
 
 def follow_tags(rank: int, world_size: int) -> dict[str, Any]:

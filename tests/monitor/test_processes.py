@@ -42,6 +42,12 @@ def test_uneven_shards_measure_what_one_process_does() -> None:
                 compare(other[size], each[0][size], rtol=0.0, atol=0.0)
 
 
+@pytest.mark.parametrize("counts", [[4, 3], [1, 0], [3, 3, 1]])
+def test_uneven_and_empty_parts_are_put_together(counts: list[int]) -> None:
+    expected = [[float(i), -float(i)] for i in range(sum(counts))]
+    assert run_on(len(counts), gather_uneven, counts) == [expected] * len(counts)
+
+
 def test_checkpoints_and_early_stopping_follow_our_tags_on_two_processes() -> None:
     first, second = run_on(2, follow_tags)
     assert first == second
