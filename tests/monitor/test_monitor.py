@@ -422,6 +422,12 @@ def test_when_it_measures(tmp_path: Path, settings: dict[str, Any], asked: dict[
     assert callback.history.steps == steps
 
 
+def test_the_sanity_check_is_silent(tmp_path: Path) -> None:
+    logger = Memory()
+    trainer(tmp_path, monitor(at_start=False), logger=logger).fit(Autoencoder(), loader(), loader(seed=1))
+    assert [step for step, _ in logger.written] == [6, 12]
+
+
 def test_several_validation_loaders(tmp_path: Path) -> None:
     class Several(Autoencoder):
         def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:

@@ -11,6 +11,7 @@ import pytest
 from tests.monitor.on_processes import (
     fail_on_one,
     follow_tags,
+    gather_uneven,
     keep_a_budget,
     measure_probes,
     measure_sharded,
