@@ -424,7 +424,8 @@ def test_when_it_measures(tmp_path: Path, settings: dict[str, Any], asked: dict[
 
 def test_the_sanity_check_is_silent(tmp_path: Path) -> None:
     logger = Memory()
-    trainer(tmp_path, monitor(at_start=False), logger=logger).fit(Autoencoder(), loader(), loader(seed=1))
+    run = trainer(tmp_path, monitor(at_start=False), logger=logger, num_sanity_val_steps=-1)
+    run.fit(Autoencoder(), loader(), loader(seed=1))
     assert [step for step, _ in logger.written] == [6, 12]
 
 
