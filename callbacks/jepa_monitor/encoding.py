@@ -120,6 +120,15 @@ def is_sharded(module: nn.Module) -> bool:
     return any(base.__name__ in sharded for part in module.modules() for base in type(part).__mro__)
 
 
+def is_tensor_parallel(module: nn.Module) -> bool:
+    """Are the weights of some submodule spread over processes that work on the same samples?"""
+    for parameter in module.parameters():
+        mesh = getattr(parameter, "device_mesh", None)
+        if mesh is not None and any("tensor" in name or name == "tp" for name in mesh.mesh_dim_names or ()):
+            return True
+    return False
+
+
 def input_like(module: nn.Module, inputs: Tensor, device: torch.device) -> Tensor:
     """Inputs on the module's device, in the precision of its first parameter but at least float32."""
     if not inputs.is_floating_point():

@@ -57,7 +57,7 @@ class History:
     def correct(self, values: dict[str, float]) -> None:
         """Put other values into the last measurement."""
         for tag, value in values.items():
-            self.values[tag][-1] = value
+            self.values.setdefault(tag, [float("nan")] * len(self.steps))[-1] = value
 
     def append_ranking(self, step: int, log_density: Tensor, mean_log_spectrum: Tensor | None) -> None:
         """Remember the order of the samples and the spectrum; the first measurement chooses the images to follow."""
@@ -80,8 +80,9 @@ class History:
                     del kept[gone]
 
     def last(self) -> dict[str, float]:
-        """Values of the last measurement by tag."""
-        return {tag: column[-1] for tag, column in self.values.items()}
+        """By tag, the last value that there was."""
+        known = {tag: [value for value in column if value == value] for tag, column in self.values.items()}
+        return {tag: column[-1] if column else float("nan") for tag, column in known.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """Numbers, strings and a few tensors: what safe loading accepts."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,8 +14,7 @@ from .measurement import Readings
 from .ranking import auroc, spearman
 from .sources import Prepared
 
-OVERALL_IMAGES = 8
-CLASS_IMAGES = 4
+IMAGES_A_SIDE = 8
 MOST_CLASSES = 10
 
 
@@ -60,24 +60,31 @@ def illustrate(readings: Readings, prepared: Prepared, history: History) -> dict
 
 def _gallery(density: Tensor, prepared: Prepared) -> list[pictures.GalleryRow]:
     """The probe's images of highest and lowest log density, overall and within each class."""
-    rows = [_gallery_row("all", range(len(density)), density, prepared, OVERALL_IMAGES)]
+    finite = torch.isfinite(density).nonzero().flatten().tolist()
+    rows = [_gallery_row("all", finite, density, prepared, IMAGES_A_SIDE)]
     labels = prepared.labels
     if labels is None or len(labels.unique()) < 2:
         return rows
-    names = getattr(prepared.samples.dataset, "classes", None)
     for label in labels.unique().tolist()[:MOST_CLASSES]:
-        members = (labels[: len(density)] == label).nonzero().flatten().tolist()
+        members = ((labels[: len(density)] == label) & torch.isfinite(density)).nonzero().flatten().tolist()
         if members:
-            title = str(names[label]) if names is not None and 0 <= label < len(names) else f"class {label}"
-            rows.append(_gallery_row(title, members, density, prepared, OVERALL_IMAGES))
+            title = _class_name(prepared.samples.dataset, label)
+            rows.append(_gallery_row(title, members, density, prepared, IMAGES_A_SIDE))
     return rows
+
+
+def _class_name(dataset: Any, label: int) -> str:
+    """As torchvision's datasets have it in ``classes``, where that is a list."""
+    names = getattr(dataset, "classes", None)
+    if isinstance(names, (list, tuple)) and 0 <= label < len(names):
+        return str(names[label])
+    return f"class {label}"
 
 
 def _gallery_row(
     title: str, members: Sequence[int], density: Tensor, prepared: Prepared, images: int
 ) -> pictures.GalleryRow:
-    finite = [i for i in members if bool(torch.isfinite(density[i]))]
-    order = sorted(finite, key=lambda i: -float(density[i]))
+    order = sorted(members, key=lambda i: -float(density[i]))
     shown = min(images, max(1, len(order) // 2))
     highest, lowest = order[:shown], order[::-1][:shown]
     return pictures.GalleryRow(

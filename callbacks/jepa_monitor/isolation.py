@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 
 @contextmanager
@@ -20,10 +21,14 @@ def undisturbed(module: nn.Module) -> Generator[None, None, None]:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Generator[None, None, None]:
-    """Every submodule in eval mode, and afterwards each in the mode it was in."""
+    """Every submodule in eval mode, and afterwards each in the mode it was in.
+
+    The flags alone: an ``eval`` of the user's own may merge weights, say, which setting the mode back would not undo.
+    """
     training = [(submodule, submodule.training) for submodule in module.modules()]
-    module.eval()
     try:
+        for submodule, _ in training:
+            submodule.training = False
         yield
     finally:
         for submodule, was_training in training:
@@ -34,7 +39,7 @@ def evaluating(module: nn.Module) -> Generator[None, None, None]:
 def buffers_kept(module: nn.Module) -> Generator[None, None, None]:
     """Puts back buffers that a forward pass changes or replaces although it is in eval mode (counters, queues)."""
     kept = [
-        (submodule, name, buffer, buffer.detach().clone())
+        (submodule, name, buffer, buffer.detach().clone() if _is_plain(buffer) else None)
         for submodule in module.modules()
         for name, buffer in submodule.named_buffers(recurse=False)
     ]
@@ -43,21 +48,30 @@ def buffers_kept(module: nn.Module) -> Generator[None, None, None]:
     finally:
         with torch.no_grad():
             for submodule, name, buffer, value in kept:
-                if not torch.equal(buffer, value):
-                    buffer.copy_(value)
-                if getattr(submodule, name) is not buffer:
+                if value is not None and not (buffer.shape == value.shape and torch.equal(buffer, value)):
+                    buffer.resize_(value.shape).copy_(value)
+                if getattr(submodule, name, None) is not buffer:
                     setattr(submodule, name, buffer)
+
+
+def _is_plain(buffer: Tensor) -> bool:
+    """Neither sparse nor still without a shape."""
+    return buffer.layout == torch.strided and not is_lazy(buffer)
 
 
 @contextmanager
 def random_state_kept() -> Generator[None, None, None]:
-    """Python's, NumPy's and torch's generators, those of all CUDA devices in use included.
+    """Python's, NumPy's and torch's generators, those of all CUDA devices in use included; inside, CPU ones start at 0.
 
-    Lightning's ``isolate_rng`` puts nothing back after an exception.
+    A dataset that augments at random then gives the same samples at each measurement and on every process. Lightning's
+    ``isolate_rng`` puts nothing back after an exception.
     """
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     python, numpy = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=devices):
+        random.seed(0)
+        np.random.seed(0)
+        torch.default_generator.manual_seed(0)  # not torch.manual_seed, which would seed other devices too
         try:
             yield
         finally:

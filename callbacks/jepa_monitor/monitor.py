@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from .agreement import from_first, together
@@ -25,6 +24,7 @@ from .encoding import (
     in_full_precision,
     input_like,
     is_sharded,
+    is_tensor_parallel,
     resolve_encoder,
     resolve_preprocess,
 )
@@ -32,13 +32,14 @@ from .history import History
 from .illustrations import illustrate
 from .isolation import undisturbed
 from .measurement import LogDensity, Method, Readings, problems, read, scalars, try_out
+from .notices import Notices
 from .probe import ImagesKey, LabelsKey
 from .progress import progress_of
 from .publishing import log_histograms, log_introduction, log_pictures, log_scalars, log_text, tensorboards
 from .ranking import rank_stability
 from .sources import Prepared, Sources, prepare
 from .stopwatch import Stopwatch
-from .tags import NULLS
+from .tags import NULLS, USUAL_TAGS
 
 DEFAULT_SAMPLES = 512
 SHARDED_CHUNK = 16  # samples a pass where processes must make the same passes, whatever memory each has
@@ -135,18 +136,7 @@ class JEPAScoreMonitor(pl.Callback):
         self.history = History()
         self.readings: Readings | None = None
         self.values: dict[str, float] = {}
-        self._prepared: Prepared | None = None
-        self._stopwatch = Stopwatch()
-        self._plan: Plan | None = None
-        self._costs = _Costs()
-        self._warned: set[str] = set()
-        self._failure: str | None = None
-        self._introduced: set[str] = set()
-        self._painted = True
-        self._step_seen = 0
-        self._step_measured = -1
-        self._epoch_validated = -1
-        self._in_validation = False
+        self._run = _Run(self._title)
 
     @property
     def state_key(self) -> str:
@@ -158,19 +148,19 @@ class JEPAScoreMonitor(pl.Callback):
     @property
     def seconds_spent(self) -> float:
         """On measurements and pictures in this fit."""
-        return self._stopwatch.spent
+        return self._run.stopwatch.spent
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Data are looked for anew: another call may come with others."""
-        self._prepared = self._plan = None
+        """Data are looked for anew, and nothing is known of costs: another call may come with another project."""
+        self._run = _Run(self._title)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the untrained encoder, unless training resumes."""
+        run = self._run
+        run.stopwatch = Stopwatch(trainer.global_step)
+        run.step_seen = trainer.global_step
         if trainer.global_step == 0:
-            self.history = History()
-        self._stopwatch.start(trainer.global_step)
-        self._step_seen = trainer.global_step
-        self._step_measured = self._epoch_validated = -1
+            self.history, self.values = History(), {}
         # the first module of a sharded model to run takes itself for the whole: training must come first
         if self.at_start and trainer.global_step == 0 and not is_sharded(pl_module):
             self._measure(trainer, pl_module)
@@ -182,7 +172,7 @@ class JEPAScoreMonitor(pl.Callback):
 
         The hook also fires between two steps when gradients accumulate, and once for the steps of several optimizers.
         """
-        before, self._step_seen = self._step_seen, trainer.global_step
+        before, self._run.step_seen = self._run.step_seen, trainer.global_step
         if self.every_n_steps and before // self.every_n_steps < trainer.global_step // self.every_n_steps:
             self._measure(trainer, pl_module)
             self._announce(trainer, pl_module, on_step=True)
@@ -210,29 +200,31 @@ class JEPAScoreMonitor(pl.Callback):
         """Announce what was measured in ``fit`` and in ``validate``; measure here if the last batch was not known."""
         if trainer.sanity_checking:
             return
-        if not self._in_validation:
+        if not self._run.validation_is_measured:
             self._measure_in_validation(trainer, pl_module)
-        self._in_validation = False
-        # without a measurement in this epoch, callbacks find the last one
-        self._announce(trainer, pl_module)
+        self._run.validation_is_measured = False
+        self._announce(trainer, pl_module)  # without a measurement in this epoch, callbacks find the last one
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure where no validation in this epoch did."""
-        if self._epoch_validated != trainer.current_epoch and self._is_due(trainer):
+        """Measure, and announce, where no validation in this epoch did."""
+        if self._run.epoch_validated == trainer.current_epoch:
+            return
+        if self._is_due(trainer):
             self._measure(trainer, pl_module)
-            self._announce(trainer, pl_module)
+        self._announce(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the last measurement if the budget had left that out."""
-        if self._painted:
+        run = self._run
+        if run.is_painted:
             return
-        with self._stopwatch.measuring(), undisturbed(pl_module):
-            self._guarded(pl_module, lambda: self._paint(trainer, self._step_measured))
-        clock = from_first(self._stopwatch.clock(trainer.global_step, None))
+        with run.stopwatch.measuring():
+            self._guarded(pl_module, "pictures", lambda: self._paint(trainer, pl_module, run.step_measured))
+        clock = from_first(run.stopwatch.clock(trainer.global_step, None))
         overhead = {"monitor/overhead(%)": overhead_percent(clock)}
         self.values |= overhead
         self.history.correct(overhead)
-        self._guarded(pl_module, lambda: log_scalars(trainer, self._named(overhead), self._step_measured))
+        self._guarded(pl_module, "scalars", lambda: log_scalars(trainer, self._named(overhead), run.step_measured))
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure in ``test``."""
@@ -240,57 +232,57 @@ class JEPAScoreMonitor(pl.Callback):
         self._announce(trainer, pl_module)
 
     def _measure_in_validation(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._in_validation = True
+        self._run.validation_is_measured = True
         if trainer.sanity_checking:
             return
-        if trainer.state.fn != TrainerFn.FITTING:
+        if not _is_fitting(trainer):
             self._measure(trainer, pl_module)
-        elif self._is_due(trainer):
-            self._epoch_validated = trainer.current_epoch
+            return
+        self._run.epoch_validated = trainer.current_epoch
+        if self._is_due(trainer):
             self._measure(trainer, pl_module)
 
     def _is_due(self, trainer: pl.Trainer) -> bool:
         due = self.every_n_epochs > 0 and (trainer.current_epoch + 1) % self.every_n_epochs == 0
-        return due and trainer.global_step != self._step_measured
+        return due and trainer.global_step != self._run.step_measured
 
     # what
 
     def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """One measurement, from the probe to the loggers; every process calls it."""
-        step = self._step_measured = trainer.global_step
-        clock = from_first(self._stopwatch.clock(step, _total_steps(trainer)))
+        run, step = self._run, trainer.global_step
+        run.step_measured = step
+        clock = from_first(run.stopwatch.clock(step, _total_steps(trainer)))
         started = time.monotonic()
-        with self._stopwatch.measuring(), undisturbed(pl_module):
-            # datasets that augment at random give the same probe each time and everywhere
-            torch.manual_seed(0)
+        with run.stopwatch.measuring():
             failure = None
             try:
-                values = self._observe(trainer, pl_module, clock)
+                with undisturbed(pl_module):
+                    values = self._observe(trainer, pl_module, clock)
             except Exception as error:  # whatever it was, training must not end by it
                 if self.on_error == "raise":
                     raise
                 failure = f"{type(error).__name__}: {error}"
-                values = dict.fromkeys(self.values or HEADLINES, math.nan)
-            self._tell(failure, trainer, pl_module)
-            values["monitor/failed"] = float(failure is not None)
-            values["monitor/seconds(s)"] = from_first(time.monotonic() - started)
+                values = {}
+            seconds = from_first(time.monotonic() - started)
+            values |= {"monitor/failed": float(failure is not None), "monitor/seconds(s)": seconds}
             if _is_fitting(trainer):
-                clock = replace(clock, spent=clock.spent + values["monitor/seconds(s)"])
+                clock = replace(clock, spent=clock.spent + seconds)
                 if clock.trained > 0.0:
                     values["monitor/overhead(%)"] = overhead_percent(clock)
                 self.history.append(step, trainer.current_epoch, values)
-            self.values = values
-            self._publish(trainer, pl_module, clock, failed=failure is not None)
-        self._stopwatch.lap(clock)
+            self._tell(failure, trainer, pl_module)
+            self._publish(trainer, pl_module, clock, values)
+        run.stopwatch.lap(clock)
 
     def _observe(self, trainer: pl.Trainer, pl_module: pl.LightningModule, clock: Clock) -> dict[str, float]:
         """Values of the encoder by tag."""
-        started, first = time.monotonic(), self._prepared is None
-        if self._prepared is None:
-            self._prepared = prepare(self.sources, trainer, pl_module.device)
-            rank_zero_info(self._introduction(trainer, pl_module, self._prepared))
-        prepared = self._prepared
-        method = self._method(pl_module)
+        run, started, first = self._run, time.monotonic(), self._run.prepared is None
+        if run.prepared is None:
+            run.prepared = prepare(self.sources, trainer, pl_module.device)
+            rank_zero_info(self._introduction(trainer, pl_module, run.prepared))
+        prepared = run.prepared
+        method = together(lambda: self._method(pl_module), device=pl_module.device)
         plan = self._choose(trainer, method, prepared, clock)
         samples = plan.samples * (1 + len(prepared.ood)) // trainer.world_size
         with progress_of(trainer, self._title, total=samples) as progress:
@@ -314,10 +306,11 @@ class JEPAScoreMonitor(pl.Callback):
             self.history.append_ranking(trainer.global_step, density, None if spectrum is None else spectrum.nanmean(0))
         ringing = alarms(values, embedding_size=readings.z.shape[1])
         values |= {tag: float(tag in ringing) for tag in MESSAGES}
-        self._warn(changes(self.history.alarms, ringing), problems(readings, prepared.facts))
+        run.notices.tell(changes(self.history.alarms, ringing))
+        run.notices.tell_new("meaning", problems(readings, prepared.facts))
         self.history.alarms = ringing
-        self._costs = replace(
-            self._costs,
+        run.costs = replace(
+            run.costs,
             per_sample=from_first(readings.seconds_per_sample),
             # the first measurement reads data and draws null values, which the next will not
             fixed=0.0 if first else from_first(time.monotonic() - started - readings.seconds_of_jacobians),
@@ -328,6 +321,8 @@ class JEPAScoreMonitor(pl.Callback):
         """How the encoder is read now: weights and modules may be others than at the last measurement."""
         encode, _ = resolve_encoder(pl_module, self.encoder, self.pool)
         sharded = is_sharded(pl_module)
+        if is_tensor_parallel(pl_module):
+            raise ValueError("tensor-parallel weights cannot be measured: each process would read other samples.")
         preprocess = resolve_preprocess(pl_module, self.preprocess)
 
         def to_device(inputs: Tensor) -> Tensor:
@@ -350,99 +345,110 @@ class JEPAScoreMonitor(pl.Callback):
 
     def _choose(self, trainer: pl.Trainer, method: Method, prepared: Prepared, clock: Clock) -> Plan:
         """The same on every process, and told when it changes."""
+        run = self._run
         limited = _is_fitting(trainer) and self.budget is not None and self.num_samples is None
-        if (limited or self.estimator == "sketch") and not self._costs.embedding_size:
+        if (limited or self.estimator == "sketch") and not run.costs.embedding_size:
             seconds, size = try_out(method, prepared.probe)
-            per_sample = from_first(seconds) * (1 + len(prepared.ood))
-            self._costs = replace(self._costs, per_sample=per_sample, embedding_size=size)
+            run.costs = replace(run.costs, per_sample=seconds * (1 + len(prepared.ood)), embedding_size=size)
         if limited and self.budget is not None:
             plan = choose_plan(
-                allowed_seconds(clock, self.budget, reserve=self._costs.pictures) - self._costs.fixed,
-                seconds_per_sample=self._costs.per_sample,
+                allowed_seconds(clock, self.budget, reserve=run.costs.pictures) - run.costs.fixed,
+                seconds_per_sample=run.costs.per_sample,
                 num_samples=prepared.size,
-                embedding_size=self._costs.embedding_size,
+                embedding_size=run.costs.embedding_size,
                 estimator=self.estimator,
-                current=self._plan,
+                current=run.plan,
             )
         else:
-            plan = Plan(prepared.size, sketch_rows(self._costs.embedding_size) if self.estimator == "sketch" else None)
-        if plan != self._plan:
-            rank_zero_info(f"JEPAScoreMonitor takes {plan} from step {trainer.global_step} on.")
-        self._plan = plan
+            plan = Plan(prepared.size, sketch_rows(run.costs.embedding_size) if self.estimator == "sketch" else None)
+        plan = from_first(plan)  # each process has its own clock, and only the first one draws
+        if plan != run.plan:
+            rank_zero_info(f"{self._title} takes {plan} from step {trainer.global_step} on.")
+        run.plan = plan
         return plan
 
     # where to
 
-    def _publish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, clock: Clock, *, failed: bool) -> None:
-        step, fitting = trainer.global_step, _is_fitting(trainer)
+    def _publish(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, clock: Clock, values: dict[str, float]
+    ) -> None:
+        """Values to the loggers; with them, of a measurement that failed, NaN for what there was before."""
+        run, step, fitting = self._run, trainer.global_step, _is_fitting(trainer)
+        failed = values["monitor/failed"] > 0.0
         if fitting:
-            values = self._named(self.values) | (NULLS if _monitors(trainer)[0] is self else {})
-            self._guarded(pl_module, lambda: log_scalars(trainer, values, step))
-        affordable = not fitting or self.budget is None or may_paint(clock, self.budget, self._costs.pictures)
-        self._painted = failed or from_first(affordable)
-        if self._painted and not failed:
-            self._guarded(pl_module, lambda: self._paint(trainer, step))
-        if self.values.keys() - self._introduced:
+            nulls = NULLS if next(iter(_monitors(trainer)), self) is self else {}
+            logged = self._named(dict.fromkeys(self.values, math.nan) | values) | nulls
+            self._guarded(pl_module, "scalars", lambda: log_scalars(trainer, logged, step))
+        # callbacks that follow a tag keep its last value: early stopping takes NaN for a reason to stop
+        self.values = (self.values or (dict.fromkeys(USUAL_TAGS, math.nan) if failed else {})) | values
+        affordable = not fitting or self.budget is None or may_paint(clock, self.budget, run.costs.pictures)
+        run.is_painted = failed or from_first(affordable)
+        if run.is_painted and not failed:
+            self._guarded(pl_module, "pictures", lambda: self._paint(trainer, pl_module, step))
+        if self.values.keys() - run.introduced:
             later = dict.fromkeys(("density/stability", "monitor/overhead(%)"), 0.0)
-            self._introduced |= self.values.keys() | later.keys()
+            run.introduced |= self.values.keys() | later.keys()
             known = [*self.values, *later, *NULLS]
-            logged = [tag for monitor in _monitors(trainer) for tag in monitor._named(monitor.values | later)]
+            of_all = [tag for monitor in _monitors(trainer) for tag in monitor._named(monitor.values | later)]
             self._guarded(
                 pl_module,
-                lambda: log_introduction(trainer, known, [*logged, *NULLS], step, prefix=self._prefix),
+                "introduction",
+                lambda: log_introduction(trainer, known, [*of_all, *NULLS], step, prefix=self._prefix),
             )
 
-    def _paint(self, trainer: pl.Trainer, step: int) -> None:
+    def _paint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int) -> None:
         """The last measurement's pictures and histograms, on the first process."""
+        if self.readings is None or self._run.prepared is None or not tensorboards(trainer):
+            return
         started = time.monotonic()
-        if self.readings is not None and self._prepared is not None and tensorboards(trainer):
-            drawn = illustrate(self.readings, self._prepared, self.history)
-            log_pictures(trainer, self._named(drawn), step)
+        with undisturbed(pl_module):
             log_histograms(trainer, self.readings, step, prefix=self._prefix)
-        self._costs = replace(self._costs, pictures=time.monotonic() - started)
+            drawn = illustrate(self.readings, self._run.prepared, self.history)
+            log_pictures(trainer, self._named(drawn), step)
+        self._run.costs = replace(self._run.costs, pictures=time.monotonic() - started)
 
     def _announce(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, on_step: bool = False) -> None:
         """To callbacks that follow a tag, and to the progress bar."""
         fitting = _is_fitting(trainer)
-        headline = next((tag for tag in HEADLINES if tag in self.values), None)
-        for tag, value in self.values.items():
-            pl_module.log(
-                self._prefix + tag,
-                value,
-                prog_bar=fitting and tag == headline,
-                logger=False if fitting else None,  # None: to the loggers there are, without a warning if none
-                on_step=on_step,
-                on_epoch=not on_step,
-                batch_size=1,
-                add_dataloader_idx=False,
-            )
 
-    def _guarded(self, pl_module: pl.LightningModule, function: Callable[[], None]) -> None:
+        def announce() -> None:
+            for tag, value in self.values.items():
+                pl_module.log(
+                    self._prefix + tag,
+                    value,
+                    prog_bar=fitting and tag in HEADLINES,
+                    logger=False if fitting else None,  # None: to the loggers there are, without a warning if none
+                    on_step=on_step,
+                    on_epoch=not on_step,
+                    batch_size=1,
+                    add_dataloader_idx=False,
+                )
+
+        self._guarded(pl_module, "announcement", announce)
+
+    def _guarded(self, pl_module: pl.LightningModule, topic: str, function: Callable[[], None]) -> None:
         """What a process does by itself must not end training, nor leave other processes waiting."""
         try:
             together(function, device=pl_module.device)
         except Exception as error:
             if self.on_error == "raise":
                 raise
-            self._warn([], [f"could not write what it measured: {type(error).__name__}: {error}"])
+            self._run.notices.tell_new(topic, [f"could not write what it measured: {type(error).__name__}: {error}"])
+        else:
+            self._run.notices.tell_new(topic, [])
 
     def _tell(self, failure: str | None, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A failure, once for each reason."""
-        if failure is not None and failure != self._failure:
-            text = f"could not measure at step {trainer.global_step}, and training goes on: {failure}"
-            rank_zero_warn(f"{self._title}: {text}")
+        """A failure, once for each reason, and its end."""
+        run, step = self._run, trainer.global_step
+        if failure is None and run.failure is not None:
+            run.notices.tell([f"it measures again at step {step}."])
+        if failure is not None and failure != run.failure:
+            text = f"could not measure at step {step}, and training goes on: {failure}"
+            run.notices.tell([text])
             self._guarded(
-                pl_module, lambda: log_text(trainer, f"{self._prefix}JEPA-SCORE/failures", text, trainer.global_step)
+                pl_module, "failures", lambda: log_text(trainer, f"{self._prefix}JEPA-SCORE/failures", text, step)
             )
-        elif failure is None and self._failure is not None:
-            rank_zero_warn(f"{self._title} measures again at step {trainer.global_step}.")
-        self._failure = failure
-
-    def _warn(self, news: list[str], conditions: list[str]) -> None:
-        """News always; a condition when it begins."""
-        for text in [*news, *(condition for condition in conditions if condition not in self._warned)]:
-            rank_zero_warn(f"{self._title}: {text}")
-        self._warned = set(conditions)
+        run.failure = failure
 
     def _introduction(self, trainer: pl.Trainer, pl_module: pl.LightningModule, prepared: Prepared) -> str:
         _, encoder = resolve_encoder(pl_module, self.encoder, self.pool)
@@ -471,6 +477,7 @@ class JEPAScoreMonitor(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Inverse of :meth:`state_dict`."""
         self.history.load_state_dict(state_dict)
+        self.values = self.history.last()
 
 
 @dataclass(frozen=True)
@@ -488,6 +495,27 @@ class _Costs:
     fixed: float = 0.0
     pictures: float = 0.6
     embedding_size: int = 0
+
+
+@dataclass
+class _Run:
+    """What belongs to one ``fit``, ``validate`` or ``test``, and is forgotten at the next."""
+
+    title: str
+    prepared: Prepared | None = None
+    plan: Plan | None = None
+    costs: _Costs = field(default_factory=_Costs)
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    failure: str | None = None
+    introduced: set[str] = field(default_factory=set)
+    is_painted: bool = True
+    step_seen: int = 0
+    step_measured: int = -1
+    epoch_validated: int = -1
+    validation_is_measured: bool = False
+
+    def __post_init__(self) -> None:
+        self.notices = Notices(self.title)
 
 
 def _is_fitting(trainer: pl.Trainer) -> bool:

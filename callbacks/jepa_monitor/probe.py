@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import hashlib
+import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from typing import Any
@@ -9,7 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset, default_collate
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    default_collate,
+    default_convert,
+)
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 ImagesKey = str | int | Callable[[Any], Tensor] | None
@@ -48,11 +60,12 @@ class Samples:
     labels: LabelsKey = None
 
     @classmethod
-    def of(cls, data: Any, *, images: ImagesKey = None, labels: LabelsKey = None) -> Samples:
+    def of(cls, data: Any, *, skip: int = 0, images: ImagesKey = None, labels: LabelsKey = None) -> Samples:
         """From a tensor, a tuple of tensors, a list of samples, a map-style dataset, or a DataLoader of one.
 
         Args:
-            data: any of these.
+            data: any of these; read through a copy that has its own cursors, open files and generators.
+            skip: samples at the beginning that are left out.
             images, labels: see the attributes.
 
         Raises:
@@ -60,8 +73,9 @@ class Samples:
         """
         collate = None
         if isinstance(data, DataLoader):
-            collate = None if data.collate_fn is default_collate else data.collate_fn
-            data = data.dataset
+            collate = _collate_of(data)
+            subset = data.sampler.indices if isinstance(data.sampler, SubsetRandomSampler) else None
+            data = data.dataset if subset is None else Subset(data.dataset, sorted(int(i) for i in subset))
         if isinstance(data, tuple) and data and all(isinstance(member, Tensor) for member in data):
             data = TensorDataset(*data)
         if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
@@ -69,9 +83,11 @@ class Samples:
                 f"{type(data).__name__} has no length or no access by index, so a fixed probe cannot be read from it: "
                 "pass probe=, a map-style dataset or a tensor."
             )
-        if len(data) == 0:
-            raise ValueError(f"the probe is empty: {type(data).__name__} has no samples.")
-        return cls(data, collate, images, labels)
+        if len(data) <= skip:
+            raise ValueError(f"the probe is empty: {type(data).__name__} has no samples{' left' * bool(skip)}.")
+        if skip:
+            data = Subset(data, range(skip, len(data)))
+        return cls(private_copy(data), collate, images, labels)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -86,7 +102,12 @@ class Samples:
             return self.dataset[torch.as_tensor(indices)].detach().cpu()
         samples = [self.dataset[i] for i in indices]
         if self.collate is not None:
-            return find_images(self.collate(samples), self.images).detach().cpu()
+            batch = find_images(self.collate(samples), self.images).detach().cpu()
+            if len(batch) != len(samples):
+                raise ValueError(
+                    f"the DataLoader's collate_fn made {len(batch)} samples of {len(samples)}: pass probe=, a dataset."
+                )
+            return batch
         inputs = [find_images(sample, self.images).detach().cpu() for sample in samples]
         shapes = {tuple(one.shape) for one in inputs}
         if len(shapes) > 1:
@@ -115,11 +136,89 @@ class Samples:
         return Shard(torch.tensor(indices), self.read(indices))
 
 
-def stream_of(data: Any) -> Iterable[Any] | None:
-    """The dataset, or that of a DataLoader, if it can only be iterated over."""
-    dataset = data.dataset if isinstance(data, DataLoader) else data
+def dataset_of(data: Any) -> Any:
+    """The dataset of a DataLoader; anything else is one."""
+    return data.dataset if isinstance(data, DataLoader) else data
+
+
+def first_loader(loaders: Any) -> Any:
+    """The first of one or many loaders, nested in lists or dicts; ``None`` if there is none."""
+    while isinstance(loaders, (Mapping, list, tuple)):
+        loaders = next(iter(loaders.values() if isinstance(loaders, Mapping) else loaders), None)
+    inner = getattr(loaders, "iterables", None)  # of Lightning's CombinedLoader
+    return loaders if inner is None else first_loader(inner)
+
+
+def is_stream(data: Any) -> bool:
+    """Can the dataset, or that of a DataLoader, only be iterated over?"""
+    dataset = dataset_of(data)
     by_index = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
-    return dataset if isinstance(dataset, IterableDataset) or (isinstance(dataset, Iterable) and not by_index) else None
+    return isinstance(dataset, IterableDataset) or (isinstance(dataset, Iterable) and not by_index)
+
+
+def read_stream(
+    data: Any, *, skip: int, count: int, images: ImagesKey = None, labels: LabelsKey = None
+) -> tuple[Tensor, ...]:
+    """Inputs (n, ...) and, where there are any, labels (n,) of samples of a stream.
+
+    Args:
+        data: a stream, or a DataLoader of one; with ``batch_size=None`` its items are whole batches.
+        skip: samples at the beginning that are left out.
+        count: samples, at most.
+        images, labels: where they are in a sample.
+
+    Raises:
+        ValueError: where there are none left.
+    """
+    is_batched = isinstance(data, DataLoader) and data.batch_size is None and data.batch_sampler is None
+    items: list[Any] = []
+    for item in private_copy(dataset_of(data)):
+        items.extend(find_images(item, images) if is_batched else [item])
+        if len(items) >= skip + count:
+            break
+    items = items[skip : skip + count]
+    if not items:
+        raise ValueError(f"the probe is empty: {type(dataset_of(data)).__name__} has no samples{' left' * bool(skip)}.")
+    if is_batched:
+        return (torch.stack(items),)
+    samples = Samples(items, _collate_of(data), images, labels)
+    found = samples.read_labels(range(len(items)))
+    return (samples.read(range(len(items))), *([] if found is None else [found]))
+
+
+def _collate_of(data: Any) -> Callable[[list[Any]], Any] | None:
+    """What a DataLoader makes batches with, if it is not torch's own."""
+    collate = getattr(data, "collate_fn", None)
+    return None if collate in (default_collate, default_convert) else collate
+
+
+def private_copy(dataset: Any) -> Any:
+    """A copy that can be read without moving the original's cursors, generators and open files.
+
+    Shallow, so that data are not copied, but with datasets within it copied likewise, and its generators.
+    """
+    if isinstance(dataset, (Tensor, list, tuple)):
+        return dataset
+    try:
+        copied = copy.copy(dataset)
+        for name, value in vars(copied).items():
+            if isinstance(value, torch.Generator):
+                setattr(copied, name, value.clone_state())
+            elif isinstance(value, (random.Random, np.random.Generator, np.random.RandomState)):
+                setattr(copied, name, copy.deepcopy(value))
+            elif isinstance(value, Dataset):
+                setattr(copied, name, private_copy(value))
+            elif isinstance(value, list) and value and all(isinstance(member, Dataset) for member in value):
+                setattr(copied, name, [private_copy(member) for member in value])
+    except Exception:  # what refuses to be copied is read as it is
+        return dataset
+    return copied
+
+
+def fingerprints(inputs: Tensor) -> Tensor:
+    """(N,) int64 that differ where samples (N, ...) do."""
+    digests = [hashlib.blake2b(one.contiguous().numpy().tobytes(), digest_size=8).digest() for one in inputs.cpu()]
+    return torch.tensor([int.from_bytes(digest, "little", signed=True) for digest in digests])
 
 
 def find_images(batch: Any, key: ImagesKey = None) -> Tensor:

@@ -18,9 +18,19 @@ def log_scalars(trainer: pl.Trainer, values: Mapping[str, float], step: int) -> 
 
     Not by ``pl_module.log``, which writes one step before that of the pictures.
     """
-    for logger in trainer.loggers:
+    failures = [error for logger in trainer.loggers if (error := _try_to_log(logger, values, step))]
+    if failures:
+        raise failures[0]
+
+
+def _try_to_log(logger: Any, values: Mapping[str, float], step: int) -> Exception | None:
+    """What went wrong: the next logger must get them nevertheless."""
+    try:
         logger.log_metrics(dict(values), step=step)
         logger.save()
+    except Exception as error:
+        return error
+    return None
 
 
 def log_pictures(trainer: pl.Trainer, pictures: Mapping[str, Tensor], step: int) -> None:

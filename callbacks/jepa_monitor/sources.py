@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import dataclass
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import TensorDataset
 
 from .agreement import from_first, together
 from .measurement import LogDensity, ProbeFacts, probe_facts
-from .probe import ImagesKey, LabelsKey, Samples, Shard, stream_of
+from .probe import (
+    ImagesKey,
+    LabelsKey,
+    Samples,
+    Shard,
+    dataset_of,
+    fingerprints,
+    first_loader,
+    gather_by_index,
+    is_stream,
+    read_stream,
+)
 from .ranking import GaussianBaseline
 
 
@@ -67,47 +78,79 @@ def prepare(sources: Sources, trainer: pl.Trainer, device: torch.device) -> Prep
     Raises:
         ValueError: where there is no data, or none that a probe can be read from.
     """
-    count = sources.num_samples
-    probe = _samples(find_probe(sources, trainer), sources, device)
-    offered = sources.ood if sources.ood is not None else _offer(trainer, "ood_datasets") or {}
-    ood = {name: _samples(offered[name], sources, device) for name in sorted(offered)}
-    reference = _find_reference(sources, trainer, probe, device)
-    truths = _find_log_densities(sources, probe.dataset)
+    _load_validation(trainer)
+    found = together(lambda: _find(sources, trainer), device=device)
+    probe = _open(found.probe, sources, device)
+    ood = {name: _open(data, sources, device) for name, data in found.ood.items()}
 
-    def read_shard(samples: Samples) -> Shard:
-        return samples.shard(count=count, rank=trainer.global_rank, world_size=trainer.world_size)
+    def deal(samples: Samples) -> Shard:
+        return samples.shard(count=sources.num_samples, rank=trainer.global_rank, world_size=trainer.world_size)
 
     def read() -> tuple[Shard, dict[str, Shard], Tensor | None]:
-        shards = {name: read_shard(samples) for name, samples in ood.items()}
-        labels = probe.read_labels(range(min(count, len(probe)))) if trainer.is_global_zero else None
-        return read_shard(probe), shards, labels
-
-    def read_reference(shard: Shard) -> tuple[Shard | None, GaussianBaseline | None]:
-        if reference is None:
-            return None, None
-        try:
-            # every process fits the same baseline to the same inputs
-            baseline = _gaussian_baseline(reference, count) if truths else None
-            found = read_shard(reference)
-            _require_alike(found, shard)
-        except ValueError as error:
-            if sources.reference is not None:
-                raise
-            # training data can be anything; the encoder takes what the probe has
-            rank_zero_warn(f"JEPAScoreMonitor leaves baselines out: training data cannot be their reference: {error}")
-            return None, None
-        return found, baseline
+        labels = probe.read_labels(range(min(sources.num_samples, len(probe)))) if trainer.is_global_zero else None
+        return deal(probe), {name: deal(samples) for name, samples in ood.items()}, labels
 
     shard, ood_shards, labels = together(read, device=device)
-    reference_shard, baseline = together(lambda: read_reference(shard), device=device)
+    reference, baseline = _read_reference(found, sources, shard, deal, device)
     facts = probe_facts(
         Shard(shard.indices.to(device), shard.inputs),
-        log_densities=truths,
+        log_densities=found.log_densities,
         gaussian=baseline.score if baseline else None,
-        reference=reference_shard,
-        coordinates=getattr(probe.dataset, "coordinates", None),
+        reference=reference,
+        coordinates=found.coordinates,
     )
-    return Prepared(probe, min(count, len(probe)), shard, ood_shards, facts, labels)
+    return Prepared(probe, min(sources.num_samples, len(probe)), shard, ood_shards, facts, labels)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The data themselves, unread, and what they say of themselves."""
+
+    probe: Any
+    ood: Mapping[str, Any]
+    reference: Any
+    log_densities: Mapping[str, LogDensity]
+    coordinates: Callable[[Tensor], Tensor] | None
+
+
+def _load_validation(trainer: pl.Trainer) -> None:
+    """Lightning loads validation data when they are first needed; they are now.
+
+    Without it, a run that validates every second epoch would be measured on its training data.
+    """
+    if trainer.state.fn == TrainerFn.FITTING and trainer.enable_validation and trainer.val_dataloaders is None:
+        validating, training = trainer.validating, trainer.training
+        trainer.validating = True
+        try:
+            trainer.fit_loop.epoch_loop.val_loop.setup_data()
+        finally:
+            trainer.validating, trainer.training = validating, training
+
+
+def _find(sources: Sources, trainer: pl.Trainer) -> _Found:
+    probe = find_probe(sources, trainer)
+    dataset = dataset_of(probe)
+    ood = sources.ood if sources.ood is not None else _offer(trainer, "ood_datasets") or {}
+    reference = next(
+        (
+            data
+            for data in (
+                sources.reference,
+                _offer(trainer, "reference_dataset"),
+                first_loader(trainer.train_dataloader),
+            )
+            if data is not None
+        ),
+        None,
+    )
+    truth = sources.log_density if sources.log_density is not None else getattr(dataset, "log_densities", {})
+    return _Found(
+        probe,
+        {name: ood[name] for name in sorted(ood)},
+        reference,
+        {"truth": truth} if callable(truth) else truth,
+        getattr(dataset, "coordinates", None),
+    )
 
 
 def find_probe(sources: Sources, trainer: pl.Trainer) -> Any:
@@ -121,53 +164,57 @@ def find_probe(sources: Sources, trainer: pl.Trainer) -> Any:
     found = _offer(trainer, "probe_dataset")
     if found is None:
         loaders = (trainer.val_dataloaders, trainer.test_dataloaders, trainer.train_dataloader)
-        found = next((loader for loader in map(_first_loader, loaders) if loader is not None), None)
+        found = next((loader for loader in map(first_loader, loaders) if loader is not None), None)
     if found is None:
         raise ValueError("JEPAScoreMonitor found no data to measure on: pass probe=, a dataset or a tensor.")
     return found
 
 
-def _find_reference(sources: Sources, trainer: pl.Trainer, probe: Samples, device: torch.device) -> Samples | None:
-    found = sources.reference
-    if found is None:
-        found = _offer(trainer, "reference_dataset")
-    if found is None:
-        found = _first_loader(trainer.train_dataloader)
-    if found is None:
-        return None
-    reference = _samples(found, sources, device)
-    if reference.dataset is not probe.dataset:
-        return reference
-    # the probe itself would be nearest to itself: what comes after it
-    rest = range(min(sources.num_samples, len(probe)), len(probe))
-    return replace(reference, dataset=Subset(reference.dataset, rest)) if len(rest) > 1 else None
+def _open(data: Any, sources: Sources, device: torch.device, *, skip: int = 0) -> Samples:
+    """Samples by index, from ``skip`` on; of a stream, those that the first process reads."""
+    keys = {"images": sources.images, "labels": sources.labels}
+    if not is_stream(data):
+        return together(lambda: Samples.of(data, skip=skip, **keys), device=device)
+    is_first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
+    tensors = from_first(
+        together(
+            lambda: read_stream(data, skip=skip, count=sources.num_samples, **keys) if is_first else (), device=device
+        )
+    )
+    return Samples(TensorDataset(*tensors))
 
 
-def _find_log_densities(sources: Sources, dataset: Any) -> Mapping[str, LogDensity]:
-    truth = sources.log_density if sources.log_density is not None else getattr(dataset, "log_densities", {})
-    return {"truth": truth} if callable(truth) else truth
+def _read_reference(
+    found: _Found, sources: Sources, probe: Shard, deal: Callable[[Samples], Shard], device: torch.device
+) -> tuple[Shard | None, GaussianBaseline | None]:
+    """Samples that baselines are fitted to, none of them in the probe: in-sample distances say nothing."""
+    if found.reference is None:
+        return None, None
+    known = set(gather_by_index(probe.indices.to(device), fingerprints(probe.inputs).to(device)).tolist())
+    skip = sources.num_samples if dataset_of(found.reference) is dataset_of(found.probe) else 0
+    try:
+        if skip and not is_stream(found.reference) and len(dataset_of(found.reference)) <= skip:
+            return None, None  # the probe is all there is
+        samples = _open(found.reference, sources, device, skip=skip)
 
+        def read() -> tuple[Shard | None, GaussianBaseline | None]:
+            # every process looks at all of them, so that each deals out and fits to the same
+            whole = samples.shard(count=sources.num_samples, rank=0, world_size=1)
+            _require_alike(whole, probe)
+            new = [i for i, one in enumerate(fingerprints(whole.inputs).tolist()) if one not in known]
+            if len(new) < 2:
+                rank_zero_warn("JEPAScoreMonitor leaves baselines out: the reference has only samples of the probe.")
+                return None, None
+            baseline = _gaussian_baseline(whole.inputs[new]) if found.log_densities else None
+            return deal(Samples(whole.inputs[new])), baseline
 
-def _samples(data: Any, sources: Sources, device: torch.device) -> Samples:
-    """Samples by index; of a stream, those that the first process sees."""
-    stream = stream_of(data)
-    if stream is not None:
-        start = from_first(together(lambda: list(islice(stream, sources.num_samples)), device=device))
-        data = DataLoader(_Listed(start), collate_fn=data.collate_fn) if isinstance(data, DataLoader) else start
-    return together(lambda: Samples.of(data, images=sources.images, labels=sources.labels), device=device)
-
-
-class _Listed(Dataset[Any]):
-    """A list of samples, as a dataset."""
-
-    def __init__(self, samples: list[Any]) -> None:
-        self.samples = samples
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> Any:
-        return self.samples[index]
+        return together(read, device=device)
+    except Exception as error:
+        if sources.reference is not None:
+            raise
+        # training data can be anything; the encoder takes what the probe has
+        rank_zero_warn(f"JEPAScoreMonitor leaves baselines out: training data cannot be their reference: {error}")
+        return None, None
 
 
 def _require_alike(reference: Shard, probe: Shard) -> None:
@@ -177,10 +224,9 @@ def _require_alike(reference: Shard, probe: Shard) -> None:
         raise ValueError(f"samples are {first}, those of the probe {second}; pass reference=.")
 
 
-def _gaussian_baseline(reference: Samples, count: int) -> GaussianBaseline | None:
-    inputs = reference.shard(count=count, rank=0, world_size=1).inputs
+def _gaussian_baseline(inputs: Tensor) -> GaussianBaseline | None:
     try:
-        return GaussianBaseline.fit(inputs)
+        return GaussianBaseline.fit(inputs if inputs.is_floating_point() else inputs.float())
     except ValueError as error:
         rank_zero_warn(f"JEPAScoreMonitor leaves density/spearman_gaussian out: {error}")
         return None
@@ -190,10 +236,3 @@ def _offer(trainer: pl.Trainer, name: str) -> Any:
     """What the DataModule offers under this name, if there is one and it does."""
     method: Callable[[], Any] | None = getattr(getattr(trainer, "datamodule", None), name, None)
     return method() if method is not None else None
-
-
-def _first_loader(loaders: Any) -> Any:
-    """The first of one or many loaders, nested in lists or dicts; ``None`` if there is none."""
-    while isinstance(loaders, (Mapping, list, tuple)):
-        loaders = next(iter(loaders.values() if isinstance(loaders, Mapping) else loaders), None)
-    return loaders

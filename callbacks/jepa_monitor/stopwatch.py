@@ -12,20 +12,18 @@ from .budget import Clock
 class Stopwatch:
     """Runs from the start of a fit; what is measured meanwhile is told apart.
 
+    Args:
+        step: optimizer steps that were done before, in a run that resumes.
+
     Attributes:
         spent: seconds measured.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, step: int = 0) -> None:
         self.spent = 0.0
         self._started = time.monotonic()
-        self._first_step = 0
-        self._last_progress = 0.0
-
-    def start(self, step: int) -> None:
-        """A fit begins at this optimizer step."""
-        self.__init__()  # type: ignore[misc]  # everything begins anew
         self._first_step = step
+        self._last_progress = 0.0
 
     @contextmanager
     def measuring(self) -> Generator[None, None, None]:

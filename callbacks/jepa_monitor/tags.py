@@ -53,6 +53,13 @@ MEANINGS: tuple[tuple[str, str, str, str], ...] = (
     ("null/", "values without information, drawn as lines", "-", "-"),
 )
 
+# tags that do not depend on names of data sets
+USUAL_TAGS = tuple(
+    tag
+    for tag, *_ in MEANINGS
+    if tag.startswith(("density/", "gaussianity/", "jacobian/")) and not tag.endswith(("/", "_"))
+)
+
 RATIOS = (
     "sliced_ep_ratio",
     "sliced_ep_ratio_max",

@@ -263,14 +263,14 @@ PROJECTS = {
     ),
     "text by its embeddings, Transformer": Project(
         lambda: TextEncoder(transformer()),
-        {"probe": spoken(), "reference": spoken()},
+        {"probe": spoken(), "reference": 0.5 * spoken()},
         lambda module, x: module.encoder(x).mean(1),
         spoken(),
         lambda: TensorDataset(sentences()),
     ),
     "text by its embeddings, LSTM": Project(
         lambda: TextEncoder(nn.LSTM(8, 8, batch_first=True)),
-        {"probe": spoken(), "reference": spoken()},
+        {"probe": spoken(), "reference": 0.5 * spoken()},
         lambda module, x: module.encoder(x)[0].mean(1),
         spoken(),
         lambda: TensorDataset(sentences()),

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from jepa_monitor.probe import Samples, find_images, find_label, gather_by_index, stream_of
+from jepa_monitor.probe import Samples, find_images, find_label, gather_by_index, is_stream
 
 IMAGES = torch.rand(7, 1, 4, 4)
 
@@ -77,8 +77,8 @@ class LengthyStream(Stream):
 
 
 def test_streams_are_told_from_datasets() -> None:
-    assert all(stream_of(data) is not None for data in (Stream(), LengthyStream(), DataLoader(Stream()), iter(IMAGES)))
-    assert all(stream_of(data) is None for data in (IMAGES, list(IMAGES), TensorDataset(IMAGES), 3))
+    assert all(is_stream(data) for data in (Stream(), LengthyStream(), DataLoader(Stream()), iter(IMAGES)))
+    assert not any(is_stream(data) for data in (IMAGES, list(IMAGES), TensorDataset(IMAGES), 3))
 
 
 def test_refusals() -> None:
