@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
 from typing import Any
 
@@ -206,6 +206,8 @@ def private_copy(dataset: Any) -> Any:
                 setattr(copied, name, value.clone_state())
             elif isinstance(value, (random.Random, np.random.Generator, np.random.RandomState)):
                 setattr(copied, name, copy.deepcopy(value))
+            elif isinstance(value, Iterator):
+                setattr(copied, name, copy.copy(value))
             elif isinstance(value, Dataset):
                 setattr(copied, name, private_copy(value))
             elif isinstance(value, list) and value and all(isinstance(member, Dataset) for member in value):
