@@ -191,9 +191,8 @@ class JEPAScoreMonitor(pl.Callback):
         Weight averaging puts the averaged weights in for the epoch of validation, and takes them out in the hook at its
         end, before or after ours. Here they are in whatever the order of the callbacks.
         """
-        batches = _flat(trainer.num_val_batches)
-        last = max((i for i, count in enumerate(batches) if count), default=0)
-        if dataloader_idx == last and batch_idx + 1 == batches[last]:
+        loop = trainer.fit_loop.epoch_loop.val_loop if _is_fitting(trainer) else trainer.validate_loop
+        if loop.batch_progress.is_last_batch:
             self._measure_in_validation(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -539,7 +538,3 @@ def _callbacks(trainer: pl.Trainer) -> list[Any]:
 
 def _monitors(trainer: pl.Trainer) -> list[JEPAScoreMonitor]:
     return [callback for callback in _callbacks(trainer) if isinstance(callback, JEPAScoreMonitor)]
-
-
-def _flat(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, (list, tuple)) else [value]

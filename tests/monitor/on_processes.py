@@ -6,6 +6,7 @@ import os
 import tempfile
 import time
 import warnings
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 
 from jepa_monitor import JEPAScoreMonitor
 from jepa_monitor.probe import gather_by_index
@@ -95,6 +96,40 @@ def follow_tags(rank: int, world_size: int) -> dict[str, Any]:
         "epochs": run.current_epoch,
         "path": best.best_model_path,
     }
+
+
+def fail_in_hook(rank: int, world_size: int) -> tuple[float | None, int]:
+    """A DataModule whose hook raises on one process."""
+
+    class Data(pl.LightningDataModule):
+        def train_dataloader(self) -> Any:
+            return loader()
+
+        def val_dataloader(self) -> Any:
+            return loader(7, seed=1)
+
+        def probe_dataset(self) -> Tensor:
+            if rank == 1:
+                raise FileNotFoundError("only on the first machine")
+            return images(12)
+
+    callback = monitor(on_error="warn")
+    run = trainer_on(rank, world_size, callback, max_epochs=1)
+    run.fit(module(), datamodule=Data())
+    return callback.values.get("monitor/failed"), run.global_step
+
+
+class Unpicklable(IterableDataset[Any]):
+    """A stream whose samples cannot be sent to another process."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return ({"image": image, "later": lambda: None} for image in images(20, seed=2))
+
+
+def measure_stream(rank: int, world_size: int) -> dict[str, float]:
+    callback = monitor(probe=Unpicklable(), reference=images())
+    (values,) = trainer_on(rank, world_size, callback).validate(module(), loader(7, seed=1), verbose=False)
+    return values
 
 
 class Failing(Dataset[Tensor]):

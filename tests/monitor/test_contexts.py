@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from lightning.pytorch.callbacks import EMAWeightAveraging, WeightAveraging
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
 
 from jepa_monitor import EmbeddingReference, jepa_score, log_density
 from jepa_monitor.encoding import embed
@@ -123,6 +126,28 @@ def test_averaged_weights_are_measured_in_either_order(
     current.load_state_dict(final)
     assert float((callback.readings.z - embed(current, PROBE)).abs().max()) > 1e-4  # not the current weights
     assert f"these are the weights of {averaging.__name__}" in caplog.text
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        return iter(loader(seed=1).dataset)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.lerp")
+@pytest.mark.parametrize(
+    "validation",
+    [DataLoader(Stream(), batch_size=8), CombinedLoader({"a": loader(seed=1), "b": loader(16, seed=2)}, "max_size")],
+    ids=["of unknown length", "side by side"],
+)
+def test_averaged_weights_are_measured_whatever_validation_reads(tmp_path: Path, validation: Any) -> None:
+    class Reads(Project):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            pass
+
+    callback, seen = monitor(probe=PROBE, reference=images()), Probe()
+    trainer(tmp_path, WeightAveraging(), callback, seen).fit(Reads(), loader(), validation)
+    assert callback.readings is not None
+    torch.testing.assert_close(callback.readings.z, embed(seen.module, PROBE))
 
 
 def test_values_are_those_of_the_functions(tmp_path: Path) -> None:

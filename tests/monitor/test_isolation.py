@@ -66,3 +66,41 @@ def test_without_the_remedy_it_differs() -> None:
     before = everything(module)
     module(torch.rand(4, 2))
     assert everything(module)[0] != before[0]
+
+
+def test_an_eval_of_the_users_own_is_not_called() -> None:
+    class Merging(nn.Linear):
+        merged = False
+
+        def train(self, mode: bool = True) -> Merging:
+            self.merged = not mode
+            return super().train(mode)
+
+    module = Merging(2, 2)
+    with undisturbed(module):
+        assert not module.training
+    assert module.training
+    assert not module.merged
+
+
+def test_buffers_of_any_kind_are_left_alone() -> None:
+    class Odd(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("sparse", torch.eye(2).to_sparse())
+            self.register_buffer("lazy", nn.UninitializedBuffer())
+            self.register_buffer("grows", torch.zeros(2))
+            self.grows: Tensor
+
+    module = Odd()
+    with undisturbed(module):
+        module.grows.resize_(3).fill_(1.0)
+    assert module.grows.tolist() == [0.0, 0.0]
+
+
+def test_augmentation_draws_the_same_each_time() -> None:
+    drawn = []
+    for _ in range(2):
+        with undisturbed(nn.Identity()):
+            drawn.append((random.random(), float(np.random.rand()), float(torch.rand(()))))
+    assert drawn[0] == drawn[1]

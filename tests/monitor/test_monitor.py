@@ -16,10 +16,11 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from jepa_monitor import JEPAScoreMonitor
 from jepa_monitor.ranking import spearman
@@ -266,6 +267,68 @@ def test_checkpoints_stay_small_and_load_safely(tmp_path: Path) -> None:
         sizes.append(path.stat().st_size)
         assert torch.load(path, weights_only=True)["state_dict"].keys() == Autoencoder().state_dict().keys()
     assert sizes[1] - sizes[0] < 100_000
+
+
+@pytest.mark.filterwarnings("ignore:JEPAScoreMonitor")
+@pytest.mark.parametrize("fails_at", [0, 1, 2])
+def test_one_failure_does_not_stop_training_early(tmp_path: Path, fails_at: int) -> None:
+    def encode(module: pl.LightningModule, x: Tensor) -> Tensor:
+        if module.global_step == 6 * fails_at:
+            raise RuntimeError("a bad day")
+        return module(x)
+
+    callback = monitor(encoder=encode, on_error="warn")
+    stop = EarlyStopping("density/jepa_score_median(nats)", patience=99)
+    run = trainer(tmp_path, callback, stop, max_epochs=4)
+    run.fit(Autoencoder(), loader(), loader(seed=1))
+    assert run.current_epoch == 4
+    assert callback.history.values["monitor/failed"].index(1.0) == fails_at
+
+
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
+def test_baselines_are_fitted_to_other_samples_than_the_probe(tmp_path: Path) -> None:
+    data = TensorDataset(images(64))
+    found = {}
+    for name, validation in {"a part": DataLoader(Subset(data, range(16))), "none": None}.items():
+        callback = monitor(num_samples=32)
+        run = trainer(tmp_path, callback, limit_val_batches=0 if validation is None else 1.0)
+        run.fit(Autoencoder(), DataLoader(data, batch_size=8), validation)
+        assert callback._run.prepared is not None
+        reference = callback._run.prepared.facts.reference
+        assert reference is not None
+        found[name] = reference.inputs
+    assert torch.equal(found["a part"], images(64)[16:32])  # 16 of the first 32 are in the probe
+    assert torch.equal(found["none"], images(64)[32:])
+
+
+def test_validation_data_are_the_probe_even_if_they_are_loaded_late(tmp_path: Path) -> None:
+    callback = monitor(reference=images(16, seed=4))
+    run = trainer(tmp_path, callback, num_sanity_val_steps=0, check_val_every_n_epoch=2)
+    run.fit(Autoencoder(), loader(), loader(seed=1))
+    assert callback._run.prepared is not None
+    assert torch.equal(callback._run.prepared.probe.inputs, images(48, seed=1))
+
+
+def test_one_bad_logger_does_not_keep_the_others_from_theirs(tmp_path: Path) -> None:
+    class Full(Memory):
+        def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+            if "density/spearman" in metrics:
+                raise OSError("no space left on device")
+
+    good = Memory()
+    with pytest.warns(UserWarning, match="no space left") as told:
+        trainer(tmp_path, monitor(on_error="warn"), logger=[Full(), good]).fit(Autoencoder(), loader(), loader(seed=1))
+    assert [step for step, _ in good.written] == [0, 6, 12]
+    assert len([warning for warning in told if "no space left" in str(warning.message)]) == 1
+
+
+@pytest.mark.parametrize("classes", [2, {"cat": 0}, ["cat"], None])
+def test_class_names_may_be_anything(tmp_path: Path, classes: Any) -> None:
+    data = TensorDataset(images(16, seed=1), torch.arange(16) % 2)
+    data.classes = classes  # type: ignore[attr-defined]  # as torchvision's datasets have it
+    logger = TensorBoardLogger(tmp_path, default_hp_metric=False)
+    trainer(tmp_path, monitor(probe=data), logger=logger, max_epochs=1).fit(Autoencoder(), loader(), loader(seed=1))
+    assert "density/gallery" in read_events(Path(logger.log_dir)).Tags()["images"]
 
 
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")

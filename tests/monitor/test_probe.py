@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,25 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import (
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+)
 
-from jepa_monitor.probe import Samples, find_images, find_label, gather_by_index, is_stream
+from jepa_monitor.probe import (
+    Samples,
+    find_images,
+    find_label,
+    fingerprints,
+    gather_by_index,
+    is_stream,
+    read_stream,
+)
 
 IMAGES = torch.rand(7, 1, 4, 4)
 
@@ -139,3 +156,69 @@ def test_any_data_are_read_by_index(data: Any) -> None:
 )
 def test_labels_are_found(sample: Any, key: Any, label: int | None) -> None:
     assert find_label(sample, key) == label
+
+
+class Stateful(Dataset[Tensor]):
+    """With generators and a cursor that reading moves."""
+
+    def __init__(self) -> None:
+        self.torch = torch.Generator().manual_seed(0)
+        self.numpy = np.random.default_rng(0)
+        self.python = random.Random(0)
+        self.reads = 0
+        self.file: Any = None
+
+    def __len__(self) -> int:
+        return 7
+
+    def __getitem__(self, index: int) -> Tensor:
+        self.reads += 1
+        self.file = object()  # as a file that is opened at the first read
+        noise = self.numpy.normal() + self.python.random() + torch.rand((), generator=self.torch)
+        return IMAGES[index] + noise
+
+
+def test_reading_does_not_move_the_users_dataset() -> None:
+    dataset, untouched = Stateful(), Stateful()
+    for wrapped in (dataset, Subset(dataset, range(5)), ConcatDataset([dataset, dataset])):
+        Samples.of(wrapped).read([0, 1])
+    assert dataset.reads == 0
+    assert dataset.file is None
+    assert torch.equal(dataset[3], untouched[3])
+
+
+def test_a_split_by_sampler_is_kept() -> None:
+    split = DataLoader(TensorDataset(IMAGES), sampler=SubsetRandomSampler([6, 2, 4]))
+    assert torch.equal(Samples.of(split).read([0, 1, 2]), IMAGES[[2, 4, 6]])
+
+
+def test_streams_are_read_as_far_as_needed() -> None:
+    class Batches(IterableDataset[Tensor]):
+        read = 0
+
+        def __iter__(self) -> Iterator[Tensor]:
+            for part in IMAGES.split(2):
+                Batches.read += 1
+                yield part
+
+    (inputs,) = read_stream(DataLoader(Batches(), batch_size=None), skip=1, count=2)
+    assert torch.equal(inputs, IMAGES[1:3])
+    assert Batches.read == 2
+    pairs = list(zip(IMAGES, range(7), strict=True))
+    inputs, labels = read_stream(iter(pairs), skip=2, count=3)
+    assert torch.equal(inputs, IMAGES[2:5])
+    assert labels.tolist() == [2, 3, 4]
+    with pytest.raises(ValueError, match="no samples left"):
+        read_stream(iter(pairs), skip=7, count=3)
+
+
+def test_a_collate_function_that_drops_samples_is_told() -> None:
+    dropping = DataLoader(TensorDataset(IMAGES), collate_fn=lambda samples: samples[0][0][None])
+    with pytest.raises(ValueError, match="made 1 samples of 2"):
+        Samples.of(dropping).read([0, 1])
+
+
+def test_fingerprints_tell_samples_apart() -> None:
+    prints = fingerprints(torch.cat([IMAGES, IMAGES[:2]]))
+    assert len(prints.unique()) == 7
+    assert torch.equal(prints[7:], prints[:2])

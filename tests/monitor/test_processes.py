@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 
 from tests.monitor.on_processes import (
+    fail_in_hook,
     fail_on_one,
     follow_tags,
     gather_uneven,
     keep_a_budget,
     measure_probes,
     measure_sharded,
+    measure_stream,
     train_sharded,
 )
 from tests.processes import run_on
@@ -72,6 +74,17 @@ def test_training_goes_on_where_one_process_fails(where: str) -> None:
         assert report["steps"] == 3
         assert report["failed"] == 1.0
         assert math.isnan(report["spearman"])
+
+
+def test_a_hook_that_fails_on_one_process_is_agreed_on() -> None:
+    assert run_on(2, fail_in_hook) == [(1.0, 3), (1.0, 3)]
+
+
+def test_all_processes_measure_the_first_ones_stream() -> None:
+    (one,) = run_on(1, measure_stream)
+    first, second = run_on(2, measure_stream)
+    compare(first, one, rtol=1e-5, atol=1e-5)
+    compare(second, first, rtol=0.0, atol=0.0)
 
 
 def test_weights_spread_over_two_processes_measure_the_same() -> None:
