@@ -152,7 +152,7 @@ class JEPAScoreMonitor(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Data are looked for anew, and nothing is known of costs: another call may come with another project."""
-        self._run = _Run(self._title)
+        self._run, self.values = _Run(self._title), {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the untrained encoder, unless training resumes."""
