@@ -107,14 +107,18 @@ def test_the_run_holds_what_the_design_lists(run: tuple[JEPACLI, Path]) -> None:
         "gaussianity": "sliced_ep_ratio sliced_ep_ratio_max axis_ep_ratio_max covariance_error_ratio "
         "mean_error_ratio norm_variance_ratio norm_ks skewness_z kurtosis_z effective_rank_ratio",
         "jacobian": "rank clipped_fraction condition_log10 nonfinite_fraction",
-        "monitor": "seconds(s) overhead(%)",
+        "alarm": "collapse nonfinite_jacobian turned_over",
+        "null": "ratio deviation correlation auroc",
+        "monitor": "seconds(s) overhead(%) samples sketch_rows failed",
     }.items():
         assert {f"{group}/{name}" for name in names.split()} <= scalars
     steps = [event.step for event in events.Scalars("density/spearman")]
     per_epoch = 256 // cli.datamodule.batch_size
     assert steps == [0, per_epoch, 2 * per_epoch]
-    for tag in tags["images"]:
-        assert [event.step for event in events.Images(tag)] == steps
+    for tag in tags["images"]:  # drawn when the budget allows it, and always of the last measurement
+        drawn = [event.step for event in events.Images(tag)]
+        assert set(drawn) <= set(steps)
+        assert drawn[-1] == steps[-1]
     for tag in tags["histograms"]:
         assert all(event.histogram_value.num > 0 for event in events.Histograms(tag))
     assert {"density/score_against_semantic", "density/gallery", "jacobian/spectrum"} <= set(tags["images"])

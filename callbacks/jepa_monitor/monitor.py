@@ -143,12 +143,12 @@ class JEPAScoreMonitor(pl.Callback):
         """Tells monitors apart in a checkpoint."""
         return f"JEPAScoreMonitor[{self.name}]" if self.name else "JEPAScoreMonitor"
 
-    # when
-
     @property
     def seconds_spent(self) -> float:
         """On measurements and pictures in this fit."""
         return self._run.stopwatch.spent
+
+    # when
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Data are looked for anew, and nothing is known of costs: another call may come with another project."""
