@@ -265,13 +265,14 @@ class JEPAScoreMonitor(pl.Callback):
                 values = {}
             seconds = from_first(time.monotonic() - started)
             values |= {"monitor/failed": float(failure is not None), "monitor/seconds(s)": seconds}
+            self._tell(failure, trainer, pl_module)
+            self._paint_if_earned(trainer, pl_module, replace(clock, spent=clock.spent + seconds), failure)
             if _is_fitting(trainer):
-                clock = replace(clock, spent=clock.spent + seconds)
+                clock = replace(clock, spent=clock.spent + from_first(time.monotonic() - started))
                 if clock.trained > 0.0:
                     values["monitor/overhead(%)"] = overhead_percent(clock)
                 self.history.append(step, trainer.current_epoch, values)
-            self._tell(failure, trainer, pl_module)
-            self._publish(trainer, pl_module, clock, values)
+            self._publish(trainer, pl_module, values)
         run.stopwatch.lap(clock)
 
     def _observe(self, trainer: pl.Trainer, pl_module: pl.LightningModule, clock: Clock) -> dict[str, float]:
@@ -368,22 +369,27 @@ class JEPAScoreMonitor(pl.Callback):
 
     # where to
 
-    def _publish(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, clock: Clock, values: dict[str, float]
+    def _paint_if_earned(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, clock: Clock, failure: str | None
     ) -> None:
+        run = self._run
+        unlimited = not _is_fitting(trainer) or self.budget is None
+        earned = unlimited or may_paint(clock, self.budget or 0.0, run.costs.pictures)
+        run.is_painted = failure is not None or from_first(earned)
+        if run.is_painted and failure is None:
+            self._guarded(pl_module, "pictures", lambda: self._paint(trainer, pl_module, trainer.global_step))
+
+    def _publish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, values: dict[str, float]) -> None:
         """Values to the loggers; with them, of a measurement that failed, NaN for what there was before."""
         run, step, fitting = self._run, trainer.global_step, _is_fitting(trainer)
         failed = values["monitor/failed"] > 0.0
         if fitting:
             nulls = NULLS if next(iter(_monitors(trainer)), self) is self else {}
-            logged = self._named(dict.fromkeys(self.values, math.nan) | values) | nulls
+            gone = dict.fromkeys(self.values, math.nan) if failed else {}
+            logged = self._named(gone | values) | nulls
             self._guarded(pl_module, "scalars", lambda: log_scalars(trainer, logged, step))
         # callbacks that follow a tag keep its last value: early stopping takes NaN for a reason to stop
         self.values = (self.values or (dict.fromkeys(USUAL_TAGS, math.nan) if failed else {})) | values
-        affordable = not fitting or self.budget is None or may_paint(clock, self.budget, run.costs.pictures)
-        run.is_painted = failed or from_first(affordable)
-        if run.is_painted and not failed:
-            self._guarded(pl_module, "pictures", lambda: self._paint(trainer, pl_module, step))
         if self.values.keys() - run.introduced:
             later = dict.fromkeys(("density/stability", "monitor/overhead(%)"), 0.0)
             run.introduced |= self.values.keys() | later.keys()
