@@ -10,6 +10,7 @@ MEANINGS: tuple[tuple[str, str, str, str], ...] = (
     ("density/spearman", "rank correlation of `log_density` with the true log density", "1 if the map is right", "NaN"),
     ("density/spearman_jepa_score", "the same for JEPA-SCORE, Eq. 5 of arXiv 2510.05949", "below 1", "NaN"),
     ("density/spearman_gaussian", "the same for one Gaussian fitted to the inputs: the line to beat", "-", "-"),
+    ("density/spearman_", "the same three against each further truth, by its name", "-", "NaN"),
     ("density/kendall", "Kendall's tau-b of `log_density` and truth", "1 if the map is right", "NaN"),
     ("density/auroc_low_density", "AUROC of finding the tenth of lowest true density", "1 if the map is right", "NaN"),
     ("density/ood_auroc/", "how often a probe sample outranks one of the other set, by `log_density`", "-", "NaN"),
@@ -75,10 +76,14 @@ NULLS = {"null/ratio": 1.0, "null/deviation": 0.0, "null/correlation": 0.0, "nul
 def explanation(tags: Iterable[str]) -> str:
     """A Markdown page on those of the tags that were logged."""
     present = tuple(tags)
+    single = {tag for tag, *_ in MEANINGS}
     rows = [
         f"| `{tag}{'*' if tag.endswith(('/', '_')) else ''}` | {meaning} | {gaussian} | {collapsed} |"
         for tag, meaning, gaussian, collapsed in MEANINGS
-        if any(name == tag or (tag.endswith(("/", "_")) and name.startswith(tag)) for name in present)
+        if any(
+            name == tag or (tag.endswith(("/", "_")) and name.startswith(tag) and name not in single)
+            for name in present
+        )
     ]
     head = (
         "N probe samples, K embedding dimensions; natural logarithms. A ratio is divided by its value under N(0, I) "
