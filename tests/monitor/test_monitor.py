@@ -621,3 +621,39 @@ def test_no_data_is_one_sentence(tmp_path: Path) -> None:
 def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         JEPAScoreMonitor(**settings)
+
+
+def test_the_seconds_are_those_that_it_took(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    def slow(module: nn.Module, x: Tensor) -> Tensor:
+        calls.append(len(x))
+        time.sleep(0.02)
+        return module(x)
+
+    callback = monitor(encoder=slow, at_start=False)
+    started = time.monotonic()
+    trainer(tmp_path, callback, max_epochs=1).fit(Autoencoder(), loader(), loader(seed=1))
+    (seconds,) = callback.history.values["monitor/seconds(s)"]
+    assert 0.02 * len(calls) <= seconds <= callback.seconds_spent <= time.monotonic() - started
+    (percent,) = callback.history.values["monitor/overhead(%)"]
+    assert percent >= 100.0 * seconds / (time.monotonic() - started)
+
+
+@pytest.mark.parametrize("bars", [True, False])
+def test_a_long_measurement_has_a_progress_bar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], bars: bool
+) -> None:
+    monkeypatch.setattr("jepa_monitor.progress.SECONDS_UNTIL_SHOWN", 0.0)
+    run = pl.Trainer(
+        accelerator="cpu",
+        callbacks=[monitor(name="code", chunk=8)],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=bars,
+        default_root_dir=tmp_path,
+    )
+    run.validate(Autoencoder(), loader(seed=1), verbose=False)
+    shown = capsys.readouterr().err
+    assert ("JEPAScoreMonitor code" in shown) == bars
+    assert ("/48 " in shown) == bars
