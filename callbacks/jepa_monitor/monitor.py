@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 import lightning.pytorch as pl
@@ -32,11 +32,11 @@ from .history import History
 from .illustrations import illustrate
 from .isolation import undisturbed
 from .measurement import LogDensity, Method, Readings, problems, read, scalars, try_out
-from .notices import Notices
 from .probe import ImagesKey, LabelsKey
 from .progress import progress_of
 from .publishing import log_histograms, log_introduction, log_pictures, log_scalars, log_text, tensorboards
 from .ranking import rank_stability
+from .run import Run
 from .sources import Prepared, Sources, prepare
 from .stopwatch import Stopwatch
 from .tags import NULLS, USUAL_TAGS
@@ -136,7 +136,7 @@ class JEPAScoreMonitor(pl.Callback):
         self.history = History()
         self.readings: Readings | None = None
         self.values: dict[str, float] = {}
-        self._run = _Run(self._title)
+        self._run = Run(self._title)
 
     @property
     def state_key(self) -> str:
@@ -152,7 +152,7 @@ class JEPAScoreMonitor(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Data are looked for anew, and nothing is known of costs: another call may come with another project."""
-        self._run, self.values = _Run(self._title), {}
+        self._run, self.values = Run(self._title), {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the untrained encoder, unless training resumes."""
@@ -483,44 +483,6 @@ class JEPAScoreMonitor(pl.Callback):
         """Inverse of :meth:`state_dict`."""
         self.history.load_state_dict(state_dict)
         self.values = self.history.last()
-
-
-@dataclass(frozen=True)
-class _Costs:
-    """Seconds of the last measurement, and K; before the first, what pictures take about, and 0.
-
-    Attributes:
-        per_sample: for an exact Jacobian in each set.
-        fixed: for all else, without pictures.
-        pictures: for these.
-        embedding_size: K.
-    """
-
-    per_sample: float = 0.0
-    fixed: float = 0.0
-    pictures: float = 0.6
-    embedding_size: int = 0
-
-
-@dataclass
-class _Run:
-    """What belongs to one ``fit``, ``validate`` or ``test``, and is forgotten at the next."""
-
-    title: str
-    prepared: Prepared | None = None
-    plan: Plan | None = None
-    costs: _Costs = field(default_factory=_Costs)
-    stopwatch: Stopwatch = field(default_factory=Stopwatch)
-    failure: str | None = None
-    introduced: set[str] = field(default_factory=set)
-    is_painted: bool = True
-    step_seen: int = 0
-    step_measured: int = -1
-    epoch_validated: int = -1
-    validation_is_measured: bool = False
-
-    def __post_init__(self) -> None:
-        self.notices = Notices(self.title)
 
 
 def _is_fitting(trainer: pl.Trainer) -> bool:
