@@ -63,3 +63,8 @@ def in_group() -> bool:
 def process_count() -> int:
     """1 without a process group."""
     return dist.get_world_size() if in_group() else 1
+
+
+def is_first() -> bool:
+    """The process whose value :func:`from_first` hands round; the only one without a process group."""
+    return not in_group() or dist.get_rank() == 0

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from .percentiles import percentiles
 
 MOST_MEASUREMENTS = 64
 MOST_SPECTRA = 24
@@ -70,8 +74,8 @@ class History:
                 self.followed = spread_over(log_density, MOST_FOLLOWED)
             # of fewer samples than before, some of those that are followed may be missing
             room = max(0, max(self.followed) + 1 - len(log_density))
-            known = torch.cat([percentiles(log_density), torch.full((room,), torch.nan, dtype=log_density.dtype)])
-            self.percentiles[step] = known[self.followed].float()
+            known = np.pad(percentiles(log_density), (0, room), constant_values=np.nan)
+            self.percentiles[step] = torch.from_numpy(known[self.followed]).float()
         for kept in (self.spectra, self.percentiles):
             if len(kept) > MOST_SPECTRA:
                 steps = list(kept)
@@ -81,7 +85,7 @@ class History:
 
     def last(self) -> dict[str, float]:
         """By tag, the last value that there was."""
-        known = {tag: [value for value in column if value == value] for tag, column in self.values.items()}
+        known = {tag: [value for value in column if not math.isnan(value)] for tag, column in self.values.items()}
         return {tag: column[-1] if column else float("nan") for tag, column in known.items()}
 
     def state_dict(self) -> dict[str, Any]:
@@ -119,15 +123,6 @@ def _unpacked(packed: dict[str, Any]) -> dict[int, Tensor]:
 def thinned(count: int) -> list[int]:
     """Every other position, the first and the last among them."""
     return sorted({*range(0, count - 1, 2), count - 1})
-
-
-def percentiles(values: Tensor) -> Tensor:
-    """Share of the finite values at or below each, (N,) in percent; NaN for what is not finite."""
-    finite = torch.isfinite(values)
-    order = values[finite].sort().values
-    share = torch.full_like(values, torch.nan)
-    share[finite] = 100.0 * torch.searchsorted(order, values[finite], right=True).to(values) / max(len(order), 1)
-    return share
 
 
 def spread_over(values: Tensor, count: int) -> list[int]:

@@ -238,16 +238,17 @@ def read(
         measured = _exact(method, sets, white)
     else:
         measured = _sketched(method, sets, _start_of(probe, CALIBRATION_SAMPLES), white, plan.rows)
+    z_white = None if white is None else white.whiten(z)
     scores = {}
     for name, (plain, volume) in measured.volumes.items():
         density = torch.full_like(plain, torch.nan)
-        if white is not None and volume is not None:
-            z_set = white.whiten(z if not name else method.embeddings(sets[name]))[: len(volume)]
-            density = volume - 0.5 * z_set.square().sum(1)
+        if white is not None and z_white is not None and volume is not None:
+            z_set = white.whiten(method.embeddings(sets[name])) if name else z_white
+            density = volume - 0.5 * z_set[: len(volume)].square().sum(1)
         scores[name] = Scores(plain[:count], density[:count])
     return Readings(
         z=z,
-        z_white=None if white is None else white.whiten(z),
+        z_white=z_white,
         log_singular=measured.spectra.plain,
         log_singular_white=measured.spectra.white,
         rank=measured.rank,
@@ -320,7 +321,7 @@ def _sketched(
 
     def target(which: int) -> Callable[[Tensor], Tensor]:
         def volume(gram: Tensor) -> Tensor:
-            return _Spectra.of(gram, white, input_size=size).volumes(rank)[which]  # type: ignore[return-value]  # whitened
+            return _Spectra.of(gram, white, input_size=size).volumes(rank)[which]  # type: ignore[return-value]  # asked for [1] only if whitened
 
         return volume
 

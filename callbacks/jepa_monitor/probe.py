@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
@@ -23,6 +22,8 @@ from torch.utils.data import (
     default_convert,
 )
 from torchmetrics.utilities.distributed import gather_all_tensors
+
+from .agreement import in_group
 
 ImagesKey = str | int | Callable[[Any], Tensor] | None
 LabelsKey = str | int | Callable[[Any], Any] | None
@@ -217,12 +218,6 @@ def private_copy(dataset: Any) -> Any:
     return copied
 
 
-def fingerprints(inputs: Tensor) -> Tensor:
-    """(N,) int64 that differ where samples (N, ...) do."""
-    digests = [hashlib.blake2b(one.contiguous().numpy().tobytes(), digest_size=8).digest() for one in inputs.cpu()]
-    return torch.tensor([int.from_bytes(digest, "little", signed=True) for digest in digests])
-
-
 def find_images(batch: Any, key: ImagesKey = None) -> Tensor:
     """The input tensor of a sample or batch: a tensor, or a member of a tuple, mapping or dataclass.
 
@@ -300,7 +295,7 @@ def gather_by_index(indices: Tensor, values: Tensor) -> Tensor:
     Returns:
         (N, ...) with N the number of distinct positions.
     """
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if in_group():
         indices = torch.cat(gather_all_tensors(indices.to(values.device)))
         values = torch.cat(gather_all_tensors(values.contiguous()))
     distinct, order = torch.unique(indices.cpu(), return_inverse=True)

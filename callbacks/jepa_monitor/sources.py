@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from .agreement import from_first, together
+from .agreement import from_first, is_first, together
 from .measurement import LogDensity, ProbeFacts, probe_facts
 from .probe import (
     ImagesKey,
@@ -21,13 +21,12 @@ from .probe import (
     Samples,
     Shard,
     dataset_of,
-    fingerprints,
     first_loader,
     gather_by_index,
     is_stream,
     read_stream,
 )
-from .ranking import GaussianBaseline
+from .ranking import GaussianBaseline, fingerprints
 
 
 @dataclass(frozen=True)
@@ -175,10 +174,9 @@ def _open(data: Any, sources: Sources, device: torch.device, *, skip: int = 0) -
     keys = {"images": sources.images, "labels": sources.labels}
     if not is_stream(data):
         return together(lambda: Samples.of(data, skip=skip, **keys), device=device)
-    is_first = not torch.distributed.is_initialized() or torch.distributed.get_rank() == 0
     tensors = from_first(
         together(
-            lambda: read_stream(data, skip=skip, count=sources.num_samples, **keys) if is_first else (), device=device
+            lambda: read_stream(data, skip=skip, count=sources.num_samples, **keys) if is_first() else (), device=device
         )
     )
     return Samples(TensorDataset(*tensors))

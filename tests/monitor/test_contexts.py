@@ -91,7 +91,7 @@ def test_a_compiled_module_is_measured_eagerly(tmp_path: Path) -> None:
     expected = validated(tmp_path, module)
     compiled = Project()
     compiled.encoder.compile(backend="aot_eager")
-    compiled.bottleneck = torch.compile(compiled.bottleneck, backend="aot_eager")  # type: ignore[assignment]
+    compiled.bottleneck = torch.compile(compiled.bottleneck, backend="aot_eager")  # type: ignore[assignment]  # it was a Linear
     compare(validated(tmp_path, compiled), expected, tolerance=1e-6)
 
 

@@ -139,7 +139,7 @@ class GAN(pl.LightningModule):
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         real = batch[0]
-        of_generator, of_discriminator = self.optimizers()  # type: ignore[misc]
+        of_generator, of_discriminator = self.optimizers()  # type: ignore[misc]  # a list here: there are two
         fake = self.generator(torch.randn(len(real), 5))
         verdicts = self.judge(torch.cat([-real, fake.detach()]))
         self.step(of_discriminator, functional.softplus(verdicts).mean())
@@ -452,7 +452,7 @@ def test_inputs_are_found_in_a_dataset_of(
 def test_the_other_lightning_package_is_served_too(tmp_path: Path) -> None:
     other = pytest.importorskip("pytorch_lightning")
 
-    class Regression(other.LightningModule):  # type: ignore[misc,name-defined]
+    class Regression(other.LightningModule):  # type: ignore[misc,name-defined]  # of a package found at run time
         def __init__(self) -> None:
             super().__init__()
             self.backbone = nn.Sequential(nn.Flatten(), nn.Linear(192, 12), nn.Tanh(), nn.Dropout(0.2))

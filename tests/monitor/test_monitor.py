@@ -509,21 +509,17 @@ def test_several_validation_loaders(tmp_path: Path) -> None:
 
 
 def test_a_budget_chooses_samples_and_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    class Slow(Autoencoder):
-        def forward(self, x: Tensor) -> Tensor:
-            return super().forward(x)
-
     def slow(module: nn.Module, x: Tensor) -> Tensor:
         time.sleep(2e-3 * len(x))
         return module(x)
 
     callback = monitor(encoder=slow, probe=images(400, seed=1), reference=images(), budget=1e-6, estimator="exact")
-    trainer(tmp_path, callback).fit(Slow(), loader(), loader(seed=1))
+    trainer(tmp_path, callback).fit(Autoencoder(), loader(), loader(seed=1))
     assert callback.history.values["monitor/samples"][-1] == 64.0
     assert len(callback.readings.z) == 400 if callback.readings else False
     assert "takes exact Jacobians of 64 samples from step" in caplog.text
     free = monitor(encoder=slow, probe=images(100, seed=1), reference=images(), num_samples=100, budget=1e-6)
-    trainer(tmp_path, free).fit(Slow(), loader(), loader(seed=1))
+    trainer(tmp_path, free).fit(Autoencoder(), loader(), loader(seed=1))
     assert set(free.history.values["monitor/samples"]) == {100.0}  # asked for, so it is what there is
 
 

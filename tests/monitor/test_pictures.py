@@ -19,10 +19,11 @@ from scipy import stats
 from torch import Tensor
 
 from jepa_monitor import pictures
+from jepa_monitor.percentiles import percentiles
 from jepa_monitor.pictures import figure as canvas
 from jepa_monitor.pictures.gallery import pixel_range, thumbnails
 from jepa_monitor.pictures.gaussianity import norm_quantiles
-from jepa_monitor.pictures.scores import bin_edges, percentiles
+from jepa_monitor.pictures.scores import bin_edges
 
 PACKAGE = Path(pictures.__file__).parents[1]
 NAN, INF = math.nan, math.inf
@@ -180,9 +181,12 @@ def test_the_users_style_changes_nothing_and_stays(name: str) -> None:
 
 def test_drawing_needs_no_pyplot_and_importing_no_matplotlib() -> None:
     script = """
-import sys
-sys.path.insert(0, sys.argv[1])
-import pictures, torch
+import sys, types
+package = types.ModuleType("package")  # whose own imports are not run
+package.__path__ = [sys.argv[1]]
+sys.modules["package"] = package
+import torch
+from package import pictures
 assert "matplotlib" not in sys.modules
 pictures.gallery_over_training_picture(torch.rand(2, 1, 4, 4), [0, 1], torch.rand(2, 2))
 pictures.scatter_picture([0.0, 1.0], [0.0, 1.0], spearman=1.0, name="x")

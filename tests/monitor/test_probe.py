@@ -25,7 +25,6 @@ from jepa_monitor.probe import (
     Samples,
     find_images,
     find_label,
-    fingerprints,
     gather_by_index,
     is_stream,
     read_stream,
@@ -216,9 +215,3 @@ def test_a_collate_function_that_drops_samples_is_told() -> None:
     dropping = DataLoader(TensorDataset(IMAGES), collate_fn=lambda samples: samples[0][0][None])
     with pytest.raises(ValueError, match="made 1 samples of 2"):
         Samples.of(dropping).read([0, 1])
-
-
-def test_fingerprints_tell_samples_apart() -> None:
-    prints = fingerprints(torch.cat([IMAGES, IMAGES[:2]]))
-    assert len(prints.unique()) == 7
-    assert torch.equal(prints[7:], prints[:2])

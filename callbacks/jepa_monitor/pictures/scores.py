@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
+from ..percentiles import percentiles
 from .figure import (
     BLUE,
     DPI,
@@ -216,14 +217,3 @@ def heat_map_picture(coordinates: Tensor, panels: Mapping[str, Tensor]) -> Tenso
         label="percentile in the panel (%)",
     )
     return render(figure, sheet)
-
-
-def percentiles(values: Tensor | ArrayLike) -> Floats:
-    """Percentile of each value among the finite ones, ties in their middle: (N,) -> (N,), 0 to 100, else NaN."""
-    scores = array(values)
-    found = np.full(scores.shape, np.nan)
-    finite = np.isfinite(scores)
-    if finite.any():
-        _, place, counts = np.unique(scores[finite], return_inverse=True, return_counts=True)
-        found[finite] = (100.0 * (np.cumsum(counts) - counts / 2) / finite.sum())[place]
-    return found

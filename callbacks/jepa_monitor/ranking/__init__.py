@@ -5,11 +5,20 @@ from .baselines import (
     Mahalanobis,
     NearestNeighbours,
     compressed_size,
+    fingerprints,
     knn_distance,
     log_frobenius,
     shares_samples,
 )
-from .correlation import concordance, kendall, partial_spearman, rank_stability, slope, spearman, why_unrankable
+from .correlation import (
+    concordance,
+    kendall,
+    partial_spearman,
+    rank_stability,
+    slope,
+    spearman,
+    why_unrankable,
+)
 from .detection import auroc, auroc_low_density, average_precision, fpr_at_tpr, typicality
 from .metrics import DensityRanking, OODDetection
 
@@ -24,6 +33,7 @@ __all__ = [
     "average_precision",
     "compressed_size",
     "concordance",
+    "fingerprints",
     "fpr_at_tpr",
     "kendall",
     "knn_distance",

@@ -184,6 +184,11 @@ def shares_samples(z: Tensor, reference: Tensor) -> Tensor:
     return torch.tensor([digest in known for digest in _digests(z)], dtype=torch.bool, device=z.device)
 
 
+def fingerprints(samples: Tensor) -> Tensor:
+    """(N,) int64 that differ where samples (N, ...) do: what processes can exchange in place of the samples."""
+    return torch.tensor([int.from_bytes(digest[:8], "little", signed=True) for digest in _digests(samples)])
+
+
 def log_frobenius(gram: Tensor) -> Tensor:
     """Log Frobenius norm of the Jacobian, ``1/2 log tr G``: a warning, not a score.
 

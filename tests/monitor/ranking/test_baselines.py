@@ -19,6 +19,7 @@ from jepa_monitor.ranking import (
     auroc,
     baselines,
     compressed_size,
+    fingerprints,
     knn_distance,
     log_frobenius,
     shares_samples,
@@ -166,3 +167,10 @@ def test_compressed_size_follows_complexity() -> None:
     images = torch.stack([torch.zeros(1, 16, 16), torch.rand(1, 16, 16)])
     flat, noisy = compressed_size(images, low=0.0, high=1.0)
     assert flat < 30 < 200 < noisy
+
+
+def test_fingerprints_tell_samples_apart() -> None:
+    samples = torch.rand(7, 1, 4, 4)
+    prints = fingerprints(torch.cat([samples, samples[:2]]))
+    assert len(prints.unique()) == 7
+    assert torch.equal(prints[7:], prints[:2])
