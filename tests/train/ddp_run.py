@@ -16,6 +16,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from torch.distributed.tensor import DTensor
 
 from jepa_monitor import JEPAScoreMonitor
 from jepa_train.data import MixtureDataModule
@@ -97,7 +98,7 @@ def main(world_size: int, case: str, folder: Path) -> None:
     )
     trainer.fit(module, data)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    whole = [getattr(parameter, "full_tensor", lambda: parameter)() for parameter in module.parameters()]
+    whole = [part.full_tensor() if isinstance(part, DTensor) else part for part in module.parameters()]
     weights = torch.cat([parameter.detach().flatten() for parameter in whole]).double()
     result = {"losses": losses.values, "metrics": metrics, "weights": weights.tolist(), "best": best.best_model_path}
     (folder / f"{case}_{world_size}_{trainer.global_rank}.json").write_text(json.dumps(result))

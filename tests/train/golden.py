@@ -82,7 +82,8 @@ def losses(overlays: tuple[str, ...], folder: Path) -> list[float]:
         enable_model_summary=False,
         default_root_dir=folder,
     )
-    trainer.fit(module, DataLoader(ImageTensors(images, torch.zeros(len(images))), batch_size=16))
+    loader = DataLoader(ImageTensors(images, torch.zeros(len(images))), batch_size=16)
+    trainer.fit(module, loader, loader)
     return recorded.values
 
 
