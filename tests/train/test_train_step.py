@@ -79,9 +79,12 @@ def one_step(module: JEPA, images: Tensor, folder: Path) -> Recorder:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        limit_val_batches=0,
+        log_every_n_steps=1,
         default_root_dir=folder,
     )
-    trainer.fit(module, DataLoader([{"image": image} for image in images], batch_size=BATCH))
+    loader = DataLoader([{"image": image} for image in images], batch_size=BATCH)
+    trainer.fit(module, loader, loader)
     return recorder
 
 
