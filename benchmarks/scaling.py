@@ -11,6 +11,7 @@ whether the goal was reached.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import logging
 import os
@@ -50,7 +51,7 @@ class StepSeconds(pl.Callback):
     def median(self) -> float:
         """Without the warm-up."""
         ends = self.ends[WARM_UP:]
-        return statistics.median(after - before for before, after in zip(ends, ends[1:], strict=False))
+        return statistics.median(after - before for before, after in itertools.pairwise(ends))
 
 
 def train(processes: int, steps: int, batch: int, file: Path) -> None:
