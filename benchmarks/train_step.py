@@ -1,0 +1,302 @@
+"""One training step of plain I-JEPA, three ways side by side: images per second and peak memory.
+
+    pip install -e ".[benchmarks]"
+    python benchmarks/train_step.py [--threads 1] [--repeats 7] [--batch 32] [--only NAME] [--json FILE]
+
+``ours`` is the step of ``jepa_train.module.JEPA`` as a Trainer runs it, from the batch that is there to the weights
+that have moved: masks drawn, loss, backward, AdamW, EMA. ``transcription`` is the paper (arXiv 2301.08243) written down
+plainly: one predictor pass per target block, masks of 0 and 1 on the host, default AdamW, EMA as a loop. ``lightly`` is
+the package of that name, put together as its own example does; without the package its rows are left out.
+
+All three have the same timm encoder, predictor blocks, weights, images and masks, and only ``ours`` pays for drawing
+the masks. Before the seconds count, their losses are compared. Steps are taken in turn, A B C A B C; a ratio is the
+median of the ratios within a turn. Peak memory is that of a process of its own for each, over three steps, above what
+it held before the model was built. Cases on a GPU run where there is one, under bfloat16 autocast. The exit status
+says whether all goals were reached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import logging
+import multiprocessing
+import platform
+import statistics
+import sys
+import time
+import warnings
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from step_contenders import Contender, Lightly, Transcription, parameter_count
+from step_profile import Profile, synchronise
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader
+
+from jepa_train.masking import MultiBlockMasks
+from jepa_train.module import JEPA
+
+MIB = 1 << 20
+WARM_UP = 2
+CONTENDERS: dict[str, type[Contender]] = {"transcription": Transcription, "lightly": Lightly}
+
+
+@dataclass(frozen=True)
+class Case:
+    """An encoder, a predictor and a batch."""
+
+    name: str
+    model: str
+    image_size: int
+    patch_size: int
+    predictor_width: int
+    predictor_heads: int
+    predictor_depth: int = 6
+    batch: int = 32
+    device: str = "cpu"
+
+    def module(self) -> JEPA:
+        """Plain I-JEPA: only tokens are predicted."""
+        pl.seed_everything(0, verbose=False)
+        return JEPA(
+            image_size=self.image_size,
+            encoder=self.model,
+            patch_size=self.patch_size,
+            predictor_width=self.predictor_width,
+            predictor_depth=self.predictor_depth,
+            predictor_heads=self.predictor_heads,
+            embedding_weight=0.0,
+            anticollapse="none",
+            anticollapse_weight=0.0,
+            mask_mode="corrected",
+        )
+
+    def images(self) -> Tensor:
+        """(B, 3, H, W)."""
+        return torch.randn(self.batch, 3, self.image_size, self.image_size, generator=Generator().manual_seed(0))
+
+
+TINY = "vit_tiny_patch16_224"
+CASES = tuple(
+    Case(f"ViT-Ti/{patch} 96 px, predictor {width}", TINY, 96, patch, width, width // 32)
+    for patch in (16, 8)
+    for width in (96, 384)
+)
+GPU_CASES = (
+    Case("ViT-B/16 224 px, predictor 384", "vit_base_patch16_224", 224, 16, 384, 12, 6, 128, "cuda"),
+    Case("ViT-H/14 224 px, predictor 384", "vit_huge_patch14_224", 224, 14, 384, 16, 12, 32, "cuda"),
+)
+
+
+class RecordedMasks:
+    """Draws masks with a module's own sampler, keeps the last ones and counts the seconds."""
+
+    def __init__(self, sampler: MultiBlockMasks) -> None:
+        self.sampler = sampler
+        self.seconds: list[float] = []
+
+    def __call__(self, batch_size: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        """As ``MultiBlockMasks``."""
+        started = time.perf_counter()
+        self.last = self.sampler(batch_size, generator)
+        self.seconds.append(time.perf_counter() - started)
+        return self.last
+
+
+class SideBySide(pl.Callback):
+    """Times each step of a fit, then lets every other contender take a step on the same images and masks."""
+
+    def __init__(self, masks: RecordedMasks, others: dict[str, Contender]) -> None:
+        self.masks = masks
+        self.others = others
+        self.seconds: dict[str, list[float]] = {name: [] for name in ("ours", *others)}
+        self.first_loss: dict[str, float] = {}
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
+        """The batch is on the device; nothing of the step is done."""
+        synchronise(batch["image"].device)
+        self.started = time.perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        """Weights and EMA have moved."""
+        images = batch["image"]
+        synchronise(images.device)
+        self.seconds["ours"].append(time.perf_counter() - self.started)
+        self.first_loss.setdefault("ours", float(outputs["loss"]))
+        for name, contender in self.others.items():
+            started = time.perf_counter()
+            loss = contender.step(images, *self.masks.last)
+            synchronise(images.device)
+            self.seconds[name].append(time.perf_counter() - started)
+            self.first_loss.setdefault(name, float(loss))
+
+
+def fit(case: Case, module: JEPA, steps: int, callback: pl.Callback) -> None:
+    """A Trainer with nothing but the steps."""
+    trainer = pl.Trainer(
+        max_steps=steps,
+        accelerator="gpu" if case.device == "cuda" else "cpu",
+        devices=1,
+        precision="bf16-mixed" if case.device == "cuda" else "32-true",
+        callbacks=[callback],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+    )
+    images = case.images()
+    trainer.fit(module, DataLoader([{"image": image} for image in images] * steps, batch_size=case.batch))
+
+
+def side_by_side(case: Case, module: JEPA, names: list[str], steps: int) -> SideBySide:
+    """Steps of ours and of the named contenders, in turn, from equal weights."""
+    others = {name: CONTENDERS[name](module, device=case.device) for name in names}
+    module.masks = masks = RecordedMasks(module.masks)  # type: ignore[assignment]  # called in the same way
+    turns = SideBySide(masks, others)
+    fit(case, module, steps, turns)
+    return turns
+
+
+def peak_mib(case: Case, name: str, threads: int) -> float:
+    """Peak memory of one contender in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return float(pool.apply(_peak_mib, (case, name, threads)))
+
+
+def _peak_mib(case: Case, name: str, threads: int) -> float:
+    quiet(threads)
+    if case.device == "cpu":
+        if not Path("/proc/self/clear_refs").exists():
+            return float("nan")  # only Linux can forget an earlier peak, such as that of importing torch
+        Path("/proc/self/clear_refs").write_text("5")
+        before = _kib("VmRSS")
+    if name == "ours":
+        side_by_side(case, case.module(), [], steps=3)
+    else:
+        module, images = case.module(), case.images().to(case.device)
+        contender, masks = CONTENDERS[name](module, device=case.device), module.masks
+        del module
+        for step in range(3):
+            contender.step(images, *masks(case.batch, Generator().manual_seed(step)))
+    if case.device == "cpu":
+        return (_kib("VmHWM") - before) / 1024
+    return torch.cuda.max_memory_allocated() / MIB
+
+
+def _kib(name: str) -> int:
+    """A line of the kernel's account of this process."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1])
+
+
+def quiet(threads: int) -> None:
+    """Pin the threads; leave out what Lightning says about each fit."""
+    torch.set_num_threads(threads)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message=".*LeafSpec")
+
+
+def measure(case: Case, names: list[str], repeats: int, threads: int) -> dict[str, Any]:
+    """Seconds, ratios, peak memory, losses, the share of drawing masks and the profile of a case."""
+    module = case.module()
+    parameters = {"ours": parameter_count(module.online.encoder.vit, module.predictor)}
+    turns = side_by_side(case, module, names, WARM_UP + repeats)
+    seconds = {name: values[WARM_UP:] for name, values in turns.seconds.items()}
+    profiled = Profile()
+    fit(case, case.module(), 2, profiled)
+    parameters |= {name: contender.parameter_count for name, contender in turns.others.items()}
+    drawing = statistics.median(turns.masks.seconds[WARM_UP:]) / statistics.median(seconds["ours"])
+    rows = {
+        name: {
+            "seconds": statistics.median(values),
+            "fastest": min(values),
+            "slowest": max(values),
+            "images_per_second": case.batch / statistics.median(values),
+            "ours_is_faster_by": statistics.median(a / b for a, b in zip(values, seconds["ours"], strict=True)),
+            "first_loss": turns.first_loss[name],
+            "parameters": parameters[name],
+            "peak_mib": peak_mib(case, name, threads),
+        }
+        for name, values in seconds.items()
+    }
+    return {"rows": rows, "drawing masks": drawing, "profile": profiled.shares(case.device)}
+
+
+def goals(case: Case, found: dict[str, Any]) -> dict[str, bool]:
+    """What a case is to reach, with what it reached."""
+    rows, gemm = found["rows"], found["profile"]["GEMM"]
+    tolerance = 1e-5 if case.device == "cpu" else 1e-2  # bfloat16 has 8 bits
+    reached = {}
+    for name, least in (("transcription", 1.3), ("lightly", 1.2)):
+        if name in rows:
+            off = abs(rows[name]["first_loss"] - rows["ours"]["first_loss"])
+            reached[f"same loss as {name} within {tolerance:g} ({off:.1e})"] = off <= tolerance
+            faster = rows[name]["ours_is_faster_by"]
+            reached[f"at least {least}x as fast as {name} ({faster:.2f}x)"] = faster >= least
+    reached[f"drawing masks takes less than 2 % ({100 * found['drawing masks']:.2f} %)"] = found["drawing masks"] < 0.02
+    reached[f"GEMMs are at least 80 % ({100 * gemm:.0f} %)"] = gemm >= 0.8
+    return {f"{case.name}: {goal}": value for goal, value in reached.items()}
+
+
+def main() -> None:
+    """Print the tables, then each goal with what was reached."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--batch", type=int, help="instead of each case's own")
+    parser.add_argument("--only", default="", help="cases whose name contains this")
+    parser.add_argument("--json", type=Path, help="write all values here")
+    arguments = parser.parse_args()
+    quiet(arguments.threads)
+    names = [name for name in CONTENDERS if name != "lightly" or importlib.util.find_spec("lightly")]
+    if "lightly" not in names:
+        print('lightly is not installed: pip install -e ".[benchmarks]" adds its rows')
+    cases = [
+        case for case in (*CASES, *(GPU_CASES if torch.cuda.is_available() else ())) if arguments.only in case.name
+    ]
+    results: dict[str, Any] = {}
+    reached: dict[str, bool] = {}
+    print(f"torch {torch.__version__}, {platform.machine()}, {arguments.threads} threads, {arguments.repeats} turns\n")
+    print("| case | | step, ms | (range) | images/s | ours is faster by | peak, MiB | parameters | first loss |")
+    print("|---|---|--:|--:|--:|--:|--:|--:|--:|")
+    for case in (case for case in cases if arguments.only in case.name):
+        case = replace(case, batch=arguments.batch or case.batch)
+        results[case.name] = found = measure(case, names, arguments.repeats, arguments.threads)
+        reached |= goals(case, found)
+        for name, row in found["rows"].items():
+            print(
+                f"| {case.name}, B={case.batch} | {name} | {1e3 * row['seconds']:.1f} "
+                f"| {1e3 * row['fastest']:.1f}-{1e3 * row['slowest']:.1f} | {row['images_per_second']:.1f} "
+                f"| {row['ours_is_faster_by']:.2f}x | {row['peak_mib']:.0f} | {row['parameters']:,} "
+                f"| {row['first_loss']:.6f} |",
+                flush=True,
+            )
+    print_profiles(results)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1))
+    for goal, value in reached.items():
+        print(f"{'reached' if value else 'MISSED'}: {goal}")
+    sys.exit(not all(reached.values()))
+
+
+def print_profiles(results: dict[str, Any]) -> None:
+    """Where a step of ours spends its time, in percent."""
+    groups = list(next(iter(results.values()))["profile"]) if results else []
+    print(f"\n| ours, % | {' | '.join(groups)} | drawing masks |\n|---|{'--:|' * (len(groups) + 1)}")
+    for name, found in results.items():
+        shares = [*found["profile"].values(), found["drawing masks"]]
+        print(f"| {name} | {' | '.join(f'{100 * share:.1f}' for share in shares)} |")
+    print()
+
+
+if __name__ == "__main__":
+    main()
