@@ -20,11 +20,11 @@ MOMENTUM = 0.996
 
 
 class Contender(Protocol):
-    """Takes training steps; ``parameter_count`` is of what is trained, encoder and predictor."""
+    """Takes training steps, ``half`` under bfloat16 autocast; ``parameter_count`` is of encoder and predictor."""
 
     parameter_count: int
 
-    def __init__(self, module: JEPA, *, device: str) -> None: ...
+    def __init__(self, module: JEPA, *, device: str, half: bool) -> None: ...
 
     def step(self, images: Tensor, context_BV: Tensor, targets_BMT: Tensor) -> Tensor:
         """One step on images of the device and masks of the host; the loss before it."""
@@ -74,7 +74,7 @@ class Transcription:
     output of the EMA encoder on the whole image, layer-normed, at these patches; loss is smooth L1.
     """
 
-    def __init__(self, module: JEPA, *, device: str) -> None:
+    def __init__(self, module: JEPA, *, device: str, half: bool) -> None:
         ours = module.predictor
         self.encoder = copy.deepcopy(module.online.encoder.vit)
         self.ema_encoder = copy.deepcopy(module.target.encoder.vit)
@@ -84,6 +84,7 @@ class Transcription:
         self.optimizer = torch.optim.AdamW([*self.encoder.parameters(), *self.predictor.parameters()], lr=1e-4)
         self.parameter_count = parameter_count(self.encoder, self.predictor)
         self.device = device
+        self.half = half
 
     def loss(self, images: Tensor, context_BN: Tensor, targets_BMN: Tensor) -> Tensor:
         """Loss of images with masks of 0 and 1 on the host."""
@@ -111,7 +112,7 @@ class Transcription:
         patches = self.encoder.patch_embed.num_patches
         context = torch.zeros(len(context_BV), patches).scatter_(1, context_BV.cpu(), 1.0)
         targets = torch.zeros(*targets_BMT.shape[:2], patches).scatter_(2, targets_BMT.cpu(), 1.0)
-        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.device != "cpu"):
+        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.half):
             loss = self.loss(images, context, targets)
         self.optimizer.zero_grad()
         loss.backward()
@@ -128,7 +129,7 @@ class Lightly:
     It trains one tensor more: its encoder has a mask token, which I-JEPA does not use.
     """
 
-    def __init__(self, module: JEPA, *, device: str) -> None:
+    def __init__(self, module: JEPA, *, device: str, half: bool) -> None:
         from lightly.models.modules import IJEPAPredictorTIMM, MaskedVisionTransformerTIMM
 
         ours, vit = module.predictor, copy.deepcopy(module.online.encoder.vit)
@@ -154,6 +155,7 @@ class Lightly:
         self.optimizer = torch.optim.AdamW([*self.encoder.parameters(), *self.predictor.parameters()], lr=1e-4)
         self.parameter_count = parameter_count(self.encoder, self.predictor)
         self.device = device
+        self.half = half
 
     def step(self, images: Tensor, context_BV: Tensor, targets_BMT: Tensor) -> Tensor:
         """One step, with one tensor of indices per target block."""
@@ -161,7 +163,7 @@ class Lightly:
 
         context = context_BV.to(self.device)
         targets = [block.to(self.device) for block in targets_BMT.unbind(1)]
-        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.device != "cpu"):
+        with torch.autocast(self.device, dtype=torch.bfloat16, enabled=self.half):
             with torch.no_grad():
                 tokens = self.target_encoder.encode(images)
                 tokens = apply_masks(F.layer_norm(tokens, tokens.shape[-1:]), targets)

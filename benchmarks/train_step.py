@@ -1,7 +1,8 @@
 """One training step of plain I-JEPA, three ways side by side: images per second and peak memory.
 
     pip install -e ".[benchmarks]"
-    python benchmarks/train_step.py [--threads 1] [--repeats 7] [--batch 32] [--only NAME] [--json FILE]
+    python benchmarks/train_step.py [--threads 1] [--repeats 7] [--batch 32] [--precision P]
+                                    [--only NAME] [--json FILE]
 
 ``ours`` is the step of ``jepa_train.module.JEPA`` as a Trainer runs it, from the batch that is there to the weights
 that have moved: masks drawn, loss, backward, AdamW, EMA. ``transcription`` is the paper (arXiv 2301.08243) written down
@@ -11,8 +12,8 @@ the package of that name, put together as its own example does; without the pack
 All three have the same timm encoder, predictor blocks, weights, images and masks, and only ``ours`` pays for drawing
 the masks. Before the seconds count, their losses are compared. Steps are taken in turn, A B C A B C; a ratio is the
 median of the ratios within a turn. Peak memory is that of a process of its own for each, over three steps, above what
-it held before the model was built. Cases on a GPU run where there is one, under bfloat16 autocast. The exit status
-says whether all goals were reached.
+it held before the model was built. Cases on a GPU run where there is one, under bfloat16 autocast; those on a CPU in
+float32 and under bfloat16 autocast. The exit status says whether all goals were reached.
 """
 
 from __future__ import annotations
@@ -59,6 +60,12 @@ class Case:
     predictor_depth: int = 6
     batch: int = 32
     device: str = "cpu"
+    precision: str = "32-true"
+
+    @property
+    def half(self) -> bool:
+        """Under bfloat16 autocast."""
+        return self.precision == "bf16-mixed"
 
     def module(self) -> JEPA:
         """Plain I-JEPA: only tokens are predicted."""
@@ -83,13 +90,14 @@ class Case:
 
 TINY = "vit_tiny_patch16_224"
 CASES = tuple(
-    Case(f"ViT-Ti/{patch} 96 px, predictor {width}", TINY, 96, patch, width, width // 32)
+    Case(f"ViT-Ti/{patch} 96 px, predictor {width}", TINY, 96, patch, width, width // 32, precision=precision)
+    for precision in ("32-true", "bf16-mixed")
     for patch in (16, 8)
     for width in (96, 384)
 )
 GPU_CASES = (
-    Case("ViT-B/16 224 px, predictor 384", "vit_base_patch16_224", 224, 16, 384, 12, 6, 128, "cuda"),
-    Case("ViT-H/14 224 px, predictor 384", "vit_huge_patch14_224", 224, 14, 384, 16, 12, 32, "cuda"),
+    Case("ViT-B/16 224 px, predictor 384", "vit_base_patch16_224", 224, 16, 384, 12, 6, 128, "cuda", "bf16-mixed"),
+    Case("ViT-H/14 224 px, predictor 384", "vit_huge_patch14_224", 224, 14, 384, 16, 12, 32, "cuda", "bf16-mixed"),
 )
 
 
@@ -144,7 +152,7 @@ def fit(case: Case, module: JEPA, steps: int, callback: pl.Callback) -> None:
         max_steps=steps,
         accelerator="gpu" if case.device == "cuda" else "cpu",
         devices=1,
-        precision="bf16-mixed" if case.device == "cuda" else "32-true",
+        precision=case.precision,  # type: ignore[arg-type]  # one of Lightning's names
         callbacks=[callback],
         logger=False,
         enable_checkpointing=False,
@@ -158,7 +166,7 @@ def fit(case: Case, module: JEPA, steps: int, callback: pl.Callback) -> None:
 
 def side_by_side(case: Case, module: JEPA, names: list[str], steps: int) -> SideBySide:
     """Steps of ours and of the named contenders, in turn, from equal weights."""
-    others = {name: CONTENDERS[name](module, device=case.device) for name in names}
+    others = {name: CONTENDERS[name](module, device=case.device, half=case.half) for name in names}
     module.masks = masks = RecordedMasks(module.masks)  # type: ignore[assignment]  # called in the same way
     turns = SideBySide(masks, others)
     fit(case, module, steps, turns)
@@ -182,7 +190,7 @@ def _peak_mib(case: Case, name: str, threads: int) -> float:
         side_by_side(case, case.module(), [], steps=3)
     else:
         module, images = case.module(), case.images().to(case.device)
-        contender, masks = CONTENDERS[name](module, device=case.device), module.masks
+        contender, masks = CONTENDERS[name](module, device=case.device, half=case.half), module.masks
         del module
         for step in range(3):
             contender.step(images, *masks(case.batch, Generator().manual_seed(step)))
@@ -234,7 +242,7 @@ def measure(case: Case, names: list[str], repeats: int, threads: int) -> dict[st
 def goals(case: Case, found: dict[str, Any]) -> dict[str, bool]:
     """What a case is to reach, with what it reached."""
     rows, gemm = found["rows"], found["profile"]["GEMM"]
-    tolerance = 1e-5 if case.device == "cpu" else 1e-2  # bfloat16 has 8 bits
+    tolerance = 1e-2 if case.half else 1e-5  # bfloat16 has 8 bits
     reached = {}
     for name, least in (("transcription", 1.3), ("lightly", 1.2)):
         if name in rows:
@@ -244,7 +252,7 @@ def goals(case: Case, found: dict[str, Any]) -> dict[str, bool]:
             reached[f"at least {least}x as fast as {name} ({faster:.2f}x)"] = faster >= least
     reached[f"drawing masks takes less than 2 % ({100 * found['drawing masks']:.2f} %)"] = found["drawing masks"] < 0.02
     reached[f"GEMMs are at least 80 % ({100 * gemm:.0f} %)"] = gemm >= 0.8
-    return {f"{case.name}: {goal}": value for goal, value in reached.items()}
+    return {f"{case.name} {case.precision}: {goal}": value for goal, value in reached.items()}
 
 
 def main() -> None:
@@ -253,6 +261,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--batch", type=int, help="instead of each case's own")
+    parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], help="default: both on a CPU")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--json", type=Path, help="write all values here")
     arguments = parser.parse_args()
@@ -261,20 +270,22 @@ def main() -> None:
     if "lightly" not in names:
         print('lightly is not installed: pip install -e ".[benchmarks]" adds its rows')
     cases = [
-        case for case in (*CASES, *(GPU_CASES if torch.cuda.is_available() else ())) if arguments.only in case.name
+        case
+        for case in (*CASES, *(GPU_CASES if torch.cuda.is_available() else ()))
+        if arguments.only in case.name and arguments.precision in (None, case.precision)
     ]
     results: dict[str, Any] = {}
     reached: dict[str, bool] = {}
     print(f"torch {torch.__version__}, {platform.machine()}, {arguments.threads} threads, {arguments.repeats} turns\n")
     print("| case | | step, ms | (range) | images/s | ours is faster by | peak, MiB | parameters | first loss |")
     print("|---|---|--:|--:|--:|--:|--:|--:|--:|")
-    for case in (case for case in cases if arguments.only in case.name):
+    for case in cases:
         case = replace(case, batch=arguments.batch or case.batch)
-        results[case.name] = found = measure(case, names, arguments.repeats, arguments.threads)
+        results[f"{case.name} {case.precision}"] = found = measure(case, names, arguments.repeats, arguments.threads)
         reached |= goals(case, found)
         for name, row in found["rows"].items():
             print(
-                f"| {case.name}, B={case.batch} | {name} | {1e3 * row['seconds']:.1f} "
+                f"| {case.name} {case.precision}, B={case.batch} | {name} | {1e3 * row['seconds']:.1f} "
                 f"| {1e3 * row['fastest']:.1f}-{1e3 * row['slowest']:.1f} | {row['images_per_second']:.1f} "
                 f"| {row['ours_is_faster_by']:.2f}x | {row['peak_mib']:.0f} | {row['parameters']:,} "
                 f"| {row['first_loss']:.6f} |",

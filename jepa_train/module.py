@@ -26,6 +26,7 @@ from jepa_train.objectives import (
 )
 from jepa_train.optimization import adamw, update_ema
 from jepa_train.pictures import log_masks
+from jepa_train.precision import attention_kernel
 from jepa_train.predictor import Predictor, PredictorMode
 from jepa_train.randomness import Purpose, seed_of
 from jepa_train.sharding import shard
@@ -212,9 +213,10 @@ class JEPA(pl.LightningModule):
         view_a, view_b = self._views(images)
         context_BV, targets_BMT = self._draw_masks(len(images))
         if self._batches_seen() == 0:
-            log_masks(self.trainer, view_a, context_BV, targets_BMT, grid_size=self.masks.grid_size)
+            log_masks(self.trainer, view_a, context_BV, targets_BMT, grid_size=self.online.encoder.grid_size)
 
-        terms = self.terms(view_a, view_b, context_BV, targets_BMT, slice_seed=self._seed_of(Purpose.SLICES))
+        with attention_kernel(self.device):
+            terms = self.terms(view_a, view_b, context_BV, targets_BMT, slice_seed=self._seed_of(Purpose.SLICES))
         loss = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
         # only now and then: looking at a value makes an accelerator wait
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set on the Trainer by its logger connector

@@ -95,7 +95,7 @@ def test_loss_and_gradients_are_those_of_the_paper(
     settings: dict[str, Any], contenders: ModuleType, tmp_path: Path
 ) -> None:
     module = make_module(**settings)
-    plain = contenders.Transcription(module, device="cpu")  # copies the weights before they move
+    plain = contenders.Transcription(module, device="cpu", half=False)  # copies the weights before they move
     images = torch.randn(BATCH, 3, 24, 24)
     ours = one_step(module, images, tmp_path)
     context, targets = ours.masks
@@ -121,7 +121,7 @@ def test_loss_and_gradients_are_those_of_the_paper(
 
 def test_a_step_of_the_transcription_moves_weights_and_ema(contenders: ModuleType) -> None:
     module = make_module()
-    plain = contenders.Transcription(module, device="cpu")
+    plain = contenders.Transcription(module, device="cpu", half=False)
     slow = [p.clone() for p in plain.ema_encoder.parameters()]
     first = plain.step(torch.randn(BATCH, 3, 24, 24), *module.masks(BATCH, Generator().manual_seed(0)))
     assert torch.isfinite(first)
@@ -132,7 +132,7 @@ def test_a_step_of_the_transcription_moves_weights_and_ema(contenders: ModuleTyp
 def test_the_package_lightly_has_the_same_loss(contenders: ModuleType, tmp_path: Path) -> None:
     pytest.importorskip("lightly", reason="needs the extra: benchmarks")
     module = make_module()
-    peer = contenders.Lightly(module, device="cpu")
+    peer = contenders.Lightly(module, device="cpu", half=False)
     peer.target_encoder.vit.load_state_dict(module.target.encoder.vit.state_dict())
     images = torch.randn(BATCH, 3, 24, 24)
     ours = one_step(module, images, tmp_path)
