@@ -42,7 +42,7 @@ def random_image(image_size: int, *, crop_scale: Sequence[float] | None, flip: b
     if crop_scale is not None:
         if len(crop_scale) != 2 or not 0.0 < crop_scale[0] <= crop_scale[1] <= 1.0:
             raise ConfigurationError(
-                f"crop_scale holds the smallest and the largest share of the area, such as [0.3, 1.0]; got {crop_scale}."
+                f"crop_scale is the smallest and the largest share of the area, such as [0.3, 1.0]; got {crop_scale}."
             )
         # cut before the conversion, so that only the crop is converted
         steps = [v2.RandomResizedCrop(image_size, scale=tuple(crop_scale), antialias=True), v2.ToImage()]

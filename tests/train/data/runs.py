@@ -91,10 +91,11 @@ def fit(
     die_at: int | None = None,
     resume: bool = False,
     saving: dict[str, Any] | None = None,
+    module: type[Recorder] = Recorder,
     **settings: Any,
 ) -> Recorder:
     """Train two epochs, or what ``settings`` say, and give back what was seen, also where the run was killed."""
-    module = Recorder(die_at)
+    recorder = module(die_at)
     saving = {"every_n_train_steps": 1} if saving is None else saving
     trainer = pl.Trainer(
         **{"max_epochs": 2, "accelerator": "cpu", "devices": 1, **settings},
@@ -105,9 +106,9 @@ def fit(
         num_sanity_val_steps=0,
     )
     try:
-        trainer.fit(module, data, ckpt_path=folder / "last.ckpt" if resume else None)
+        trainer.fit(recorder, data, ckpt_path=folder / "last.ckpt" if resume else None)
     except Killed:
         assert die_at is not None
     else:
         assert die_at is None, "the run ended before it was killed"
-    return module
+    return recorder
