@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset
 
+from jepa_train.data.resumable import DrawnPerEpoch, EpochSampler, ResumableDataLoader
 from jepa_train.errors import ConfigurationError
 
 Samples = Dataset[dict[str, Any]]
@@ -22,7 +23,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         channels: image channels.
         batch_size: per process.
         num_workers: of each loader.
-        seed: of the order of the training images.
+        seed: of the order of the training images, and of what is drawn at random for each.
     """
 
     def __init__(self, image_size: int, channels: int, batch_size: int, num_workers: int, seed: int = 0) -> None:
@@ -38,6 +39,10 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     @abstractmethod
     def make_train(self) -> Samples:
         """The training images, without augmentation (views are made on the device, by the module)."""
+
+    def make_augmented(self) -> Samples | None:
+        """The training images as the workers draw them at random, if they do; random numbers from torch alone."""
+        return None
 
     @abstractmethod
     def make_probe(self) -> Samples:
@@ -60,8 +65,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return {}
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Shuffled batches; the last, smaller one is dropped."""
-        dataset = self.reference_dataset()
+        """Shuffled batches without the last, smaller one; a run that was killed goes on with the very next batch."""
+        augmented = self.make_augmented()
+        dataset = self.reference_dataset() if augmented is None else DrawnPerEpoch(augmented, seed=self.seed)
         size = len(dataset)  # type: ignore[arg-type]  # torch's Dataset declares no length; all of ours have one
         if size < self.batch_size:
             raise ConfigurationError(
@@ -69,14 +75,26 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             )
         # an order that (seed, epoch) decides alone: a resumed run goes on with it, and any number of processes
         # deals out the same global batches
-        sampler: DistributedSampler[dict[str, Any]] = DistributedSampler(
+        sampler = EpochSampler(
             dataset,
             num_replicas=self.trainer.world_size if self.trainer else 1,
             rank=self.trainer.global_rank if self.trainer else 0,
             seed=self.seed,
-            drop_last=True,
+            keyed=augmented is not None,
         )
-        return self._loader(dataset, sampler=sampler, drop_last=True)
+        return ResumableDataLoader(
+            dataset,
+            sampler=sampler,
+            drop_last=True,
+            progress=self._progress if self.trainer else None,
+            **self._loader_arguments(),
+        )
+
+    def _progress(self) -> tuple[int, int]:
+        """The epoch, and its batches whose training step is over: what Lightning goes on from."""
+        assert self.trainer is not None
+        batches = self.trainer.fit_loop.epoch_loop.batch_progress.current
+        return self.trainer.current_epoch, int(batches.processed)  # type: ignore[attr-defined]  # of its subclass
 
     def val_dataloader(self) -> DataLoader[Any]:
         """The probe in order."""
@@ -90,14 +108,14 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """The probe in order."""
         return self._loader(self.probe_dataset())
 
-    def _loader(
-        self, dataset: Samples, *, sampler: DistributedSampler[dict[str, Any]] | None = None, drop_last: bool = False
-    ) -> DataLoader[Any]:
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            sampler=sampler,
-            drop_last=drop_last,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-        )
+    def _loader(self, dataset: Samples) -> DataLoader[Any]:
+        return DataLoader(dataset, **self._loader_arguments())
+
+    def _loader_arguments(self) -> dict[str, Any]:
+        return {
+            "batch_size": self.batch_size,
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            # page-locked memory speeds up copies to CUDA only; anywhere else torch warns that there is none
+            "pin_memory": self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
+        }
