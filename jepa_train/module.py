@@ -215,8 +215,7 @@ class JEPA(pl.LightningModule):
         if self._batches_seen() == 0:
             log_masks(self.trainer, view_a, context_BV, targets_BMT, grid_size=self.online.encoder.grid_size)
 
-        with attention_kernel(self.device):
-            terms = self.terms(view_a, view_b, context_BV, targets_BMT, slice_seed=self._seed_of(Purpose.SLICES))
+        terms = self.terms(view_a, view_b, context_BV, targets_BMT, slice_seed=self._seed_of(Purpose.SLICES))
         loss = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
         # only now and then: looking at a value makes an accelerator wait
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set on the Trainer by its logger connector
@@ -238,29 +237,37 @@ class JEPA(pl.LightningModule):
             context_BV, targets_BMT: patch indices.
             slice_seed: of SIGReg's directions.
         """
-        context_BVD = self.online.encoder(view_a, context_BV)
-        predicted_BMTD, predicted_BMK = self.predictor(context_BVD, context_BV, targets_BMT)
+        looks_at_all = self.weights["embedding"] or self.anticollapse is not None
+        with attention_kernel(self.device):
+            context_BVD = self.online.encoder(view_a, context_BV)
+            predicted_BMTD, predicted_BMK = self.predictor(context_BVD, context_BV, targets_BMT)
+            full_BND = self.online.encoder(view_b) if looks_at_all else None
         terms = {}
         if self.weights["tokens"]:
-            terms["tokens"] = token_prediction(
-                predicted_BMTD, self._target_tokens(view_a, targets_BMT), loss=self.hparams["token_loss"]
-            )
-        if predicted_BMK is not None or self.anticollapse is not None:
-            full_BND = self.online.encoder(view_b)
-            guarded = {"tokens": (context_BVD.flatten(0, 1), gather_tokens(full_BND, context_BV).flatten(0, 1))}
-            if not isinstance(self.online.projector, nn.Identity):
-                features = torch.cat([context_BVD.mean(dim=1), full_BND.mean(dim=1)])
-                # in one pass, so that batch norm treats the full image in training as it will in evaluation
-                z_context, z_full = self.online.projector(features).chunk(2)
-                guarded["embedding"] = (z_context, z_full)
-                if predicted_BMK is not None:
-                    terms["embedding"] = embedding_prediction(predicted_BMK, z_full)
+            target_BMTD = self._target_tokens(view_a, targets_BMT)
+            terms["tokens"] = token_prediction(predicted_BMTD, target_BMTD, loss=self.hparams["token_loss"])
+        if full_BND is not None:
+            z_context, z_full = self._embed(context_BVD, full_BND)
+            if predicted_BMK is not None:
+                terms["embedding"] = embedding_prediction(predicted_BMK, z_full)
             if self.anticollapse is not None:
+                guarded = {
+                    "embedding": (z_context, z_full),
+                    "tokens": (context_BVD.flatten(0, 1), gather_tokens(full_BND, context_BV).flatten(0, 1)),
+                }
                 guards = [self.anticollapse(*guarded[name], slice_seed) for name in self._guarded]
                 terms["anticollapse"] = torch.stack(guards).mean()
         if self.weights["spectral"]:
             terms["spectral"] = spectral_penalty(self.online.encoder)
         return terms
+
+    def _embed(self, context_BVD: Tensor, full_BND: Tensor) -> tuple[Tensor, Tensor]:
+        """Embeddings (B, K) of the context and of the full image.
+
+        In one pass, so that batch norm treats the full image in training as it will in evaluation.
+        """
+        z_context, z_full = self.online.projector(torch.cat([context_BVD.mean(1), full_BND.mean(1)])).chunk(2)
+        return z_context, z_full
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Nothing to compute per batch: callbacks measure the encoder at the end of validation."""
@@ -270,7 +277,8 @@ class JEPA(pl.LightningModule):
 
     def _batches_seen(self) -> int:
         """Training batches before this one, over all epochs; restored by a resume."""
-        return int(self.trainer.fit_loop.epoch_loop.total_batch_idx)
+        # not ``ready``, which stays one ahead after a checkpoint that was written in the middle of a batch
+        return cast("int", cast("Any", self.trainer.fit_loop.epoch_loop.batch_progress.total).processed)
 
     def _seed_of(self, purpose: Purpose, *, own: bool = False) -> int:
         """This batch's seed, this process's ``own`` or one that all share."""
