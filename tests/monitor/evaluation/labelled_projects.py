@@ -30,11 +30,11 @@ class Labelled(Autoencoder):
 
 
 def classes(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Images (N, 1, 4, 4) of three classes that overlap a little, sorted by class, as a folder of images is."""
+    """Images (N, 1, 4, 4) of three classes that overlap, sorted by class, as a folder of images is."""
     generator = torch.Generator().manual_seed(seed)
     centres = torch.randn(CLASSES, 1, 4, 4, generator=torch.Generator().manual_seed(9))
     labels = torch.arange(count) * CLASSES // count
-    return centres[labels] + 0.8 * torch.randn(count, 1, 4, 4, generator=generator), labels
+    return centres[labels] + 1.6 * torch.randn(count, 1, 4, 4, generator=generator), labels
 
 
 class Dicts(Dataset[dict[str, Any]]):
@@ -90,6 +90,11 @@ def train_and_follow(rank: int, world_size: int, folder: str) -> dict[str, Any]:
     run.fit(labelled_module(), tuples(48), tuples(25, seed=1))
     values = {tag: float(value) for tag, value in run.callback_metrics.items() if "/" in tag}
     return values | {"best": float(best.best_model_score or "nan"), "path": best.best_model_path}
+
+
+def follow_and_fail(rank: int, world_size: int, folder: str) -> tuple[dict[str, Any], tuple[str, int]]:
+    """Both in one start of the processes."""
+    return train_and_follow(rank, world_size, folder), fail_on_one(rank, world_size)
 
 
 def fail_on_one(rank: int, world_size: int) -> tuple[str, int]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.monitor.evaluation.labelled_projects import fail_on_one, measure_sets, train_and_follow
+from tests.monitor.evaluation.labelled_projects import follow_and_fail, measure_sets
 from tests.processes import run_on
 
 pytestmark = pytest.mark.slow
@@ -31,13 +31,10 @@ def test_shares_of_any_size_measure_what_one_process_does() -> None:
         np.testing.assert_equal(others, [first] * len(others))
 
 
-def test_checkpoints_follow_on_two_processes(tmp_path: Path) -> None:
-    first, second = run_on(2, train_and_follow, str(tmp_path))
-    assert first == second
-    assert math.isfinite(first["best"])
-    assert first["path"]
-
-
-def test_a_failure_on_one_process_is_nan_on_all_and_training_goes_on() -> None:
-    reports = run_on(2, fail_on_one)
-    assert reports[0] == reports[1] == ("{'knn/accuracy': nan}", 2)
+def test_checkpoints_follow_and_a_failure_on_one_process_is_nan_on_all(tmp_path: Path) -> None:
+    reports = run_on(2, follow_and_fail, str(tmp_path))
+    assert reports[0] == reports[1]
+    followed, failed = reports[0]
+    assert math.isfinite(followed["best"])
+    assert followed["path"]
+    assert failed == ("{'knn/accuracy': nan}", 2)  # and training went on

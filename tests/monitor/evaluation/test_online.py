@@ -24,6 +24,7 @@ from jepa_monitor.evaluation import LinearProbe, crop_and_flip, feature_statisti
 from jepa_monitor.evaluation.encoders import resolve_encoders
 from jepa_monitor.evaluation.labelled import Task
 from jepa_monitor.evaluation.online import choose
+from jepa_monitor.evaluation.whitening import principal
 from jepa_monitor.tags import explanation
 from tests.monitor.evaluation.labelled_projects import (
     Dicts,
@@ -365,6 +366,19 @@ def test_encoders_by_name() -> None:
         names("nowhere")
     with pytest.raises(ValueError, match="empty mapping"):
         names({})
+
+
+def test_pixels_are_probed_in_their_principal_components(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jepa_monitor.evaluation.accuracies.COMPONENTS", 1)
+    run = trainer(tmp_path, OnlineLinearProbe(on_error="raise"), max_epochs=1)
+    run.fit(labelled_module(), tuples(60), tuples(60, seed=1))
+    (bank, labels), (queries, truth) = classes(60), classes(60, seed=1)
+    few = principal(queries.flatten(1), bank.flatten(1), components=1)
+    expected = (LinearProbe.fit(few[1], labels).predict(few[0]) == truth).double().mean()
+    found = float(run.callback_metrics["linear_probe/accuracy_pixels"])
+    assert found == pytest.approx(float(expected))
+    whole = LinearProbe.fit(bank.flatten(1), labels).predict(queries.flatten(1))
+    assert found != pytest.approx(float((whole == truth).double().mean()))
 
 
 def test_a_further_encoder_has_a_tag_of_its_name(tmp_path: Path) -> None:

@@ -58,6 +58,10 @@ def test_rounding_is_no_spread() -> None:
     assert is_constant(z)
     assert not is_constant(z + 1e-4 * torch.rand(30, 4))
     assert is_constant(torch.zeros(3, 2))
+    for scale in (1e-6, 1e6):
+        assert is_constant(scale * z)
+        assert not is_constant(scale * torch.rand(30, 4))
+    assert math.isnan(feature_statistics(z)["rank_ratio"])
 
 
 def test_reasons() -> None:
