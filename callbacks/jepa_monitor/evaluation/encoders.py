@@ -34,11 +34,11 @@ def resolve_encoders(module: nn.Module, encoder: Encoders, pool: Pool) -> dict[s
 
 
 def _method_or_path(module: nn.Module, choice: EncoderChoice) -> EncoderChoice:
-    """A method's name as a function; a submodule's is left to :func:`resolve_encoder`."""
+    """A name of something that can be called as a function; a path is left to :func:`resolve_encoder`."""
     if not isinstance(choice, str):
         return choice
     method: Callable[[Tensor], Tensor] | None = getattr(module, choice, None) if choice.isidentifier() else None
-    if method is None or isinstance(method, nn.Module) or not callable(method):
+    if not callable(method):
         return choice
 
     def call(module: nn.Module, inputs: Tensor) -> Tensor:
