@@ -1,4 +1,4 @@
-"""See what an encoder learns of its data's density: JEPA-SCORE, Gaussianity, and a Lightning callback for both."""
+"""See what an encoder learns: density, Gaussianity, useful features; formulas, and Lightning callbacks for them."""
 
 from .density import (
     EmbeddingReference,
@@ -10,6 +10,7 @@ from .density import (
     log_density,
     log_volume,
 )
+from .evaluation import FeatureStatistics, LiDAR, OnlineKNN, OnlineLinearProbe
 from .gaussianity import (
     EmbeddingGaussianity,
     axis_epps_pulley,
@@ -28,8 +29,12 @@ __all__ = [
     "DensityRanking",
     "EmbeddingGaussianity",
     "EmbeddingReference",
+    "FeatureStatistics",
     "JEPAScoreMonitor",
+    "LiDAR",
     "OODDetection",
+    "OnlineKNN",
+    "OnlineLinearProbe",
     "Sketch",
     "aggregate_views",
     "auto_rank",

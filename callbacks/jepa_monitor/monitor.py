@@ -34,7 +34,7 @@ from .isolation import undisturbed
 from .measurement import LogDensity, Method, Readings, problems, read, scalars, try_out
 from .probe import ImagesKey, LabelsKey
 from .progress import progress_of
-from .publishing import log_histograms, log_introduction, log_pictures, log_scalars, log_text, tensorboards
+from .publishing import announce, log_histograms, log_introduction, log_pictures, log_scalars, log_text, tensorboards
 from .ranking import rank_stability
 from .run import Run
 from .sources import Prepared, Sources, prepare
@@ -414,22 +414,11 @@ class JEPAScoreMonitor(pl.Callback):
 
     def _announce(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, on_step: bool = False) -> None:
         """To callbacks that follow a tag, and to the progress bar."""
-        fitting = _is_fitting(trainer)
-
-        def announce() -> None:
-            for tag, value in self.values.items():
-                pl_module.log(
-                    self._prefix + tag,
-                    value,
-                    prog_bar=fitting and tag in HEADLINES,
-                    logger=False if fitting else None,  # None: to the loggers there are, without a warning if none
-                    on_step=on_step,
-                    on_epoch=not on_step,
-                    batch_size=1,
-                    add_dataloader_idx=False,
-                )
-
-        self._guarded(pl_module, "announcement", announce)
+        bar = [self._prefix + tag for tag in HEADLINES]
+        values = self._named(self.values)
+        self._guarded(
+            pl_module, "announcement", lambda: announce(trainer, pl_module, values, on_step=on_step, on_bar=bar)
+        )
 
     def _guarded(self, pl_module: pl.LightningModule, topic: str, function: Callable[[], None]) -> None:
         """What a process does by itself must not end training, nor leave other processes waiting."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from . import tags
@@ -31,6 +32,35 @@ def _try_to_log(logger: Any, values: Mapping[str, float], step: int) -> Exceptio
     except Exception as error:
         return error
     return None
+
+
+def announce(
+    trainer: pl.Trainer,
+    pl_module: pl.LightningModule,
+    values: Mapping[str, float],
+    *,
+    on_step: bool = False,
+    on_bar: Container[str] = (),
+) -> None:
+    """To callbacks that follow a tag; in ``validate`` and ``test`` to loggers and the printed table too.
+
+    Args:
+        values: equal on all processes.
+        on_step: called from a hook that logs by step.
+        on_bar: tags that the progress bar shows in ``fit``.
+    """
+    fitting = trainer.state.fn == TrainerFn.FITTING
+    for tag, value in values.items():
+        pl_module.log(
+            tag,
+            value,
+            prog_bar=fitting and tag in on_bar,
+            logger=False if fitting else None,  # None: to the loggers there are, without a warning if none
+            on_step=on_step,
+            on_epoch=not on_step,
+            batch_size=1,
+            add_dataloader_idx=False,
+        )
 
 
 def log_pictures(trainer: pl.Trainer, pictures: Mapping[str, Tensor], step: int) -> None:

@@ -79,8 +79,8 @@ def prepare(sources: Sources, trainer: pl.Trainer, device: torch.device) -> Prep
     """
     _load_validation(trainer)
     found = together(lambda: _find(sources, trainer), device=device)
-    probe = _open(found.probe, sources, device)
-    ood = {name: _open(data, sources, device) for name, data in found.ood.items()}
+    probe = open_samples(found.probe, sources, device)
+    ood = {name: open_samples(data, sources, device) for name, data in found.ood.items()}
 
     def deal(samples: Samples) -> Shard:
         return samples.shard(count=sources.num_samples, rank=trainer.global_rank, world_size=trainer.world_size)
@@ -130,23 +130,11 @@ def _find(sources: Sources, trainer: pl.Trainer) -> _Found:
     probe = find_probe(sources, trainer)
     dataset = dataset_of(probe)
     ood = sources.ood if sources.ood is not None else _offer(trainer, "ood_datasets") or {}
-    reference = next(
-        (
-            data
-            for data in (
-                sources.reference,
-                _offer(trainer, "reference_dataset"),
-                first_loader(trainer.train_dataloader),
-            )
-            if data is not None
-        ),
-        None,
-    )
     truth = sources.log_density if sources.log_density is not None else getattr(dataset, "log_densities", {})
     return _Found(
         probe,
         {name: ood[name] for name in sorted(ood)},
-        reference,
+        find_reference(sources, trainer),
         {"truth": truth} if callable(truth) else truth,
         getattr(dataset, "coordinates", None),
     )
@@ -165,11 +153,19 @@ def find_probe(sources: Sources, trainer: pl.Trainer) -> Any:
         loaders = (trainer.val_dataloaders, trainer.test_dataloaders, trainer.train_dataloader)
         found = next((loader for loader in map(first_loader, loaders) if loader is not None), None)
     if found is None:
-        raise ValueError("JEPAScoreMonitor found no data to measure on: pass probe=, a dataset or a tensor.")
+        raise ValueError("there are no data to measure on: pass probe=, a dataset or a tensor.")
     return found
 
 
-def _open(data: Any, sources: Sources, device: torch.device, *, skip: int = 0) -> Samples:
+def find_reference(sources: Sources, trainer: pl.Trainer) -> Any:
+    """Training samples: given, offered, or the data of training; ``None`` where there is none of these."""
+    if sources.reference is not None:
+        return sources.reference
+    offered = _offer(trainer, "reference_dataset")
+    return offered if offered is not None else first_loader(trainer.train_dataloader)
+
+
+def open_samples(data: Any, sources: Sources, device: torch.device, *, skip: int = 0) -> Samples:
     """Samples by index, from ``skip`` on; of a stream, those that the first process reads."""
     keys = {"images": sources.images, "labels": sources.labels}
     if not is_stream(data):
@@ -193,7 +189,7 @@ def _read_reference(
     try:
         if skip and not is_stream(found.reference) and len(dataset_of(found.reference)) <= skip:
             return None, None  # the probe is all there is
-        samples = _open(found.reference, sources, device, skip=skip)
+        samples = open_samples(found.reference, sources, device, skip=skip)
 
         def read() -> tuple[Shard | None, GaussianBaseline | None]:
             # every process looks at all of them, so that each deals out and fits to the same

@@ -1,12 +1,14 @@
-"""The weighted vote against scikit-learn."""
+"""The weighted vote against scikit-learn, and whitening against Mahalanobis distances."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
 
-from jepa_train.evaluation import weighted_knn, whiten
+from jepa_monitor.evaluation import weighted_knn, whiten
+from jepa_monitor.evaluation.whitening import principal
 
 
 def test_weighted_knn_is_scikit_learns() -> None:
@@ -27,6 +29,11 @@ def test_a_shared_offset_changes_nothing() -> None:
     assert torch.equal(weighted_knn(queries + 50.0, bank + 50.0, labels), weighted_knn(queries, bank, labels))
 
 
+def test_a_bank_smaller_than_k_votes_as_a_whole() -> None:
+    bank = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])
+    assert weighted_knn(bank, bank, torch.tensor([2, 0, 1])).tolist() == [2, 0, 1]
+
+
 def test_whitening_is_mahalanobis_distance_of_the_bank() -> None:
     bank, queries = torch.randn(200, 3).double() @ torch.randn(3, 3).double() + 2.0, torch.randn(5, 3).double()
     white_queries, white_bank = whiten(queries, bank, ridge=0.0)
@@ -40,3 +47,19 @@ def test_whitening_survives_dead_directions() -> None:
     bank = torch.cat([torch.randn(50, 2), torch.zeros(50, 1)], dim=1)
     white, _ = whiten(bank, bank)
     assert float(white.abs().max()) < 10.0
+
+
+def test_whitening_one_feature_is_standardising_it() -> None:
+    bank = torch.randn(50, 1).double()
+    white, _ = whiten(bank, bank, ridge=0.0)
+    torch.testing.assert_close(white.abs(), ((bank - bank.mean()) / bank.std()).abs())
+
+
+def test_principal_components_are_scikit_learns() -> None:
+    bank, queries = torch.randn(60, 5).double() * torch.tensor([1.0, 5.0, 2.0, 9.0, 3.0]), torch.randn(7, 5).double()
+    oracle = PCA(2).fit(bank.numpy())
+    ours, of_bank = principal(queries, bank, components=2)
+    expected = torch.from_numpy(oracle.transform(queries.numpy()))
+    torch.testing.assert_close(ours.flip(1).abs(), expected.abs())
+    torch.testing.assert_close(of_bank.flip(1).abs(), torch.from_numpy(oracle.transform(bank.numpy())).abs())
+    assert principal(queries, bank, components=5)[0] is queries

@@ -1,0 +1,182 @@
+"""Callbacks for how well frozen features tell classes apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ..encoding import Pool
+from ..probe import ImagesKey, LabelsKey
+from .encoders import Encoders
+from .knn import weighted_knn
+from .labelled import OnLabels, Task
+from .linear_probe import LinearProbe
+from .online import Found, OnError
+from .whitening import principal, whiten
+
+# of pixels, in which a linear probe is fitted: enough for its accuracy, few enough for a second
+COMPONENTS = 128
+
+
+class OnlineKNN(OnLabels):
+    """Accuracy of a weighted nearest-neighbour vote on frozen features, and on pixels: the lines to beat.
+
+    ``knn/accuracy``: features, whitened by the bank; ``knn/accuracy_unwhitened``: as they are;
+    ``knn/accuracy_NAME``: a further encoder's; ``knn/accuracy_pixels`` and ``knn/accuracy_pixels_whitened``: raw
+    inputs, shrunk to at most 1,024 numbers. NaN with one warning where features say nothing (collapsed, not finite).
+
+    Args:
+        k, temperature: of the vote, :func:`weighted_knn`.
+        whiten: the headline is of whitened features; else they are taken as they are, and the second tag is absent.
+        bank_size: labelled training samples, at random but always the same.
+        num_queries: samples of the probe to classify, likewise.
+        every_n_epochs: measure at the first validation, and then at those of each n-th epoch.
+        encoder: as ``JEPAScoreMonitor`` takes it, or the name of a method of the module (``features``, ``forward``), or
+            several by name, the headline first: ``{"tokens": "features", "embedding": "forward"}``. ``None`` means
+            ``features`` and, as ``embedding``, the forward, where the module has a ``features``; else the usual names.
+        pool, probe, reference, images, labels: as ``JEPAScoreMonitor`` takes them.
+        pixels: measure raw inputs too.
+        on_error: ``warn`` goes on training when a measurement fails, with NaN for its values; ``raise`` does not.
+        name: goes before all tags.
+    """
+
+    group = "knn"
+    usual_tags = ("knn/accuracy",)
+
+    def __init__(
+        self,
+        k: int = 20,
+        temperature: float = 0.07,
+        whiten: bool = True,
+        bank_size: int = 5_000,
+        num_queries: int = 5_000,
+        every_n_epochs: int = 1,
+        encoder: Encoders = None,
+        pool: Pool = "auto",
+        probe: Any = None,
+        reference: Any = None,
+        images: ImagesKey = None,
+        labels: LabelsKey = None,
+        pixels: bool = True,
+        on_error: OnError = "warn",
+        name: str = "",
+    ) -> None:
+        if k < 1 or not temperature > 0.0:
+            raise ValueError(f"k must be at least 1 and temperature positive, got {k} and {temperature}.")
+        super().__init__(
+            bank_size=bank_size,
+            num_samples=num_queries,
+            every_n_epochs=every_n_epochs,
+            encoder=encoder,
+            pool=pool,
+            probe=probe,
+            reference=reference,
+            images=images,
+            labels=labels,
+            with_pixels=pixels,
+            on_error=on_error,
+            name=name,
+        )
+        self.k = k
+        self.temperature = temperature
+        self.whiten = whiten
+
+    def ends(self, kind: str) -> tuple[str, ...]:
+        """Pixels and the headline have two tags."""
+        if kind == "pixels":
+            return "accuracy_pixels", "accuracy_pixels_whitened"
+        if kind:
+            return (f"accuracy_{kind}",)
+        return ("accuracy", "accuracy_unwhitened") if self.whiten else ("accuracy",)
+
+    def scores(self, task: Task, kind: str, found: Found) -> tuple[float, ...]:
+        """Accuracies."""
+
+        def accuracy(queries: Tensor, bank: Tensor) -> float:
+            voted = weighted_knn(queries.float(), bank.float(), task.labels, k=self.k, temperature=self.temperature)
+            return task.accuracy(voted)
+
+        plain = accuracy(task.queries, task.bank)
+        if len(self.ends(kind)) == 1:
+            return (plain,)
+        whitened = accuracy(*whiten(task.queries, task.bank))
+        return (plain, whitened) if kind else (whitened, plain)
+
+
+class OnlineLinearProbe(OnLabels):
+    """Accuracy of multinomial logistic regression on frozen features, and on pixels: the line to beat.
+
+    ``linear_probe/accuracy`` of the queries and ``linear_probe/train_accuracy`` of the bank it was fitted to;
+    ``linear_probe/accuracy_NAME``: a further encoder's; ``linear_probe/accuracy_pixels``: raw inputs, shrunk to at most
+    1,024 numbers, in their first 128 principal components.
+
+    It is fitted from nothing at each measurement, to the optimum, and not trained along with the encoder. A probe that
+    is trained along lags behind features that move, and its accuracy then tells of its learning rate, of the number of
+    steps so far and of a random start too; it needs an optimizer, gradients to synchronise and a place in checkpoints.
+    The optimum of a strictly convex problem depends on the features alone, so that two measurements can be compared.
+
+    Args:
+        ridge: penalty; scikit-learn's C is 1 / (ridge * samples).
+        max_iterations: of L-BFGS; a warning tells where they were not enough.
+        bank_size, num_queries, every_n_epochs, encoder, pool, probe, reference, images, labels, pixels, on_error, name:
+            as :class:`OnlineKNN` takes them.
+    """
+
+    group = "linear_probe"
+    usual_tags = ("linear_probe/accuracy", "linear_probe/train_accuracy")
+
+    def __init__(
+        self,
+        ridge: float = 1e-3,
+        max_iterations: int = 1_000,
+        bank_size: int = 5_000,
+        num_queries: int = 5_000,
+        every_n_epochs: int = 1,
+        encoder: Encoders = None,
+        pool: Pool = "auto",
+        probe: Any = None,
+        reference: Any = None,
+        images: ImagesKey = None,
+        labels: LabelsKey = None,
+        pixels: bool = True,
+        on_error: OnError = "warn",
+        name: str = "",
+    ) -> None:
+        if not ridge > 0.0 or max_iterations < 1:
+            raise ValueError(f"ridge must be positive, max_iterations at least 1, got {ridge} and {max_iterations}.")
+        super().__init__(
+            bank_size=bank_size,
+            num_samples=num_queries,
+            every_n_epochs=every_n_epochs,
+            encoder=encoder,
+            pool=pool,
+            probe=probe,
+            reference=reference,
+            images=images,
+            labels=labels,
+            with_pixels=pixels,
+            on_error=on_error,
+            name=name,
+        )
+        self.ridge = ridge
+        self.max_iterations = max_iterations
+
+    def ends(self, kind: str) -> tuple[str, ...]:
+        """The headline tells how well the bank itself is classified too."""
+        return (f"accuracy_{kind}",) if kind else ("accuracy", "train_accuracy")
+
+    def scores(self, task: Task, kind: str, found: Found) -> tuple[float, ...]:
+        """Accuracies."""
+        queries, bank = task.queries, task.bank
+        if kind == "pixels":
+            queries, bank = principal(queries, bank, components=COMPONENTS)
+        probe = LinearProbe.fit(bank, task.labels, ridge=self.ridge, max_iterations=self.max_iterations)
+        if not probe.converged:
+            found.reasons.append(
+                f"the linear probe of {kind or 'features'} did not converge in {probe.iterations} iterations: raise "
+                "max_iterations or ridge."
+            )
+        of_queries = task.accuracy(probe.predict(queries))
+        of_bank = float((probe.predict(bank) == task.labels).double().mean())
+        return (of_queries,) if kind else (of_queries, of_bank)

@@ -1,0 +1,180 @@
+"""Accuracies: what all evaluations that need class labels share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from ..agreement import together
+from ..probe import dataset_of, is_stream
+from ..ranking import fingerprints
+from ..sources import find_probe, find_reference, open_samples
+from .encoders import Encoders
+from .meaning import why_unclassifiable
+from .online import Found, OfBatch, OnlineEvaluation, choose, part_of
+from .parts import Part, everywhere
+from .pixels import has_pixels, pixels
+
+RESERVED = {"unwhitened", "pixels", "pixels_whitened"}
+FINGERPRINT, PIXELS = "/fingerprint", "/pixels"  # beside the names of encoders
+NO_BANK = "there are no training samples to learn from: pass reference=, a dataset with labels."
+NO_LABELS = "{} have no class labels, so there is no accuracy: pass labels=, a key or a function of a sample."
+Features = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Task:
+    """Features to learn from and to classify.
+
+    Attributes:
+        queries, bank: (Q, D) and (B, D).
+        labels: (B,) of the bank, from 0.
+        truth: (Q,) of the queries; -1 for a class that the bank lacks.
+    """
+
+    queries: Tensor
+    bank: Tensor
+    labels: Tensor
+    truth: Tensor
+
+    @classmethod
+    def of(cls, queries: Tensor, bank: Tensor, labels: Tensor, truth: Tensor) -> Task:
+        """With classes of any numbers, in place of which their places in the bank's are put; negative ones are none."""
+        of_bank, of_queries = labels >= 0, truth >= 0
+        classes, places = torch.unique(labels[of_bank], return_inverse=True)
+        truth = truth[of_queries]
+        found = torch.searchsorted(classes, truth).clamp_max(len(classes) - 1)
+        found = torch.where(classes[found] == truth, found, -1)
+        return cls(queries[of_queries], bank[of_bank], places, found)
+
+    def accuracy(self, predicted: Tensor) -> float:
+        """Share of the queries that are classified right."""
+        return float((predicted == self.truth).double().mean())
+
+
+class OnLabels(OnlineEvaluation):
+    """Classifies samples of the probe by what it learns from labelled training samples, the bank.
+
+    Samples without a class (or with a negative one) are left out, and from the bank those that are among the queries.
+    Without any labels there is one warning, and no tag. Each kind says in :meth:`scores` how it classifies.
+    """
+
+    group = ""
+
+    def __init__(self, *, bank_size: int, encoder: Encoders, with_pixels: bool, **settings: Any) -> None:
+        super().__init__(encoder=encoder, **settings)
+        if bank_size < 1:
+            raise ValueError(f"bank_size must be at least 1, got {bank_size}.")
+        if isinstance(encoder, Mapping) and (taken := RESERVED & set(list(encoder)[1:])):
+            raise ValueError(f"an encoder cannot be called {', '.join(sorted(taken))}: there are tags of that name.")
+        self.bank_size = bank_size
+        self.with_pixels = with_pixels
+
+    def ends(self, kind: str) -> tuple[str, ...]:
+        """Ends of the tags of a kind of features: ``""`` (the headline), ``pixels``, or an encoder's name."""
+        raise NotImplementedError
+
+    def scores(self, task: Task, kind: str, found: Found) -> tuple[float, ...]:
+        """The values of these."""
+        raise NotImplementedError
+
+    def forget(self) -> None:
+        """Data are looked for anew."""
+        super().forget()
+        self._parts: tuple[Part, Part] | None = None  # queries and bank
+        self._is_new: Tensor | None = None  # in the bank, and not among the queries
+        self._pixels: tuple[Tensor, Tensor] | None = None  # until they were used
+        self._of_pixels = Found()
+        self._missing: str | None = None
+
+    def observe(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Callable[[], Found]:
+        """Features of queries and bank."""
+        device = pl_module.device
+        if self._parts is None and self._missing is None:
+            self._parts = self._open(trainer, device)
+        if self._parts is None or self._missing is not None:
+            missing = self._missing or NO_BANK
+            return lambda: Found(reasons=[missing])
+        functions = together(lambda: self.encoders(pl_module), device=device)
+        names = list(functions)
+        first = self._is_new is None
+        if first:
+            functions |= together(self._of_inputs, device=device)
+        queries, bank = (everywhere(part, functions, device=device) for part in self._parts)
+        # from here on all processes have the same, and go the same way
+        if first or self._is_new is None:
+            self._is_new = ~torch.isin(bank[FINGERPRINT], queries[FINGERPRINT])
+            self._pixels = (queries[PIXELS], bank[PIXELS]) if PIXELS in functions else None
+            self._missing = _why_missing(queries["labels"], bank["labels"], self._is_new)
+        is_new = self._is_new
+        return lambda: self._compute(queries, {name: values[is_new] for name, values in bank.items()}, names)
+
+    def _open(self, trainer: pl.Trainer, device: torch.device) -> tuple[Part, Part] | None:
+        sources, count = self.sources, self.sources.num_samples
+        probe, reference = together(
+            lambda: (find_probe(sources, trainer), find_reference(sources, trainer)), device=device
+        )
+        if reference is None:
+            self._missing = NO_BANK
+            return None
+        shared = dataset_of(reference) is dataset_of(probe)
+        queries = open_samples(probe, sources, device)
+        in_stream = count if shared and is_stream(reference) else 0
+        bank = open_samples(reference, replace(sources, num_samples=self.bank_size), device, skip=in_stream)
+        if shared and not in_stream and len(queries) == len(bank) == len(dataset_of(probe)):
+            # the same samples, not two selections of them
+            count = min(count, max(1, len(bank) // 2))
+            positions = choose(len(bank), self.bank_size, after=count)
+        else:
+            positions = choose(len(bank), self.bank_size)
+        if not len(positions):
+            self._missing = NO_BANK
+            return None
+        return part_of(queries, choose(len(queries), count), trainer), part_of(bank, positions, trainer)
+
+    def _of_inputs(self) -> dict[str, OfBatch]:
+        """What is read of the inputs themselves, once."""
+        functions: dict[str, OfBatch] = {FINGERPRINT: lambda inputs, _: fingerprints(inputs)}
+        shown = [part.peek() for part in self._parts or ()]
+        if self.with_pixels and all(map(has_pixels, shown)) and len({pixels(one).shape for one in shown}) == 1:
+            functions[PIXELS] = lambda inputs, _: pixels(inputs)
+        return functions
+
+    def _compute(self, queries: Features, bank: Features, names: list[str]) -> Found:
+        if self._missing is not None:
+            return Found(reasons=[self._missing])
+        found = Found()
+        for position, name in enumerate(names):
+            task = Task.of(queries[name], bank[name], bank["labels"], queries["labels"])
+            self._judge(task, name if position else "", found)
+        if self._pixels is not None and self._is_new is not None:
+            of_queries, of_bank = self._pixels
+            task = Task.of(of_queries, of_bank[self._is_new], bank["labels"], queries["labels"])
+            self._of_pixels = Found()
+            self._judge(task, "pixels", self._of_pixels)
+            self._pixels = None
+        return Found(found.values | self._of_pixels.values, found.reasons + self._of_pixels.reasons)
+
+    def _judge(self, task: Task, kind: str, found: Found) -> None:
+        tags = [f"{self.group}/{end}" for end in self.ends(kind)]
+        why = why_unclassifiable(task.queries, task.bank, task.labels)
+        if why is not None:
+            found.reasons.append(f"there is no accuracy of {kind or 'features'}: {why}.")
+        values = (math.nan,) * len(tags) if why else self.scores(task, kind, found)
+        found.values |= dict(zip(tags, values, strict=True))
+
+
+def _why_missing(truth: Tensor, labels: Tensor, is_new: Tensor) -> str | None:
+    """Why there is nothing to measure; (Q,) and (B,) labels, -1 for none."""
+    if not is_new.any():
+        return "all labelled training samples are among those to classify: pass reference=, other samples."
+    for name, classes in {"samples of the probe": truth, "training samples": labels[is_new]}.items():
+        if not (classes >= 0).any():
+            return NO_LABELS.format(name)
+    return None

@@ -1,0 +1,162 @@
+"""Callbacks for how frozen features spread; they need no labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from ..agreement import together
+from ..encoding import EncoderChoice, Pool
+from ..probe import ImagesKey
+from .lidar import lidar, lidar_bound
+from .meaning import why_unfit
+from .online import Found, OnError, OnlineEvaluation
+from .parts import everywhere
+from .statistics import feature_statistics
+from .views import crop_and_flip
+
+View = Callable[[Tensor, torch.Generator], Tensor]
+
+
+class LiDAR(OnlineEvaluation):
+    """LiDAR (arXiv 2312.04474): in how many directions images differ by more than their views do.
+
+    ``features/lidar``: from 1 to min(K, n - 1); ``features/lidar_ratio``: over that bound. No labels are needed. Both
+    are NaN with one warning where all features are equal or some are not finite. Noise that has nothing to do with the
+    image spreads alike between images and between views, and comes near the bound: read it beside an accuracy.
+
+    Args:
+        num_samples: n, images of the probe, at random but always the same; K can be told up to n - 1.
+        views: q, of each image.
+        view: ``(inputs, generator) -> inputs``; called with q copies of one image on the encoder's device and a
+            generator on the CPU that is seeded by the image's number. Default: random crops, mirrored or not.
+        delta: ridge on the covariance within images, as a share of the mean variance.
+        encoder: as ``JEPAScoreMonitor`` takes it, or the name of a method of the module; ``None`` means ``features``
+            where the module has it, else the usual names.
+        every_n_epochs, pool, probe, images, on_error, name: as :class:`OnlineKNN` takes them.
+    """
+
+    usual_tags = ("features/lidar", "features/lidar_ratio")
+
+    def __init__(
+        self,
+        num_samples: int = 512,
+        views: int = 8,
+        view: View | None = None,
+        delta: float = 1e-4,
+        every_n_epochs: int = 1,
+        encoder: EncoderChoice = None,
+        pool: Pool = "auto",
+        probe: Any = None,
+        images: ImagesKey = None,
+        on_error: OnError = "warn",
+        name: str = "",
+    ) -> None:
+        if views < 2 or not delta > 0.0:
+            raise ValueError(f"views must be at least 2 and delta positive, got {views} and {delta}.")
+        super().__init__(
+            encoder=encoder,
+            pool=pool,
+            probe=probe,
+            reference=None,
+            images=images,
+            labels=None,
+            num_samples=num_samples,
+            every_n_epochs=every_n_epochs,
+            on_error=on_error,
+            name=name,
+        )
+        self.views = views
+        self.view = view or crop_and_flip
+        self.delta = delta
+
+    def observe(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Callable[[], Found]:
+        """Features of all views of all images."""
+        encode = together(lambda: next(iter(self.encoders(pl_module).values())), device=pl_module.device)
+
+        def of_views(inputs: Tensor, indices: Tensor) -> Tensor:
+            # drawn for each image by itself: the views are the same whichever process makes them
+            views = [
+                self.view(one.expand(self.views, *one.shape), torch.Generator().manual_seed(int(i)))
+                for one, i in zip(inputs.to(pl_module.device), indices, strict=True)
+            ]
+            features = encode(torch.cat(views), indices)
+            return features.reshape(len(inputs), self.views, -1)
+
+        part = self.open_probe(trainer, pl_module)
+        z_NQK = everywhere(part, {"z": of_views}, device=pl_module.device)["z"]
+        return lambda: self._compute(z_NQK)
+
+    def _compute(self, z_NQK: Tensor) -> Found:
+        why = why_unfit(z_NQK)
+        if why is not None:
+            return Found(dict.fromkeys(self.usual_tags, math.nan), [f"LiDAR of the features says nothing: {why}."])
+        value = lidar(z_NQK, delta=self.delta)
+        bound = lidar_bound(len(z_NQK), z_NQK.shape[2])
+        return Found({"features/lidar": value, "features/lidar_ratio": value / bound})
+
+
+class FeatureStatistics(OnlineEvaluation):
+    """How far features spread, and in how many directions.
+
+    ``features/std_mean``, ``features/std_min``, ``features/std_l2_normalised_ratio`` and ``features/rank_ratio``, see
+    :func:`feature_statistics`; no labels are needed. After a collapse to a point the first three are 0, which is what
+    they mean, and the rank is NaN, with one warning.
+
+    Args:
+        num_samples: of the probe, at random but always the same; at least 2 K is advised.
+        encoder: as ``JEPAScoreMonitor`` takes it, or the name of a method of the module; ``None`` means ``features``
+            where the module has it, else the usual names.
+        every_n_epochs, pool, probe, images, on_error, name: as :class:`OnlineKNN` takes them.
+    """
+
+    usual_tags = (
+        "features/std_mean",
+        "features/std_min",
+        "features/std_l2_normalised_ratio",
+        "features/rank_ratio",
+    )
+
+    def __init__(
+        self,
+        num_samples: int = 2_048,
+        every_n_epochs: int = 1,
+        encoder: EncoderChoice = None,
+        pool: Pool = "auto",
+        probe: Any = None,
+        images: ImagesKey = None,
+        on_error: OnError = "warn",
+        name: str = "",
+    ) -> None:
+        super().__init__(
+            encoder=encoder,
+            pool=pool,
+            probe=probe,
+            reference=None,
+            images=images,
+            labels=None,
+            num_samples=num_samples,
+            every_n_epochs=every_n_epochs,
+            on_error=on_error,
+            name=name,
+        )
+
+    def observe(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Callable[[], Found]:
+        """Features of the probe."""
+        encode = together(lambda: next(iter(self.encoders(pl_module).values())), device=pl_module.device)
+        part = self.open_probe(trainer, pl_module)
+        z = everywhere(part, {"z": encode}, device=pl_module.device)["z"]
+        return lambda: self._compute(z)
+
+    def _compute(self, z: Tensor) -> Found:
+        unfit = why_unfit(z)
+        is_collapsed = unfit is not None and len(z) > 1 and bool(torch.isfinite(z).all())
+        if unfit is not None and not is_collapsed:
+            return Found(dict.fromkeys(self.usual_tags, math.nan), [f"the features have no statistics: {unfit}."])
+        values = {f"features/{name}": value for name, value in feature_statistics(z).items()}
+        return Found(values, [f"the features have no rank: {unfit}."] if is_collapsed else [])

@@ -1,0 +1,111 @@
+"""A foreign project whose batches have labels, and what several processes do with it."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, TensorDataset
+
+from jepa_monitor import FeatureStatistics, LiDAR, OnlineKNN, OnlineLinearProbe
+from tests.monitor.on_processes import trainer_on
+from tests.monitor.projects import Autoencoder
+
+CLASSES = 3
+
+
+class Labelled(Autoencoder):
+    """Takes batches of any kind, and offers features beside its embedding."""
+
+    def features(self, x: Tensor) -> Tensor:
+        return self.encoder(x)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return super().training_step((batch["image"] if isinstance(batch, dict) else batch[0],), batch_idx)
+
+
+def classes(count: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Images (N, 1, 4, 4) of three classes that overlap, sorted by class, as a folder of images is."""
+    generator = torch.Generator().manual_seed(seed)
+    centres = torch.randn(CLASSES, 1, 4, 4, generator=torch.Generator().manual_seed(9))
+    labels = torch.arange(count) * CLASSES // count
+    return centres[labels] + 1.6 * torch.randn(count, 1, 4, 4, generator=generator), labels
+
+
+class Dicts(Dataset[dict[str, Any]]):
+    """Samples as dicts, with a random change at each reading if asked for."""
+
+    def __init__(self, count: int, seed: int = 0, *, augment: bool = False) -> None:
+        self.images, self.labels = classes(count, seed)
+        self.augment = augment
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        image = self.images[index]
+        if self.augment:
+            image = image * (1.0 + 0.1 * random.random()) + 0.1 * torch.rand(1) + 0.1 * np.random.rand()
+        return {"image": image, "label": int(self.labels[index])}
+
+
+def tuples(count: int, seed: int = 0, *, batch_size: int = 8) -> DataLoader[Any]:
+    return DataLoader(TensorDataset(*classes(count, seed)), batch_size=batch_size)
+
+
+def dicts(count: int, seed: int = 0, *, augment: bool = False) -> DataLoader[Any]:
+    return DataLoader(Dicts(count, seed, augment=augment), batch_size=8)
+
+
+def evaluations(**settings: Any) -> list[Any]:
+    kinds = (OnlineKNN, OnlineLinearProbe, LiDAR, FeatureStatistics)
+    return [kind(on_error="raise", **settings) for kind in kinds]
+
+
+def labelled_module() -> Labelled:
+    pl.seed_everything(0, verbose=False)
+    return Labelled()
+
+
+def measure_sets(rank: int, world_size: int, sizes: list[tuple[int, int]]) -> dict[tuple[int, int], dict[str, float]]:
+    """Sizes of bank and probe to the values of ``validate``, with a bank that augments at random."""
+    found = {}
+    for bank, probe in sizes:
+        reference = Dicts(bank, augment=True)
+        callbacks = [kind(reference=reference, on_error="raise") for kind in (OnlineKNN, OnlineLinearProbe)]
+        run = trainer_on(rank, world_size, *callbacks, *evaluations()[2:])
+        (found[bank, probe],) = run.validate(labelled_module(), tuples(probe, seed=1), verbose=False)
+    return found
+
+
+def train_and_follow(rank: int, world_size: int, folder: str) -> dict[str, Any]:
+    """Last values of a ``fit``, and what ``ModelCheckpoint`` made of one of them."""
+    best = ModelCheckpoint(folder, monitor="knn/accuracy", mode="max")
+    run = trainer_on(rank, world_size, *evaluations(), best, enable_checkpointing=True)
+    run.fit(labelled_module(), tuples(48), tuples(25, seed=1))
+    values = {tag: float(value) for tag, value in run.callback_metrics.items() if "/" in tag}
+    return values | {"best": float(best.best_model_score or "nan"), "path": best.best_model_path}
+
+
+def follow_and_fail(rank: int, world_size: int, folder: str) -> tuple[dict[str, Any], tuple[str, int]]:
+    """Both in one start of the processes."""
+    return train_and_follow(rank, world_size, folder), fail_on_one(rank, world_size)
+
+
+def fail_on_one(rank: int, world_size: int) -> tuple[str, int]:
+    """An encoder that fails on the second process alone; what each says, and the steps it trained."""
+
+    def encode(module: Any, x: Tensor) -> Tensor:
+        if rank == 1:
+            raise RuntimeError("the GPU fell off the bus")
+        return module(x)
+
+    callback = OnlineKNN(encoder=encode)
+    run = trainer_on(rank, world_size, callback, max_epochs=1)
+    run.fit(labelled_module(), tuples(24), tuples(9, seed=1))
+    return str(callback.values), run.global_step
