@@ -7,7 +7,6 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from lightning.pytorch.utilities import rank_zero_only
 
 from jepa_train.errors import ConfigurationError
 from jepa_train.module import JEPA
@@ -53,11 +52,10 @@ class JEPACLI(LightningCLI):
         config.ckpt_path = str(checkpoints[-1])
         logger.init_args.version = checkpoints[-1].parent.parent.name
 
-    @rank_zero_only
     def after_fit(self) -> None:
         """Say where the run lies and how to look at it."""
-        if self.trainer.log_dir is not None:
-            folder = self.trainer.log_dir
+        folder = self.trainer.log_dir  # every process asks: the answer is broadcast
+        if folder is not None and self.trainer.is_global_zero:
             print(f"\nThe run lies in {folder}. To look at it:\n\n    tensorboard --logdir {folder}\n")
 
 
