@@ -171,8 +171,8 @@ def model_card(
         f"# {name}, trained as a JEPA",
         f"This is {ENCODERS[which]}, after {checkpoint.get('global_step')} optimizer steps "
         f"(in epoch {checkpoint.get('epoch')}, counted from 0). It maps images ({channels}, {size}, {size}), in the "
-        f"range of values that the DataModule below gives, to their mean token, {width} numbers. Written by jepa-train from "
-        f"`{ckpt_path.name}`.",
+        f"range of values that the DataModule below gives, to their mean token, {width} numbers. Written by jepa-train "
+        f"from `{ckpt_path.name}`.",
         f"## How to load it\n\nWith timm {timm.__version__}, in the folder of this file:\n\n"
         + _python(f'import timm\n\nvit = timm.create_model("local-dir:.", pretrained=True).eval()  # reads {CONFIG}\n')
         + "\n\nor, without that file, with every argument that it needs:\n\n"
