@@ -5,16 +5,22 @@ Shape letters: B images, C channels, H and W pixels, N patches, V visible patche
 
 from __future__ import annotations
 
-from typing import Any, cast
+import copy
+from typing import Any, Literal, cast
 
 import timm
 import torch
+from timm.layers.drop import DropPath
+from timm.layers.patch_dropout import PatchDropout
 from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
+from timm.models import checkpoint_seq
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from jepa_train.batch_norm import GlobalBatchNorm1d
 from jepa_train.errors import ConfigurationError
+
+PositionKind = Literal["fixed", "learned"]
 
 
 class ViTEncoder(nn.Module):
@@ -25,11 +31,20 @@ class ViTEncoder(nn.Module):
         image_size: height and width of the (square) images, in pixels.
         patch_size: height and width of a patch, in pixels; it must divide ``image_size``.
         channels: image channels.
-        overrides: further arguments of ``timm.create_model``, e.g. ``embed_dim``, ``depth``, ``num_heads``.
-        pretrained: load timm's published weights.
+        overrides: further arguments of ``timm.create_model``, e.g. ``embed_dim``, ``depth``, ``num_heads``,
+            ``class_token``, ``reg_tokens``, ``dynamic_img_size``, ``drop_path_rate``. Without pretrained weights there
+            is no class token unless it is asked for here, as in I-JEPA.
+        pretrained: load timm's published weights, class token and positions included.
+        positions: ``fixed`` sin-cos as in I-JEPA, or ``learned``; pretrained weights bring learned ones.
+        gradient_checkpointing: keep the inputs of blocks only and compute each block again in the backward pass.
+
+    Attributes:
+        name: as given.
+        timm_arguments: what ``timm.create_model(name, **timm_arguments)`` builds this Vision Transformer with.
 
     Raises:
-        ConfigurationError: for an unknown name, a model of another family, or a patch that does not divide the image.
+        ConfigurationError: for an unknown name, a model of another family, an argument that timm refuses, or a patch
+            that does not divide the image.
     """
 
     def __init__(
@@ -41,33 +56,30 @@ class ViTEncoder(nn.Module):
         channels: int = 3,
         overrides: dict[str, Any] | None = None,
         pretrained: bool = False,
+        positions: PositionKind = "fixed",
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        if image_size % patch_size:
-            raise ConfigurationError(
-                f"image_size {image_size} is not divisible by patch_size {patch_size}: choose a patch size that "
-                "divides it, or resize the images."
-            )
-        if not timm.is_model(name):
-            near = timm.list_models(f"*{name.split('_patch')[0]}*")[:5] or timm.list_models("vit_*_patch16_224")[:5]
-            raise ConfigurationError(f"timm has no model named {name!r}; names like it: {', '.join(near)}.")
-        if not timm.models.is_model_in_modules(name, ["vision_transformer"]):
-            raise ConfigurationError(f"{name!r} is not a timm VisionTransformer: choose a vit_* model as the encoder.")
-        vit = timm.create_model(
-            name,
-            pretrained=pretrained,
-            img_size=image_size,
-            patch_size=patch_size,
-            in_chans=channels,
-            num_classes=0,
-            global_pool="avg",
-            fc_norm=False,  # keeps the final norm on the tokens: timm would otherwise move it behind the pooling
-            class_token=False,
+        _refuse_what_cannot_be_built(name, image_size, patch_size)
+        self.name = name
+        self.timm_arguments: dict[str, Any] = {
+            "img_size": image_size,
+            "patch_size": patch_size,
+            "in_chans": channels,
+            "num_classes": 0,
+            "global_pool": "avg",
+            "fc_norm": False,  # keeps the final norm on the tokens: timm would otherwise move it behind the pooling
+            **({} if pretrained else {"class_token": False}),
             **(overrides or {}),
-        )
+        }
+        try:
+            vit = timm.create_model(name, pretrained=pretrained, **self.timm_arguments)
+        except TypeError as error:
+            raise ConfigurationError(f"timm refuses an argument in encoder_overrides: {error}.") from error
         assert isinstance(vit, VisionTransformer)
         self.vit = vit
-        if not pretrained and vit.pos_embed is not None:
+        vit.set_grad_checkpointing(gradient_checkpointing)
+        if positions == "fixed" and not pretrained and vit.pos_embed is not None:
             _write_fixed_positions(vit)
 
     @property
@@ -91,12 +103,27 @@ class ViTEncoder(nn.Module):
             (B, V or N, D) tokens after the final norm, without class or register tokens.
         """
         vit = self.vit
-        tokens = vit._pos_embed(vit.patch_embed(images))
         prefix = vit.num_prefix_tokens
-        if visible is not None:
-            tokens = torch.cat([tokens[:, :prefix], gather_tokens(tokens[:, prefix:], visible)], dim=1)
-        tokens = vit.norm(vit.blocks(vit.norm_pre(tokens)))
-        return cast("Tensor", tokens[:, prefix:])
+        if visible is None:
+            return vit.forward_features(images)[:, prefix:]
+        tokens = vit._pos_embed(vit.patch_embed(images))
+        tokens = torch.cat([tokens[:, :prefix], gather_tokens(tokens[:, prefix:], visible)], dim=1)
+        tokens = vit.norm_pre(tokens)
+        tokens = checkpoint_seq(vit.blocks, tokens) if vit.grad_checkpointing else vit.blocks(tokens)
+        return cast("Tensor", vit.norm(tokens)[:, prefix:])
+
+
+def _refuse_what_cannot_be_built(name: str, image_size: int, patch_size: int) -> None:
+    if image_size % patch_size:
+        raise ConfigurationError(
+            f"image_size {image_size} is not divisible by patch_size {patch_size}: choose a patch size that "
+            "divides it, or resize the images."
+        )
+    if not timm.is_model(name):
+        near = timm.list_models(f"*{name.split('_patch')[0]}*")[:5] or timm.list_models("vit_*_patch16_224")[:5]
+        raise ConfigurationError(f"timm has no model named {name!r}; names like it: {', '.join(near)}.")
+    if not timm.models.is_model_in_modules(name, ["vision_transformer"]):
+        raise ConfigurationError(f"{name!r} is not a timm VisionTransformer: choose a vit_* model as the encoder.")
 
 
 def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
@@ -156,9 +183,14 @@ class Projector(nn.Module):
 
 
 class EmbeddingEncoder(nn.Module):
-    """Encoder and projector together: what the EMA follows and what the monitor scores."""
+    """Encoder and projector together: what the EMA follows and what the monitor scores.
 
-    def __init__(self, encoder: ViTEncoder, projector: Projector) -> None:
+    Args:
+        encoder: of patch tokens.
+        projector: from mean tokens (B, D) to embeddings (B, K); an ``nn.Identity`` makes the mean token the embedding.
+    """
+
+    def __init__(self, encoder: ViTEncoder, projector: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
         self.projector = projector
@@ -166,3 +198,15 @@ class EmbeddingEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, H, W) images -> (B, K) embeddings."""
         return cast("Tensor", self.projector(self.encoder(images).mean(dim=1)))
+
+    def frozen_copy(self) -> EmbeddingEncoder:
+        """A copy without gradients that drops nothing, whatever its mode: a target is the whole network."""
+        target = copy.deepcopy(self).requires_grad_(False)
+        for module in target.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+            elif isinstance(module, DropPath):
+                module.drop_prob = 0.0
+            elif isinstance(module, PatchDropout):
+                module.prob = 0.0
+        return target

@@ -2,6 +2,8 @@
 
 One block size per batch, drawn from one random number that drives scale and aspect ratio together; a position per
 image and block. Targets may overlap each other; the context never overlaps a target.
+
+Shape letters: B images, N patches, M target blocks, T patches of a target block, V patches of a context.
 """
 
 from __future__ import annotations
@@ -15,11 +17,21 @@ from torch import Generator, Tensor
 from jepa_train.errors import ConfigurationError
 
 MaskMode = Literal["corrected", "paper"]
+REDRAWS = 20
+BlockSize = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class MultiBlockMasks:
     """Sampler of context and target patches.
+
+    Block sizes are the same in both modes, and so is the number of context patches; the modes differ in where they lie:
+
+    - ``paper`` has the two faults of the published code. No block touches the last row or column (and the context block
+      is smaller than the grid, so it nearly always begins at the first patch); contexts of a batch are brought to a
+      common length by cutting off their last patches in raster order.
+    - ``corrected`` places target blocks anywhere in the grid, lets the context block be as large as the grid, and
+      brings contexts to the length that ``paper`` would have by dropping random patches.
 
     Attributes:
         grid_size: patches along height and width.
@@ -28,9 +40,10 @@ class MultiBlockMasks:
         target_aspect: smallest and largest ratio of height to width of a target block.
         context_scale: smallest and largest share of the patches in the context block (which is square).
         min_context: fewest context patches an image may keep.
-        mode: ``corrected`` places blocks up to and including the last row and column, and shortens contexts to a
-            common length by dropping random patches. ``paper`` has the two faults of the published code: blocks never
-            touch the last row and column, and contexts lose their last patches in raster order.
+        mode: ``corrected`` or ``paper``.
+
+    Raises:
+        ConfigurationError: for a range or number that cannot work.
     """
 
     grid_size: tuple[int, int]
@@ -41,12 +54,25 @@ class MultiBlockMasks:
     min_context: int = 4
     mode: MaskMode = "corrected"
 
+    def __post_init__(self) -> None:
+        for name in ("target_scale", "context_scale"):
+            low, high = getattr(self, name)
+            if not 0.0 < low <= high <= 1.0:
+                raise ConfigurationError(f"{name} must be two shares of the patches, 0 < low <= high <= 1.")
+        if not 0.0 < self.target_aspect[0] <= self.target_aspect[1]:
+            raise ConfigurationError("target_aspect must be two positive ratios, the smaller first.")
+        if self.num_targets < 1 or self.min_context < 1:
+            raise ConfigurationError("num_targets and min_context must be 1 or more.")
+        if self.mode not in ("corrected", "paper"):
+            raise ConfigurationError(f"mask_mode must be 'corrected' or 'paper', got {self.mode!r}.")
+
     def __call__(self, batch_size: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Draw masks for a batch.
 
         Args:
             batch_size: B.
-            generator: a CPU generator; equal states give equal masks.
+            generator: a CPU generator; equal states give equal masks. V is known on the host without waiting for an
+                accelerator, because nothing here runs on one.
 
         Returns:
             context (B, V) and targets (B, M, T): int64 patch indices in raster order.
@@ -58,28 +84,39 @@ class MultiBlockMasks:
         target_size = self._block_size(size_draw, self.target_scale, self.target_aspect)
         context_size = self._block_size(context_draw, self.context_scale, (1.0, 1.0))
 
-        targets = self._place(batch_size * self.num_targets, target_size, generator).unflatten(0, (batch_size, -1))
-        context = self._place(batch_size, context_size, generator)
-        free = self._free_context(context, targets)
-        for _ in range(20):
+        targets = self._place_targets(batch_size, target_size, generator)
+        free = self._free(self._place(batch_size, context_size, generator), targets)
+        for redraw in range(REDRAWS):
             short = (free.sum(1) < self.min_context).nonzero().squeeze(1)
             if not len(short):
                 break
-            redrawn = self._place(len(short) * self.num_targets, target_size, generator)
-            targets[short] = redrawn.unflatten(0, (len(short), -1))
-            context[short] = self._place(len(short), context_size, generator)
-            free = self._free_context(context, targets)
+            if redraw >= REDRAWS // 2:  # first another context block, as published; then other targets too
+                targets[short] = self._place_targets(len(short), target_size, generator)
+            free[short] = self._free(self._place(len(short), context_size, generator), targets[short])
         else:
             raise ConfigurationError(
                 f"{self.num_targets} targets of {target_size[0]} x {target_size[1]} patches leave fewer than "
                 f"{self.min_context} context patches on a {self.grid_size[0]} x {self.grid_size[1]} grid: lower "
                 "num_targets, target_scale or min_context, or use smaller patches."
             )
-        return self._shorten(free, generator), targets
+        length = int(free.sum(1).min())
+        if self.mode == "paper":
+            return _first(free, raster_order(free), length), targets
+        published = self._published_length(batch_size, size_draw, context_draw, generator)
+        length = min(length, max(published, self.min_context))
+        return _first(free, torch.rand(free.shape, generator=generator), length), targets
 
-    def _block_size(self, draw: float, scale: tuple[float, float], aspect: tuple[float, float]) -> tuple[int, int]:
+    def _published_length(self, batch_size: int, size_draw: float, context_draw: float, generator: Generator) -> int:
+        """Context length that ``paper`` has for these sizes: the shortest of a batch."""
+        paper = MultiBlockMasks(self.grid_size, self.num_targets, mode="paper")
+        target_size = paper._block_size(size_draw, self.target_scale, self.target_aspect)
+        context_size = paper._block_size(context_draw, self.context_scale, (1.0, 1.0))
+        targets = paper._place_targets(batch_size, target_size, generator)
+        return int(paper._free(paper._place(batch_size, context_size, generator), targets).sum(1).min())
+
+    def _block_size(self, draw: float, scale: tuple[float, float], aspect: tuple[float, float]) -> BlockSize:
         rows, columns = self.grid_size
-        area = rows * columns * (scale[0] + draw * (scale[1] - scale[0]))
+        area = int(rows * columns * (scale[0] + draw * (scale[1] - scale[0])))
         ratio = aspect[0] + draw * (aspect[1] - aspect[0])
         # the published code keeps blocks smaller than the grid, so that a position can always be drawn
         margin = 1 if self.mode == "paper" else 0
@@ -87,7 +124,12 @@ class MultiBlockMasks:
         width = min(max(round((area / ratio) ** 0.5), 1), max(columns - margin, 1))
         return height, width
 
-    def _place(self, count: int, size: tuple[int, int], generator: Generator) -> Tensor:
+    def _place_targets(self, batch_size: int, size: BlockSize, generator: Generator) -> Tensor:
+        """(B, M, T) patch indices."""
+        blocks = self._place(batch_size * self.num_targets, size, generator)
+        return blocks.view(batch_size, self.num_targets, -1)
+
+    def _place(self, count: int, size: BlockSize, generator: Generator) -> Tensor:
         """Patch indices (count, height * width) of blocks at random positions."""
         rows, columns = self.grid_size
         height, width = size
@@ -97,19 +139,18 @@ class MultiBlockMasks:
         block = (top + torch.arange(height).view(1, -1, 1)) * columns + left + torch.arange(width).view(1, 1, -1)
         return block.flatten(1)
 
-    def _free_context(self, context: Tensor, targets: Tensor) -> Tensor:
+    def _free(self, context: Tensor, targets: Tensor) -> Tensor:
         """(B, N) true where a patch is in the context block and in no target."""
         free = torch.zeros(len(context), self.grid_size[0] * self.grid_size[1], dtype=torch.bool)
         return free.scatter_(1, context, True).scatter_(1, targets.flatten(1), False)
-
-    def _shorten(self, free: Tensor, generator: Generator) -> Tensor:
-        """(B, V) indices of the free patches, cut to the length of the shortest context of the batch."""
-        length = int(free.sum(1).min())
-        order = torch.rand(free.shape, generator=generator) if self.mode == "corrected" else raster_order(free)
-        kept = order.masked_fill(~free, 2.0).topk(length, dim=1, largest=False).indices
-        return kept.sort(dim=1).values
 
 
 def raster_order(free: Tensor) -> Tensor:
     """A priority in [0, 1) that grows along the raster, for each row of (B, N)."""
     return torch.arange(free.shape[1]).div(free.shape[1]).expand(free.shape)
+
+
+def _first(free: Tensor, order: Tensor, length: int) -> Tensor:
+    """(B, length) indices in raster order of the free patches that come first in ``order`` (B, N), in [0, 1)."""
+    kept = order.masked_fill(~free, 2.0).topk(length, dim=1, largest=False, sorted=False).indices
+    return kept.sort(dim=1).values

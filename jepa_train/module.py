@@ -1,23 +1,37 @@
-"""The Lightning module: an I-JEPA whose scored embedding is itself predicted and kept from collapsing."""
+"""The Lightning module: an I-JEPA whose scored embedding is itself predicted and kept from collapsing.
+
+Shape letters: B images, N patches, V context patches, M target blocks, T patches of a block, D width, K embedding.
+"""
 
 from __future__ import annotations
 
-import copy
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from jepa_train import schedules
-from jepa_train.encoder import EmbeddingEncoder, Projector, ViTEncoder, gather_tokens
+from jepa_train.encoder import EmbeddingEncoder, PositionKind, Projector, ViTEncoder, gather_tokens
 from jepa_train.errors import ConfigurationError
 from jepa_train.masking import MaskMode, MultiBlockMasks
-from jepa_train.objectives import build_anticollapse, embedding_prediction, token_prediction
-from jepa_train.objectives.anticollapse import AnticollapseName
-from jepa_train.predictor import Predictor
+from jepa_train.objectives import (
+    AnticollapseName,
+    TokenLoss,
+    build_anticollapse,
+    embedding_prediction,
+    spectral_penalty,
+    token_prediction,
+)
+from jepa_train.optimization import adamw, update_ema
+from jepa_train.pictures import log_masks
+from jepa_train.predictor import Predictor, PredictorMode
+from jepa_train.randomness import Purpose, seed_of
+from jepa_train.sharding import shard
 from jepa_train.views import RandomView
+
+AnticollapseOn = Literal["embedding", "tokens", "both"]
 
 
 class JEPA(pl.LightningModule):
@@ -26,34 +40,48 @@ class JEPA(pl.LightningModule):
     Per step, with view A and view B of an image: the context encoder sees some patches of A, the EMA target encoder
     all of A, and the predictor goes from the first to the second, block by block (I-JEPA, arXiv 2301.08243). One more
     query of the predictor is for the embedding z = projector(mean token) of all of B, with gradient to both sides, and
-    an anti-collapse term acts on z of the context and of B:
+    an anti-collapse term acts on z of the context and of B, on their tokens, or on both:
 
         loss = token_weight * tokens + embedding_weight * embedding + anticollapse_weight * anticollapse
+             + spectral_weight * spectral
 
-    With the last two weights at 0 this is I-JEPA. Every argument is a plain type, so a checkpoint rebuilds exactly what
-    was trained.
+    With all but the first weight at 0 this is I-JEPA; it has no projector then, and its embedding is the mean token.
+    Every argument is a plain type, so a checkpoint rebuilds exactly what was trained.
+
+    Random numbers are a function of (seed, training batch, process): masks, views and SIGReg directions are those of
+    the global batch, dealt to the processes, so that n processes train as one; pixel noise and dropped paths are each
+    process's own.
 
     Args:
         image_size: height and width of the images, in pixels.
         channels: image channels.
         encoder: name of a timm Vision Transformer.
-        encoder_overrides: further arguments of ``timm.create_model``, e.g. ``embed_dim``, ``depth``, ``num_heads``.
+        encoder_overrides: further arguments of ``timm.create_model``, e.g. ``embed_dim``, ``depth``, ``num_heads``,
+            ``class_token``, ``reg_tokens``, ``drop_path_rate`` (the target drops nothing).
         patch_size: in pixels; it must divide ``image_size``.
         pretrained: start from timm's published weights.
+        positions: ``fixed`` sin-cos or ``learned``; pretrained weights bring learned ones.
+        gradient_checkpointing: less memory for one more forward pass of the encoder.
+        compile: compile encoders and predictor in ``fit``; pays off in long runs.
         embedding_size: K, size of the scored embedding z.
         projector_hidden: width of the projector's hidden layers; 0 makes it linear.
         projector_batch_norm: batch norm in the projector's hidden layers.
         predictor_width, predictor_depth, predictor_heads: size of the predictor.
+        predictor_mode: ``joint`` or ``per_block``, equal up to rounding; see ``Predictor``.
         num_targets, target_scale, target_aspect, context_scale, min_context, mask_mode: see ``MultiBlockMasks``.
         token_weight, embedding_weight, anticollapse_weight: weights of the three terms.
-        anticollapse: ``sigreg``, ``vicreg`` or ``none``.
+        token_loss: ``smooth_l1``, ``l2`` or ``cosine``.
+        anticollapse: ``sigreg``, ``vicreg``, ``barlow``, ``whitening_mse``, ``uniformity`` or ``none``.
+        anticollapse_on: ``embedding``, ``tokens`` or ``both``.
         sigreg_slices: random directions of SIGReg per step.
+        spectral_weight: of half the sum of the online encoder's squared spectral norms, a control without JEPA in it.
         crop_scale, shift, flip, noise: random views, see ``RandomView``; at their defaults A and B are the image.
-        ema_start, ema_end: momentum of the target encoder, linear per optimizer step.
+        ema_start, ema_end: momentum of the target encoder, linear per optimizer step; with both at 0 there is no
+            average, and the target is the online encoder of the same step.
         learning_rate_start, learning_rate, learning_rate_end: warm-up from, peak, and end of the cosine.
         warmup_fraction: share of the steps spent on warm-up.
-        weight_decay, weight_decay_end: cosine from one to the other; biases and other 1-d parameters have none.
-        seed: of masks, views and SIGReg directions, which are functions of (seed, batch number).
+        weight_decay, weight_decay_end: cosine from one to the other, on matrices only; see ``parameter_groups``.
+        seed: of all random numbers of training.
     """
 
     def __init__(
@@ -64,12 +92,16 @@ class JEPA(pl.LightningModule):
         encoder_overrides: dict[str, Any] | None = None,
         patch_size: int = 16,
         pretrained: bool = False,
+        positions: PositionKind = "fixed",
+        gradient_checkpointing: bool = False,
+        compile: bool = False,
         embedding_size: int = 64,
         projector_hidden: int = 256,
         projector_batch_norm: bool = True,
         predictor_width: int = 96,
         predictor_depth: int = 4,
         predictor_heads: int = 4,
+        predictor_mode: PredictorMode = "joint",
         num_targets: int = 4,
         target_scale: tuple[float, float] = (0.15, 0.2),
         target_aspect: tuple[float, float] = (0.75, 1.5),
@@ -77,10 +109,13 @@ class JEPA(pl.LightningModule):
         min_context: int = 4,
         mask_mode: MaskMode = "corrected",
         token_weight: float = 1.0,
+        token_loss: TokenLoss = "smooth_l1",
         embedding_weight: float = 1.0,
         anticollapse: AnticollapseName = "sigreg",
+        anticollapse_on: AnticollapseOn = "embedding",
         anticollapse_weight: float = 0.05,
         sigreg_slices: int = 256,
+        spectral_weight: float = 0.0,
         crop_scale: float = 1.0,
         shift: float = 0.0,
         flip: bool = False,
@@ -97,6 +132,10 @@ class JEPA(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        if anticollapse_on not in get_args(AnticollapseOn):
+            raise ConfigurationError(f"anticollapse_on must be embedding, tokens or both, got {anticollapse_on!r}.")
+        if not (token_weight or embedding_weight):
+            raise ConfigurationError("nothing is predicted: give token_weight or embedding_weight a value above 0.")
         vit = ViTEncoder(
             encoder,
             image_size=image_size,
@@ -104,12 +143,19 @@ class JEPA(pl.LightningModule):
             channels=channels,
             overrides=encoder_overrides,
             pretrained=pretrained,
+            positions=positions,
+            gradient_checkpointing=gradient_checkpointing,
         )
-        projector = Projector(
-            vit.width, hidden=projector_hidden, embedding_size=embedding_size, batch_norm=projector_batch_norm
-        )
+        self.anticollapse = build_anticollapse(anticollapse, num_slices=sigreg_slices) if anticollapse_weight else None
+        self._guarded = ("embedding", "tokens") if anticollapse_on == "both" else (anticollapse_on,)
+        embeds = bool(embedding_weight) or (self.anticollapse is not None and "embedding" in self._guarded)
+        projector: nn.Module = nn.Identity()
+        if embeds:
+            projector = Projector(
+                vit.width, hidden=projector_hidden, embedding_size=embedding_size, batch_norm=projector_batch_norm
+            )
         self.online = EmbeddingEncoder(vit, projector)
-        self.target = copy.deepcopy(self.online).requires_grad_(False)
+        self.target = self.online.frozen_copy()
         self.predictor = Predictor(
             token_width=vit.width,
             grid_size=vit.grid_size,
@@ -117,8 +163,8 @@ class JEPA(pl.LightningModule):
             depth=predictor_depth,
             heads=predictor_heads,
             embedding_size=embedding_size if embedding_weight else None,
+            mode=predictor_mode,
         )
-        self.anticollapse = build_anticollapse(anticollapse, num_slices=sigreg_slices) if anticollapse_weight else None
         self.masks = MultiBlockMasks(
             grid_size=vit.grid_size,
             num_targets=num_targets,
@@ -128,8 +174,24 @@ class JEPA(pl.LightningModule):
             min_context=min_context,
             mode=mask_mode,
         )
-        self.weights = {"tokens": token_weight, "embedding": embedding_weight, "anticollapse": anticollapse_weight}
+        self.weights = {
+            "tokens": token_weight,
+            "embedding": embedding_weight,
+            "anticollapse": anticollapse_weight,
+            "spectral": spectral_weight,
+        }
         self.view = RandomView(crop_scale=crop_scale, shift=shift, flip=flip, noise=noise)
+
+    def configure_model(self) -> None:
+        """Spread the weights over processes where the strategy gives a device mesh (FSDP2)."""
+        if self.device_mesh is not None:
+            shard(self, self.device_mesh)
+
+    def setup(self, stage: str) -> None:
+        """Compile, if asked to; module by module and in place, so that a checkpoint's names stay the same."""
+        if stage == "fit" and self.hparams["compile"]:
+            for module in (self.online.encoder, self.target.encoder, self.predictor):
+                module.compile(dynamic=True)  # context lengths differ from step to step
 
     def forward(self, images: Tensor) -> Tensor:
         """Embeddings of the target encoder, (B, C, H, W) -> (B, K): what is scored and what is used downstream."""
@@ -144,25 +206,15 @@ class JEPA(pl.LightningModule):
         return cast("Tensor", self(batch["image"]))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Loss of one batch; logs its three terms."""
+        """Loss of one batch of the global batch; logs its terms."""
         images = batch["image"]
-        step_seed = int(self.hparams["seed"]) * 1_000_003 + self._batches_seen()
-        view_a, view_b = self._views(images, step_seed)
-        context_BV, targets_BMT = self._draw_masks(len(images), step_seed)
+        torch.manual_seed(self._seed_of(Purpose.DROPPING, own=True))  # what dropped paths and dropout draw from
+        view_a, view_b = self._views(images)
+        context_BV, targets_BMT = self._draw_masks(len(images))
+        if self._batches_seen() == 0:
+            log_masks(self.trainer, view_a, context_BV, targets_BMT, grid_size=self.masks.grid_size)
 
-        context_BVD = self.online.encoder(view_a, context_BV)
-        predicted_BMTD, predicted_BMK = self.predictor(context_BVD, context_BV, targets_BMT)
-        terms = {"tokens": token_prediction(predicted_BMTD, self._target_tokens(view_a, targets_BMT))}
-        if self._embeds:
-            features = torch.cat([context_BVD.mean(dim=1), self.online.encoder(view_b).mean(dim=1)])
-            # in one pass, so that batch norm treats the full image in training as it will in evaluation
-            z_context, z_full = self.online.projector(features).chunk(2)
-            if predicted_BMK is not None:
-                terms["embedding"] = embedding_prediction(predicted_BMK, z_full)
-            if self.anticollapse is not None:
-                terms["anticollapse"] = 0.5 * (
-                    self.anticollapse(z_context, step_seed) + self.anticollapse(z_full, step_seed)
-                )
+        terms = self.terms(view_a, view_b, context_BV, targets_BMT, slice_seed=self._seed_of(Purpose.SLICES))
         loss = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
         # only now and then: looking at a value makes an accelerator wait
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set on the Trainer by its logger connector
@@ -174,38 +226,73 @@ class JEPA(pl.LightningModule):
         self._log_step(loss, terms, context_BV, targets_BMT)
         return loss
 
+    def terms(
+        self, view_a: Tensor, view_b: Tensor, context_BV: Tensor, targets_BMT: Tensor, *, slice_seed: int
+    ) -> dict[str, Tensor]:
+        """The terms of the loss by name, unweighted, each of the batch joined over all processes.
+
+        Args:
+            view_a, view_b: (B, C, H, W).
+            context_BV, targets_BMT: patch indices.
+            slice_seed: of SIGReg's directions.
+        """
+        context_BVD = self.online.encoder(view_a, context_BV)
+        predicted_BMTD, predicted_BMK = self.predictor(context_BVD, context_BV, targets_BMT)
+        terms = {}
+        if self.weights["tokens"]:
+            terms["tokens"] = token_prediction(
+                predicted_BMTD, self._target_tokens(view_a, targets_BMT), loss=self.hparams["token_loss"]
+            )
+        if predicted_BMK is not None or self.anticollapse is not None:
+            full_BND = self.online.encoder(view_b)
+            guarded = {"tokens": (context_BVD.flatten(0, 1), gather_tokens(full_BND, context_BV).flatten(0, 1))}
+            if not isinstance(self.online.projector, nn.Identity):
+                features = torch.cat([context_BVD.mean(dim=1), full_BND.mean(dim=1)])
+                # in one pass, so that batch norm treats the full image in training as it will in evaluation
+                z_context, z_full = self.online.projector(features).chunk(2)
+                guarded["embedding"] = (z_context, z_full)
+                if predicted_BMK is not None:
+                    terms["embedding"] = embedding_prediction(predicted_BMK, z_full)
+            if self.anticollapse is not None:
+                guards = [self.anticollapse(*guarded[name], slice_seed) for name in self._guarded]
+                terms["anticollapse"] = torch.stack(guards).mean()
+        if self.weights["spectral"]:
+            terms["spectral"] = spectral_penalty(self.online.encoder)
+        return terms
+
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Nothing to compute per batch: callbacks measure the encoder at the end of validation."""
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """As :meth:`validation_step`."""
 
-    @property
-    def _embeds(self) -> bool:
-        return bool(self.weights["embedding"]) or self.anticollapse is not None
-
     def _batches_seen(self) -> int:
         """Training batches before this one, over all epochs; restored by a resume."""
         return int(self.trainer.fit_loop.epoch_loop.total_batch_idx)
 
-    def _views(self, images: Tensor, step_seed: int) -> tuple[Tensor, Tensor]:
+    def _seed_of(self, purpose: Purpose, *, own: bool = False) -> int:
+        """This batch's seed, this process's ``own`` or one that all share."""
+        rank = self.trainer.global_rank if own else 0
+        return seed_of(purpose, seed=int(self.hparams["seed"]), step=self._batches_seen(), rank=rank)
+
+    def _views(self, images: Tensor) -> tuple[Tensor, Tensor]:
         if self.view.is_identity:
             return images, images
         # the geometry is drawn for the global batch, so that it does not depend on the number of processes;
         # pixel noise is too large for that and is drawn by each process for itself
-        generator = torch.Generator().manual_seed(step_seed)
+        generator = Generator().manual_seed(self._seed_of(Purpose.VIEWS))
         draws = torch.rand(2, len(images) * self.trainer.world_size, 4, generator=generator)
         draws = draws[:, self.trainer.global_rank :: self.trainer.world_size]
-        noise_generator = torch.Generator(images.device).manual_seed(step_seed * 4099 + self.trainer.global_rank)
+        noise_generator = Generator(images.device).manual_seed(self._seed_of(Purpose.PIXEL_NOISE, own=True))
         view_a, view_b = (self.view(images, draws=draw, noise_generator=noise_generator) for draw in draws)
         return view_a, view_b
 
-    def _draw_masks(self, batch_size: int, step_seed: int) -> tuple[Tensor, Tensor]:
+    def _draw_masks(self, batch_size: int) -> tuple[Tensor, Tensor]:
         """This process's share of the global batch's masks, dealt like a DistributedSampler deals samples."""
-        generator = torch.Generator().manual_seed(step_seed)
+        generator = Generator().manual_seed(self._seed_of(Purpose.MASKS))
         context, targets = self.masks(batch_size * self.trainer.world_size, generator)
         mine = slice(self.trainer.global_rank, None, self.trainer.world_size)
-        return context[mine].to(self.device), targets[mine].to(self.device)
+        return _send(context[mine], self.device), _send(targets[mine], self.device)
 
     @torch.no_grad()
     def _target_tokens(self, images: Tensor, targets_BMT: Tensor) -> Tensor:
@@ -215,8 +302,9 @@ class JEPA(pl.LightningModule):
 
     def _log_step(self, loss: Tensor, terms: dict[str, Tensor], context_BV: Tensor, targets_BMT: Tensor) -> None:
         optimizer = cast("torch.optim.Optimizer", self.optimizers())
-        self.log("train/loss", loss, prog_bar=True, sync_dist=True)
-        self.log_dict({f"train/loss_{name}": term for name, term in terms.items()}, sync_dist=True)
+        # every process has the values of the joined batch already: nothing to reduce
+        self.log("train/loss", loss, prog_bar=True)
+        self.log_dict({f"train/loss_{name}": term for name, term in terms.items()})
         self.log_dict(
             {
                 "train/ema_momentum": self._ema_momentum(),
@@ -229,12 +317,7 @@ class JEPA(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine learning rate per optimizer step; weight decay on matrices only."""
-        parameters = [p for p in self.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in parameters if p.ndim > 1], "weight_decay": self.hparams["weight_decay"]},
-            {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW(groups, lr=self.hparams["learning_rate"])
+        optimizer = adamw(self, learning_rate=self.hparams["learning_rate"], weight_decay=self.hparams["weight_decay"])
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -275,15 +358,8 @@ class JEPA(pl.LightningModule):
         update_ema(self.target, self.online, momentum=momentum)
 
 
-@torch.no_grad()
-def update_ema(target: nn.Module, online: nn.Module, *, momentum: float) -> None:
-    """target <- momentum * target + (1 - momentum) * online, batch-norm statistics included; counters are copied.
-
-    Statistics that were copied instead would belong to other weights than the target's.
-    """
-    for followed, leading in ((target.parameters(), online.parameters()), (target.buffers(), online.buffers())):
-        for ours, theirs in zip(followed, leading, strict=True):
-            if ours.is_floating_point():
-                ours.lerp_(theirs, 1.0 - momentum)
-            else:
-                ours.copy_(theirs)
+def _send(indices: Tensor, device: torch.device) -> Tensor:
+    """To the device, without waiting for the work that is queued there."""
+    if device.type == "cuda":
+        return indices.pin_memory().to(device, non_blocking=True)
+    return indices.to(device)

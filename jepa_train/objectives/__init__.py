@@ -1,17 +1,33 @@
 """Training objectives: prediction losses and anti-collapse terms, exact over several processes."""
 
-from jepa_train.objectives.anticollapse import ANTICOLLAPSE_NAMES, build_anticollapse
-from jepa_train.objectives.prediction import embedding_prediction, token_prediction
+from jepa_train.objectives.anticollapse import ANTICOLLAPSE_NAMES, AnticollapseName, build_anticollapse
+from jepa_train.objectives.barlow import Barlow, barlow
+from jepa_train.objectives.prediction import TOKEN_LOSSES, TokenLoss, embedding_prediction, token_prediction
 from jepa_train.objectives.sigreg import SIGReg, sigreg
+from jepa_train.objectives.term import Anticollapse
+from jepa_train.objectives.uniformity import Uniformity, uniformity
 from jepa_train.objectives.vicreg import VICReg, vicreg
+from jepa_train.objectives.weights import spectral_penalty
+from jepa_train.objectives.whitening_mse import WhiteningMSE, whitening_mse
 
 __all__ = [
     "ANTICOLLAPSE_NAMES",
+    "TOKEN_LOSSES",
+    "Anticollapse",
+    "AnticollapseName",
+    "Barlow",
     "SIGReg",
+    "TokenLoss",
+    "Uniformity",
     "VICReg",
+    "WhiteningMSE",
+    "barlow",
     "build_anticollapse",
     "embedding_prediction",
     "sigreg",
+    "spectral_penalty",
     "token_prediction",
+    "uniformity",
     "vicreg",
+    "whitening_mse",
 ]

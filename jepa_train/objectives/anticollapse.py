@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-from torch import nn
-
 from jepa_train.errors import ConfigurationError
+from jepa_train.objectives.barlow import Barlow
 from jepa_train.objectives.sigreg import SIGReg
+from jepa_train.objectives.term import Anticollapse
+from jepa_train.objectives.uniformity import Uniformity
 from jepa_train.objectives.vicreg import VICReg
+from jepa_train.objectives.whitening_mse import WhiteningMSE
 
-AnticollapseName = Literal["sigreg", "vicreg", "none"]
+AnticollapseName = Literal["sigreg", "vicreg", "barlow", "whitening_mse", "uniformity", "none"]
 ANTICOLLAPSE_NAMES: tuple[str, ...] = get_args(AnticollapseName)
 
 
-def build_anticollapse(name: AnticollapseName, *, num_slices: int = 256) -> nn.Module | None:
-    """The term called ``name``, or ``None`` for ``none``.
+def build_anticollapse(name: AnticollapseName, *, num_slices: int = 256) -> Anticollapse | None:
+    """The term called ``name`` with its paper's settings, or ``None`` for ``none``.
+
+    Args:
+        name: one of ``ANTICOLLAPSE_NAMES``.
+        num_slices: directions of ``sigreg`` per step; the other terms draw none.
 
     Raises:
         ConfigurationError: for another name.
@@ -24,6 +30,12 @@ def build_anticollapse(name: AnticollapseName, *, num_slices: int = 256) -> nn.M
         return SIGReg(num_slices)
     if name == "vicreg":
         return VICReg()
+    if name == "barlow":
+        return Barlow()
+    if name == "whitening_mse":
+        return WhiteningMSE()
+    if name == "uniformity":
+        return Uniformity()
     if name == "none":
         return None
     raise ConfigurationError(f"anticollapse must be one of {', '.join(ANTICOLLAPSE_NAMES)}, got {name!r}.")

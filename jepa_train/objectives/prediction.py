@@ -1,27 +1,53 @@
-"""Prediction losses: tokens of the EMA target, and the embedding of the full image."""
+"""Prediction losses: tokens of the EMA target, and the embedding of the full image.
+
+Both are means over the batch joined over all processes, also where processes hold different numbers of samples.
+"""
 
 from __future__ import annotations
+
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from jepa_train.distributed import mean_over_processes
+from jepa_train.errors import ConfigurationError
 from jepa_train.precision import at_least_float32
 
+TokenLoss = Literal["smooth_l1", "l2", "cosine"]
+TOKEN_LOSSES: tuple[str, ...] = get_args(TokenLoss)
 
-def token_prediction(predicted: Tensor, target: Tensor) -> Tensor:
-    """Smooth L1 between predicted tokens and layer-normed target tokens (I-JEPA).
+
+def token_prediction(predicted: Tensor, target: Tensor, *, loss: TokenLoss = "smooth_l1") -> Tensor:
+    """Distance between predicted tokens and the target encoder's.
+
+    ``smooth_l1`` (how I-JEPA is trained) and ``l2`` (how its paper is written, arXiv 2301.08243; here a mean) compare
+    with the target layer-normed without affine parameters. ``cosine`` is 1 - cos of predicted and target token: both
+    lengths are divided out, so the target is taken as it is and the layer norm's centring is not applied.
 
     Args:
         predicted: (..., D).
-        target: (..., D) tokens of the target encoder; detached and normalised here, without affine parameters.
+        target: (..., D) tokens of the target encoder; detached here.
+        loss: ``smooth_l1``, ``l2`` or ``cosine``.
 
     Returns:
-        scalar mean.
+        scalar mean over tokens, and over coordinates for ``smooth_l1`` and ``l2``; in [0, 2] for ``cosine``, where a
+        token of length zero counts as 1.
+
+    Raises:
+        ConfigurationError: for another loss.
     """
     with torch.autocast(predicted.device.type, enabled=False):
-        target = F.layer_norm(at_least_float32(target.detach()), target.shape[-1:])
-        return F.smooth_l1_loss(at_least_float32(predicted), target)
+        predicted, target = at_least_float32(predicted), at_least_float32(target.detach())
+        if loss == "cosine":
+            return mean_over_processes(1.0 - F.cosine_similarity(predicted, target, dim=-1, eps=1e-6))
+        target = F.layer_norm(target, target.shape[-1:])
+        if loss == "smooth_l1":
+            return mean_over_processes(F.smooth_l1_loss(predicted, target, reduction="none"))
+        if loss == "l2":
+            return mean_over_processes(F.mse_loss(predicted, target, reduction="none"))
+    raise ConfigurationError(f"the token loss must be one of {', '.join(TOKEN_LOSSES)}, got {loss!r}.")
 
 
 def embedding_prediction(predicted: Tensor, z: Tensor) -> Tensor:
@@ -35,4 +61,4 @@ def embedding_prediction(predicted: Tensor, z: Tensor) -> Tensor:
         scalar mean over samples, blocks and coordinates.
     """
     with torch.autocast(predicted.device.type, enabled=False):
-        return F.mse_loss(at_least_float32(predicted), at_least_float32(z).unsqueeze(1).expand_as(predicted))
+        return mean_over_processes((at_least_float32(predicted) - at_least_float32(z).unsqueeze(1)).square())

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from jepa_monitor.gaussianity import characteristic_function, epps_pulley, random_directions
-from jepa_train.distributed import global_count, sum_over_processes
-from jepa_train.errors import ConfigurationError
+from jepa_train.distributed import sum_over_processes
+from jepa_train.objectives.statistics import joined_count
+from jepa_train.objectives.term import Anticollapse
 from jepa_train.precision import at_least_float32
 
 
@@ -26,15 +27,15 @@ def sigreg(z: Tensor, directions: Tensor) -> Tensor:
     """
     with torch.autocast(z.device.type, enabled=False):
         z = at_least_float32(z)
-        count = global_count(len(z), like=z)
-        if count < 2:
-            raise ConfigurationError("SIGReg needs at least 2 samples per training batch: raise the batch size.")
+        count = joined_count(z, "SIGReg")
         sums = sum_over_processes(characteristic_function(z @ directions.to(z)))
         return epps_pulley(sums, count).mean()
 
 
-class SIGReg(nn.Module):
-    """:func:`sigreg` with fresh directions at every step, equal on every process because the step seeds them.
+class SIGReg(Anticollapse):
+    """:func:`sigreg` of both views, averaged.
+
+    The directions are drawn anew at every step, and are equal on every process because the step seeds them.
 
     Args:
         num_slices: S, directions per step.
@@ -44,7 +45,8 @@ class SIGReg(nn.Module):
         super().__init__()
         self.num_slices = num_slices
 
-    def forward(self, z: Tensor, seed: int) -> Tensor:
-        """(B, K) embeddings and the step's seed -> scalar loss."""
+    def forward(self, first: Tensor, second: Tensor, seed: int) -> Tensor:
+        """(B, K) and (B, K), and the step's seed -> scalar loss."""
         generator = torch.Generator().manual_seed(seed)
-        return sigreg(z, random_directions(z.shape[1], self.num_slices, generator=generator))
+        directions = random_directions(first.shape[1], self.num_slices, generator=generator)
+        return 0.5 * (sigreg(first, directions) + sigreg(second, directions))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from jepa_train.distributed import global_count, sum_over_processes
-from jepa_train.errors import ConfigurationError
+from jepa_train.objectives.statistics import centred, joined_count, joined_product
+from jepa_train.objectives.term import Anticollapse
 from jepa_train.precision import at_least_float32
 
 
@@ -28,25 +28,26 @@ def vicreg(z: Tensor, *, variance_weight: float = 25.0, covariance_weight: float
     """
     with torch.autocast(z.device.type, enabled=False):
         z = at_least_float32(z)
-        count = global_count(len(z), like=z)
-        if count < 2:
-            raise ConfigurationError("VICReg needs at least 2 samples per training batch: raise the batch size.")
-        centred = z - sum_over_processes(z.sum(0)) / count
-        covariance = sum_over_processes(centred.T @ centred) / (count - 1)
+        count = joined_count(z, "VICReg")
+        z = centred(z, count)
+        covariance = joined_product(z, z) / (count - 1)
         variances = covariance.diagonal()
         variance_loss = torch.relu(1.0 - (variances + eps).sqrt()).mean()
-        off_diagonal = covariance.square().sum() - variances.square().sum()
+        off_diagonal = (covariance - torch.diag(variances)).square().sum()
         return variance_weight * variance_loss + covariance_weight * off_diagonal / z.shape[1]
 
 
-class VICReg(nn.Module):
-    """:func:`vicreg` with its weights as attributes."""
+class VICReg(Anticollapse):
+    """:func:`vicreg` of both views, averaged, with its weights as attributes."""
 
     def __init__(self, variance_weight: float = 25.0, covariance_weight: float = 1.0) -> None:
         super().__init__()
         self.variance_weight = variance_weight
         self.covariance_weight = covariance_weight
 
-    def forward(self, z: Tensor, seed: int) -> Tensor:
-        """(B, K) embeddings -> scalar loss. The seed is not needed: every anti-collapse term is called alike."""
+    def forward(self, first: Tensor, second: Tensor, seed: int) -> Tensor:
+        """(B, K) and (B, K) -> scalar loss; nothing is drawn from the seed."""
+        return 0.5 * (self._of_one_view(first) + self._of_one_view(second))
+
+    def _of_one_view(self, z: Tensor) -> Tensor:
         return vicreg(z, variance_weight=self.variance_weight, covariance_weight=self.covariance_weight)

@@ -1,0 +1,138 @@
+"""What each objective learns on Fashion-MNIST with the same number of steps, over several seeds.
+
+    python benchmarks/objectives.py [--steps 1000] [--seeds 3] [--only NAME ...] [--runs FOLDER] [--json FILE]
+
+Each run is ``python train.py fit -c configs/fashion_mnist.yaml -c configs/objective/NAME.yaml ...`` on one thread, in
+a process of its own, then ``validate`` on its checkpoint with the same callbacks for all. The table gives the median
+over seeds and, in brackets, the smallest and largest value; CPU minutes are those of training alone. With ``--runs``
+checkpoints and values are kept, and a second call goes on where the first was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+VARIANTS = {
+    "SIGReg": ("sigreg",),
+    "VICReg": ("vicreg",),
+    "Barlow Twins": ("barlow",),
+    "W-MSE": ("whitening_mse",),
+    "uniformity": ("uniformity",),
+    "plain I-JEPA": ("i_jepa",),
+    "no anti-collapse": ("none",),
+    "no anti-collapse, EMA off": ("none", "ema_off"),
+    "weight decay": ("weight_decay",),
+    "spectral norm": ("spectral_norm",),
+}
+TAGS = (
+    "knn/accuracy",
+    "knn/accuracy_unwhitened",
+    "linear_probe/accuracy",
+    "density/ood_auroc/mnist",
+    "gaussianity/sliced_ep_ratio",
+    "gaussianity/effective_rank_ratio",
+    "alarm/collapse",
+)
+
+
+def arguments_of(name: str, seed: int, folder: Path) -> list[str]:
+    """What both subcommands are told."""
+    configs = ["fashion_mnist", *(f"objective/{overlay}" for overlay in VARIANTS[name])]
+    words = [word for config in configs for word in ("-c", str(ROOT / "configs" / f"{config}.yaml"))]
+    quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+    return [*words, *quiet, f"--seed_everything={seed}", f"--model.seed={seed}", f"--trainer.default_root_dir={folder}"]
+
+
+def train(name: str, seed: int, steps: int, folder: Path) -> None:
+    """Write ``last.ckpt`` and ``seconds.json``."""
+    from jepa_train.cli import main as command_line
+
+    started = time.process_time()
+    checkpoint = "lightning.pytorch.callbacks.ModelCheckpoint"
+    own = [f"--trainer.max_steps={steps}", "--trainer.max_epochs=-1", "--trainer.limit_val_batches=0"]
+    own += ["--trainer.logger=false", f"--trainer.callbacks={checkpoint}", f"--trainer.callbacks.dirpath={folder}"]
+    own += ["--trainer.callbacks.save_last=true", f"--trainer.callbacks.every_n_train_steps={steps}"]
+    command_line(["fit", *arguments_of(name, seed, folder), *own])
+    (folder / "seconds.json").write_text(json.dumps(time.process_time() - started))
+
+
+def measure(name: str, seed: int, folder: Path) -> None:
+    """Write ``values.json``: what the callbacks of configs/fashion_mnist.yaml say of the checkpoint."""
+    from jepa_train.cli import main as command_line
+
+    own = [f"--ckpt_path={folder / 'last.ckpt'}", "--trainer.logger=false"]
+    metrics = command_line(["validate", *arguments_of(name, seed, folder), *own]).trainer.callback_metrics
+    (folder / "values.json").write_text(json.dumps({tag: float(value) for tag, value in metrics.items()}))
+
+
+def run(name: str, seed: int, steps: int, folder: Path) -> dict[str, float]:
+    """Values of one run, from its files where they exist."""
+    folder.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'callbacks'}"}
+    for phase, result in (("train", "seconds.json"), ("measure", "values.json")):
+        if not (folder / result).is_file():
+            command = [sys.executable, __file__, "--phase", phase, "--only", name, "--seed", str(seed)]
+            command += ["--steps", str(steps), "--runs", str(folder)]
+            subprocess.run(command, check=True, env=environment, cwd=folder, stdout=subprocess.DEVNULL)
+    values: dict[str, float] = json.loads((folder / "values.json").read_text())
+    return values | {"CPU minutes": json.loads((folder / "seconds.json").read_text()) / 60.0}
+
+
+def cell(values: list[float]) -> str:
+    """Median and range."""
+    low, *_, high = sorted(values) if len(values) > 1 else [values[0]] * 2
+    return f"{statistics.median(values):.3f} ({low:.3f}-{high:.3f})"
+
+
+def main() -> None:
+    """Train and measure seed by seed, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=1_000)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--only", nargs="*", choices=list(VARIANTS), help="names of objectives; default: all")
+    parser.add_argument("--runs", type=Path, help="keep checkpoints and values here")
+    parser.add_argument("--json", type=Path, help="write all values here")
+    parser.add_argument("--phase", choices=["train", "measure"], help=argparse.SUPPRESS)
+    parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    names = arguments.only or list(VARIANTS)
+    if arguments.phase == "train":
+        return train(names[0], arguments.seed, arguments.steps, arguments.runs)
+    if arguments.phase == "measure":
+        return measure(names[0], arguments.seed, arguments.runs)
+
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = (arguments.runs or Path(temporary)).resolve()
+        for seed in range(arguments.seeds):
+            for name in names:
+                of_run = folder / f"{'-'.join(VARIANTS[name])}_{arguments.steps}_{seed}"
+                runs[name].append(run(name, seed, arguments.steps, of_run))
+                shown = ", ".join(f"{tag} {runs[name][-1].get(tag, float('nan')):.3f}" for tag in TAGS)
+                print(f"seed {seed}, {name}: {shown}", file=sys.stderr, flush=True)
+    print(f"{arguments.steps} steps, {arguments.seeds} seeds, one thread, torch {torch.__version__}")
+    print(f"{platform.machine()}, {os.cpu_count()} cores\n")
+    columns = (*TAGS, "CPU minutes")
+    print(f"| objective | {' | '.join(f'`{tag}`' for tag in columns)} |")
+    print("|---" * (len(columns) + 1) + "|")
+    for name, results in runs.items():
+        print(f"| {name} | {' | '.join(cell([r.get(tag, float('nan')) for r in results]) for tag in columns)} |")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(runs, indent=1))
+    return None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Every pairing of objective, target and place trains, as overlays of a config."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+
+from jepa_train.cli import CONFIGS, main
+from jepa_train.objectives import ANTICOLLAPSE_NAMES
+
+OVERLAYS = CONFIGS / "objective"
+CONTROLS = ("weight_decay", "spectral_norm", "i_jepa")
+MODIFIERS = {"ema_off", "on_tokens", "on_both", "tokens_l2", "tokens_cosine"}
+TERMS = [name for name in ANTICOLLAPSE_NAMES if name != "none"]
+PAIRINGS = [
+    *product((*ANTICOLLAPSE_NAMES, *CONTROLS), ("", "ema_off")),
+    *product(TERMS, ("", "ema_off"), ("on_tokens", "on_both")),
+    *product(("sigreg",), ("tokens_l2", "tokens_cosine")),
+]
+
+
+def test_there_is_an_overlay_for_each() -> None:
+    assert {path.stem for path in OVERLAYS.glob("*.yaml")} == {*ANTICOLLAPSE_NAMES, *CONTROLS} | MODIFIERS
+
+
+@pytest.mark.parametrize("overlays", PAIRINGS, ids=lambda names: "-".join(filter(None, names)))
+def test_every_pairing_trains_two_steps(
+    overlays: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    configs = [CONFIGS / "mixture.yaml", *(OVERLAYS / f"{name}.yaml" for name in overlays if name)]
+    arguments = [word for config in configs for word in ("-c", str(config))]
+    # the callbacks have tests of their own
+    quick = ["--trainer.fast_dev_run=2", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
+    small = ["--trainer.callbacks=[]", "--data.num_train=256", "--data.num_probe=64"]
+    cli = main(["fit", *arguments, *quick, *small])
+    assert cli.trainer.global_step == 2
+    assert torch.isfinite(cli.trainer.callback_metrics["train/loss"])
+    moved = any(
+        not torch.equal(ours, theirs)
+        for ours, theirs in zip(cli.model.online.parameters(), cli.model.target.parameters(), strict=True)
+    )
+    assert moved != ("ema_off" in overlays)

@@ -1,0 +1,62 @@
+"""Parameter groups, the moving average, and seeds."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from jepa_train.encoder import ViTEncoder
+from jepa_train.optimization import adamw, parameter_groups, update_ema
+from jepa_train.randomness import Purpose, seed_of
+
+
+def test_only_matrices_decay() -> None:
+    overrides = {"embed_dim": 32, "depth": 1, "num_heads": 2, "class_token": True, "reg_tokens": 2}
+    vit = ViTEncoder("vit_tiny_patch16_224", image_size=16, patch_size=4, overrides=overrides, positions="learned").vit
+    decayed, others = parameter_groups(vit, weight_decay=0.3)
+    names = {id(parameter): name for name, parameter in vit.named_parameters()}
+    assert {names[id(parameter)] for parameter in decayed["params"]} == {
+        "patch_embed.proj.weight",
+        "blocks.0.attn.qkv.weight",
+        "blocks.0.attn.proj.weight",
+        "blocks.0.mlp.fc1.weight",
+        "blocks.0.mlp.fc2.weight",
+    }
+    assert len(decayed["params"]) + len(others["params"]) == len(names)
+    assert (decayed["weight_decay"], others["weight_decay"]) == (0.3, 0.0)
+
+
+def test_frozen_parameters_are_in_no_group() -> None:
+    module = nn.Linear(2, 3)
+    module.weight.requires_grad_(False)
+    assert [len(group["params"]) for group in parameter_groups(module, weight_decay=0.1)] == [0, 1]
+    assert adamw(module, learning_rate=0.1, weight_decay=0.1).param_groups[1]["lr"] == 0.1
+
+
+def test_ema_follows_parameters_and_batch_norm_statistics() -> None:
+    online, target = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    online.weight.data.fill_(3.0)
+    online.running_mean.fill_(10.0)
+    online.num_batches_tracked.fill_(7)
+    update_ema(target, online, momentum=0.9)
+    torch.testing.assert_close(target.weight.data, torch.full((2,), 1.2))
+    torch.testing.assert_close(target.running_mean, torch.full((2,), 1.0))
+    assert int(target.num_batches_tracked) == 7
+
+
+@pytest.mark.parametrize("momentum", [0.0, 1.0])
+def test_the_ends_of_the_average_are_exact(momentum: float) -> None:
+    online, target = nn.Linear(3, 3), nn.Linear(3, 3)
+    before = target.weight.clone()
+    update_ema(target, online, momentum=momentum)
+    assert torch.equal(target.weight, before if momentum else online.weight)
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 2**40)] * 3), min_size=2, max_size=20, unique=True))
+def test_seeds_differ_where_an_argument_does(calls: list[tuple[int, int, int]]) -> None:
+    seeds = {seed_of(purpose, seed=seed, step=step, rank=rank) for purpose in Purpose for seed, step, rank in calls}
+    assert len(seeds) == len(Purpose) * len(calls)
+    assert all(0 <= seed < 2**63 for seed in seeds)
