@@ -22,6 +22,7 @@ from jepa_train.module import JEPA
 Which = Literal["target", "context"]
 EXPORT_HELP = "One more subcommand: export, which writes the encoder of a checkpoint for timm (export --help)."
 SUFFIX = ".safetensors"
+CLASS_TOKEN = "online.encoder.vit.cls_token"
 CONFIG = "config.json"  # the name that timm looks for in a folder
 ENCODERS = {
     "target": "the target encoder (EMA of the context encoder), which is the one that was measured",
@@ -68,7 +69,7 @@ def export(ckpt_path: Path, output: Path, which: Which = "target", overwrite: bo
     module = rebuilt(checkpoint, ckpt_path)
     branch: EmbeddingEncoder = module.target if which == "target" else module.online
     vit = branch.encoder.vit
-    name, settings = timm_arguments(module)
+    name, settings = branch.encoder.name, branch.encoder.timm_arguments
     config = timm_config(name, settings, width=vit.embed_dim)
     card = model_card(
         checkpoint, ckpt_path, weights_file.name, which=which, name=name, settings=settings, width=vit.embed_dim
@@ -110,26 +111,15 @@ def rebuilt(checkpoint: Mapping[str, Any], path: Path) -> JEPA:
         ConfigurationError: if it is of another model.
     """
     check_arguments(checkpoint, path)
-    # its weights are in the checkpoint, so none are fetched
-    module = JEPA(**{**model_arguments(checkpoint), "pretrained": False})
-    check_fits(module, checkpoint["state_dict"], path)
-    module.load_state_dict(checkpoint["state_dict"])
+    weights, arguments = checkpoint["state_dict"], model_arguments(checkpoint)
+    if arguments.get("pretrained"):
+        # nothing is fetched: the weights are here, and tell whether the published ones brought a class token
+        class_token = {"class_token": CLASS_TOKEN in weights}
+        arguments |= {"pretrained": False, "encoder_overrides": class_token | (arguments["encoder_overrides"] or {})}
+    module = JEPA(**arguments)
+    check_fits(module, weights, path)
+    module.load_state_dict(weights)
     return module.eval()
-
-
-def timm_arguments(module: JEPA) -> tuple[str, dict[str, Any]]:
-    """Name and arguments for ``timm.create_model``, of the encoder of a module."""
-    given = module.hparams
-    return given["encoder"], {
-        "img_size": given["image_size"],
-        "patch_size": given["patch_size"],
-        "in_chans": given["channels"],
-        "num_classes": 0,
-        "global_pool": "avg",
-        "fc_norm": False,
-        "class_token": False,
-        **(given["encoder_overrides"] or {}),
-    }
 
 
 def timm_config(name: str, settings: dict[str, Any], *, width: int) -> dict[str, Any]:

@@ -1,72 +1,86 @@
-"""Any folder of images."""
+"""Any folder of images, flat, nested, or in the layout of ImageNet."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+import numpy as np
 from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image, UnidentifiedImageError
-from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms import v2
 
 from jepa_train.data.base import ImageDataModule
+from jepa_train.data.transforms import ToTensor, random_image, whole_image
 from jepa_train.errors import ConfigurationError
 
 EXTENSIONS = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
-IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+CHECKED_AT_START = 10_000  # files; of more than that, reading every header would take minutes
+UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError)
 
 
 class ImageFiles(Dataset[dict[str, Any]]):
-    """Image files as RGB squares: the short side resized, the centre cropped, ImageNet normalisation.
+    """Image files as normalised RGB squares, with the folder they lie in as label.
 
     Args:
-        paths: of readable images.
-        image_size: height and width, in pixels.
+        root: the folder that ``paths`` are relative to.
+        paths: of images.
+        labels: number of each folder, as it stands in ``paths``.
+        transform: from a PIL image to a tensor.
     """
 
-    def __init__(self, paths: Sequence[Path], *, image_size: int) -> None:
-        self.paths = list(paths)
-        folders = sorted({path.parent for path in self.paths})
-        self._label_of = {folder: label for label, folder in enumerate(folders)}
-        self._transform = v2.Compose(
-            [
-                v2.ToImage(),
-                v2.Resize(image_size, antialias=True),
-                v2.CenterCrop(image_size),
-                v2.ToDtype(torch.float32, scale=True),
-                v2.Normalize(IMAGENET_MEAN, IMAGENET_DEVIATION),
-            ]
-        )
+    def __init__(self, root: Path, paths: Sequence[str], *, labels: dict[str, int], transform: ToTensor) -> None:
+        self.root = os.fspath(root)
+        # arrays: workers share them, whereas each would end up with its own copy of a million Python strings
+        self._paths = np.array([os.fsencode(path) for path in paths])
+        self._labels = np.array([labels[os.path.dirname(path)] for path in paths])
+        self._transform = transform
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self._paths)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        with Image.open(self.paths[index]) as image:
-            pixels: Tensor = self._transform(image.convert("RGB"))
-        return {"image": pixels.as_subclass(Tensor), "label": self._label_of[self.paths[index].parent]}
+        """Image (3, H, W) and label.
+
+        Raises:
+            ConfigurationError: if the file is not a readable image.
+        """
+        path = os.path.join(self.root, os.fsdecode(self._paths[index]))
+        try:
+            with Image.open(path) as image:
+                image.load()
+        except UNREADABLE as error:
+            raise ConfigurationError(f"{path} cannot be read as an image ({error}): repair or remove it.") from None
+        return {"image": self._transform(image), "label": int(self._labels[index])}
 
 
 class ImageFolderDataModule(ImageDataModule):
-    """All images below a folder, flat or nested; the folder an image lies in is its label.
+    """All images below a folder; the folder an image lies in is its label.
+
+    If there are the subfolders ``train`` and ``val`` (or ``test``), as in ImageNet, these are the training images and
+    the probe, and a folder's number is the same in both. Otherwise the probe is held out from all images.
 
     Args:
         root: the folder.
         image_size: height and width that images are brought to, in pixels.
-        probe_share: share of the images that is held out and measured, spread evenly over the sorted paths.
+        crop_scale: train on random crops of the full-resolution images, with this smallest and largest share of their
+            area, such as [0.3, 1.0]; made by the workers. Default: the whole image, its longer side cut.
+        flip: mirror training images left and right with probability one half.
+        probe_share: share of the images that is held out and measured, spread evenly over the sorted paths; not used
+            where there are the two subfolders.
         batch_size: per process.
         num_workers: of each loader.
-        seed: of the order of the training images.
+        seed: of the order of the training images, and of crops and flips.
     """
 
     def __init__(
         self,
         root: str,
         image_size: int = 96,
+        crop_scale: tuple[float, float] | None = None,
+        flip: bool = False,
         probe_share: float = 0.1,
         batch_size: int = 128,
         num_workers: int = 2,
@@ -77,53 +91,102 @@ class ImageFolderDataModule(ImageDataModule):
             raise ConfigurationError(f"probe_share must lie between 0 and 1, got {probe_share}.")
         self.root = Path(root)
         self.probe_share = probe_share
-        self._paths: list[Path] | None = None
+        self._random_image = random_image(image_size, crop_scale=crop_scale, flip=flip)
+        self._splits: tuple[_Split, _Split] | None = None
 
     def make_train(self) -> ImageFiles:
-        """All images but the probe."""
-        probe = set(self._probe_paths())
-        return ImageFiles([path for path in self._all_paths() if path not in probe], image_size=self.image_size)
+        """All images but the probe, without crops and flips."""
+        return self._files(0, whole_image(self.image_size))
+
+    def make_augmented(self) -> ImageFiles | None:
+        """The training images with crops and flips, if there are any."""
+        return None if self._random_image is None else self._files(0, self._random_image)
 
     def make_probe(self) -> ImageFiles:
-        """Every n-th image."""
-        return ImageFiles(self._probe_paths(), image_size=self.image_size)
+        """The images of ``val`` (or ``test``), or every n-th image."""
+        return self._files(1, whole_image(self.image_size))
 
-    def _all_paths(self) -> list[Path]:
-        if self._paths is None:
-            self._paths = readable_images(self.root)
-        return self._paths
+    def _files(self, part: int, transform: ToTensor) -> ImageFiles:
+        splits = self._train_and_probe()
+        folders = sorted({os.path.dirname(path) for split in splits for path in split.paths})
+        labels = {folder: label for label, folder in enumerate(folders)}
+        return ImageFiles(splits[part].root, splits[part].paths, labels=labels, transform=transform)
 
-    def _probe_paths(self) -> list[Path]:
-        return self._all_paths()[:: max(round(1.0 / self.probe_share), 2)]
+    def _train_and_probe(self) -> tuple[_Split, _Split]:
+        if self._splits is None:
+            probe = next((self.root / name for name in ("val", "test") if (self.root / name).is_dir()), None)
+            if probe is not None and (self.root / "train").is_dir():
+                self._splits = _Split(self.root / "train"), _Split(probe)
+                _warn_of_other_folders(*self._splits)
+            else:
+                paths = readable_images(self.root, at_least=2)
+                every = max(round(1.0 / self.probe_share), 2)
+                self._splits = (
+                    _Split(self.root, [path for index, path in enumerate(paths) if index % every]),
+                    _Split(self.root, paths[::every]),
+                )
+        return self._splits
 
 
-def readable_images(root: Path) -> list[Path]:
-    """Sorted paths of the images below a folder whose headers can be read; the others are named in one warning.
+class _Split:
+    """A folder and the paths relative to it; all readable images if none are given."""
+
+    def __init__(self, root: Path, paths: list[str] | None = None) -> None:
+        self.root = root
+        self.paths = readable_images(root, at_least=1) if paths is None else paths
+
+
+def _warn_of_other_folders(train: _Split, probe: _Split) -> None:
+    """Labels are compared by folder, so a probe in other folders measures nothing."""
+    ours, theirs = ({os.path.dirname(path) for path in split.paths} for split in (train, probe))
+    if unknown := sorted(theirs - ours):
+        rank_zero_warn(
+            f"{len(unknown)} folders of {probe.root} are not in {train.root}, so their labels are unknown in training: "
+            f"{', '.join(repr(name) for name in unknown[:5])}."
+        )
+
+
+def readable_images(root: Path, *, at_least: int = 2, check_at_most: int = CHECKED_AT_START) -> list[str]:
+    """Sorted paths, relative to a folder, of the images below it.
+
+    Of up to ``check_at_most`` files the headers are read, and the unreadable ones are named in one warning; of more,
+    a file counts as an image by its name.
 
     Raises:
-        ConfigurationError: if the folder does not exist or holds fewer than two readable images.
+        ConfigurationError: if there is no such folder, or fewer than ``at_least`` images.
     """
     if not root.is_dir():
         raise ConfigurationError(f"there is no folder {root}: point --data.root at a folder of images.")
-    candidates = sorted(path for path in root.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
-    unreadable = [path for path in candidates if not _is_readable(path)]
+    found = sorted(_image_names(os.fspath(root)))
+    unreadable = [] if len(found) > check_at_most else [path for path in found if not _is_readable(root / path)]
     if unreadable:
-        names = ", ".join(str(path.relative_to(root)) for path in unreadable[:10])
         more = f" and {len(unreadable) - 10} more" if len(unreadable) > 10 else ""
-        rank_zero_warn(f"{len(unreadable)} unreadable files are left out: {names}{more}.")
-    readable = sorted(set(candidates) - set(unreadable))
-    if len(readable) < 2:
+        rank_zero_warn(f"{len(unreadable)} unreadable files are left out: {', '.join(unreadable[:10])}{more}.")
+    left_out = set(unreadable)
+    readable = [path for path in found if path not in left_out]
+    if len(readable) < at_least:
         raise ConfigurationError(
             f"{root} holds {len(readable)} readable images ({', '.join(sorted(EXTENSIONS))}); training and probe need "
-            "at least 2."
+            f"at least {at_least}."
         )
     return readable
+
+
+def _image_names(root: str, below: str = "") -> Iterator[str]:
+    """Files named as images, relative to ``root``; a directory's entries know their kind, so no file is looked at."""
+    with os.scandir(os.path.join(root, below)) as entries:
+        for entry in entries:
+            name = os.path.join(below, entry.name)
+            if entry.is_dir():
+                yield from _image_names(root, name)
+            elif os.path.splitext(name)[1].lower() in EXTENSIONS and entry.is_file():
+                yield name
 
 
 def _is_readable(path: Path) -> bool:
     try:
         with Image.open(path) as image:
             image.verify()
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError):
+    except UNREADABLE:
         return False
     return True

@@ -100,9 +100,13 @@ class ResumableDataLoader(DataLoader[Any]):
             # resumed behind an epoch's end with max_steps, Lightning 2.6 tells the sampler an epoch too many
             self.sampler.set_epoch(epoch)
             self.sampler.start = start * (self.batch_size or 1)
-        for handed, batch in enumerate(super().__iter__(), start=start + 1):
-            self._epoch_handed = (epoch, handed)
-            yield batch
+        try:
+            for handed, batch in enumerate(super().__iter__(), start=start + 1):
+                self._epoch_handed = (epoch, handed)
+                yield batch
+        except ConfigurationError as error:
+            # a worker's comes with its whole traceback as the message; the sentence is the end of it
+            raise ConfigurationError(str(error).rpartition("ConfigurationError: ")[2].strip()) from None
 
     def state_dict(self) -> dict[str, int]:
         """``epoch``, ``batches`` of it that are done, and what a batch of that number depends on."""

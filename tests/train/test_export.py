@@ -17,9 +17,9 @@ from torch import Tensor
 from jepa_monitor.history import History
 from jepa_train.checkpoints import read_checkpoint
 from jepa_train.cli import main
-from jepa_train.export import export, rebuilt, timm_arguments
+from jepa_train.export import export, rebuilt
 from jepa_train.module import JEPA
-from tests.train.test_checkpoints import one_sentence
+from tests.train.test_checkpoints import one_sentence, saved_by
 
 FIT = [
     "fit",
@@ -64,12 +64,17 @@ def reference(trained: Path, which: str, images: Tensor) -> Tensor:
         return branch.encoder(images).mean(dim=1)
 
 
+def timm_arguments(trained: Path) -> tuple[str, dict[str, Any]]:
+    encoder = rebuilt(read_checkpoint(trained), trained).target.encoder
+    return encoder.name, dict(encoder.timm_arguments)
+
+
 @pytest.mark.parametrize("which", ["target", "context"])
 def test_timm_gives_bitwise_the_mean_token(which: Literal["target", "context"], trained: Path) -> None:
     run_export(trained, f"--which={which}")
     images = torch.randn(5, 1, 16, 16)
     expected = reference(trained, which, images)
-    name, settings = timm_arguments(rebuilt(read_checkpoint(trained), trained))
+    name, settings = timm_arguments(trained)
     by_arguments = timm.create_model(name, checkpoint_path="encoder.safetensors", **settings).eval()
     by_folder = timm.create_model("local-dir:.", pretrained=True).eval()
     with torch.no_grad():
@@ -85,7 +90,7 @@ def test_timm_gives_bitwise_the_mean_token(which: Literal["target", "context"], 
 def test_the_weights_are_all_there_and_strictly(trained: Path) -> None:
     run_export(trained)
     module = rebuilt(read_checkpoint(trained), trained)
-    name, settings = timm_arguments(module)
+    name, settings = timm_arguments(trained)
     vit = timm.create_model(name, **settings)
     timm.models.load_checkpoint(vit, "encoder.safetensors", strict=True)
     for key, weight in module.target.encoder.vit.state_dict().items():
@@ -100,7 +105,7 @@ def test_every_argument_in_the_card_is_necessary(trained: Path) -> None:
     run_export(trained)
     images = torch.randn(5, 1, 16, 16)
     expected = reference(trained, "target", images)
-    name, settings = timm_arguments(rebuilt(read_checkpoint(trained), trained))
+    name, settings = timm_arguments(trained)
     unneeded = set()
     for left_out in settings:
         others = {key: value for key, value in settings.items() if key != left_out}
@@ -172,14 +177,21 @@ def test_saved_data_settings_are_those_of_the_checkpoint(trained: Path) -> None:
     assert yaml.safe_load(blocks(Path("encoder.md").read_text(), "yaml")[0]) == {"root": "photographs"}
 
 
-def test_nothing_is_fetched_for_a_model_that_started_from_published_weights(
-    trained: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    checkpoint = torch.load(trained, weights_only=True)
-    checkpoint["hyper_parameters"]["pretrained"] = True
+@pytest.mark.parametrize("class_token", [True, False])
+def test_nothing_is_fetched_for_a_model_that_started_from_published_weights(class_token: bool) -> None:
+    """Those may have a class token, which the settings do not tell."""
+    overrides = {"embed_dim": 16, "depth": 1, "num_heads": 2}
+    module = JEPA(image_size=16, channels=1, patch_size=4, encoder_overrides={**overrides, "class_token": class_token})
+    saved_by(module, Path("started.ckpt"))
+    checkpoint = torch.load("started.ckpt", weights_only=True)
+    checkpoint["hyper_parameters"] |= {"pretrained": True, "encoder_overrides": overrides}
     torch.save(checkpoint, "started.ckpt")
     main(["export", "--ckpt_path=started.ckpt", "--output=encoder.safetensors"])
     assert "pretrained: true" in Path("encoder.md").read_text()
+    images = torch.randn(2, 1, 16, 16)
+    with torch.no_grad():
+        expected = module.eval().features(images)
+        assert torch.equal(timm.create_model("local-dir:.", pretrained=True).eval()(images), expected)
 
 
 def test_an_export_into_the_same_place_needs_overwrite(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -139,7 +139,10 @@ def test_both_modes_have_the_same_sizes(side: int) -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(
-    side=st.integers(2, 6), targets=st.integers(1, 6), mode=st.sampled_from(["paper", "corrected"]), seed=st.integers(0, 99)
+    side=st.integers(2, 6),
+    targets=st.integers(1, 6),
+    mode=st.sampled_from(["paper", "corrected"]),
+    seed=st.integers(0, 99),
 )
 def test_small_grids_work_or_say_what_to_change(side: int, targets: int, mode: MaskMode, seed: int) -> None:
     masks = MultiBlockMasks((side, side), num_targets=targets, mode=mode)

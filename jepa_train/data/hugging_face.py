@@ -1,0 +1,166 @@
+"""Any data set of images that the package ``datasets`` can load, by its name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from jepa_train.data.base import ImageDataModule
+from jepa_train.data.transforms import ToTensor, random_image, whole_image
+from jepa_train.errors import ConfigurationError
+
+
+class HuggingFaceImages(Dataset[dict[str, Any]]):
+    """One split as normalised RGB squares.
+
+    Args:
+        split: a ``datasets.Dataset``.
+        image_column: of decoded images.
+        label_column: of class numbers or names; ``None`` leaves labels out.
+        names: class names in the order of their numbers, where the column holds names.
+        transform: from a PIL image to a tensor.
+    """
+
+    def __init__(
+        self, split: Any, *, image_column: str, label_column: str | None, names: list[str], transform: ToTensor
+    ) -> None:
+        self._split = split
+        self._image_column = image_column
+        self._label_column = label_column
+        self._numbers = {name: number for number, name in enumerate(names)}
+        self._transform = transform
+
+    def __len__(self) -> int:
+        return len(self._split)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        row = self._split[int(index)]
+        sample: dict[str, Any] = {"image": self._transform(row[self._image_column])}
+        if self._label_column is not None:
+            label = row[self._label_column]
+            sample["label"] = self._numbers[label] if isinstance(label, str) else int(label)
+        return sample
+
+
+class HuggingFaceDataModule(ImageDataModule):
+    """Images of a data set on the Hugging Face hub, or of a folder that ``datasets.load_dataset`` understands.
+
+    Args:
+        name: of the data set, or a folder of images or Parquet files.
+        config_name: which of its configurations, if it has several.
+        train_split, probe_split: names of splits, or parts of them such as ``train[:90%]``.
+        image_column: column of images.
+        label_column: column of classes, numbers or names; ``None`` if there are none.
+        image_size: height and width that images are brought to, in pixels.
+        crop_scale, flip: random views that the workers make, see ``ImageFolderDataModule``.
+        batch_size: per process.
+        num_workers: of each loader.
+        seed: of the order of the training images, and of crops and flips.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        config_name: str | None = None,
+        train_split: str = "train",
+        probe_split: str = "test",
+        image_column: str = "image",
+        label_column: str | None = "label",
+        image_size: int = 96,
+        crop_scale: tuple[float, float] | None = None,
+        flip: bool = False,
+        batch_size: int = 128,
+        num_workers: int = 2,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(image_size, 3, batch_size, num_workers, seed)
+        self.name = name
+        self.config_name = config_name
+        self.train_split = train_split
+        self.probe_split = probe_split
+        self.image_column = image_column
+        self.label_column = label_column
+        self._random_image = random_image(image_size, crop_scale=crop_scale, flip=flip)
+        self._loaded: dict[str, Any] = {}
+
+    def prepare_data(self) -> None:
+        """Download on one process only."""
+        self._load(self.train_split)
+        self._load(self.probe_split)
+
+    def make_train(self) -> HuggingFaceImages:
+        """The training split, without crops and flips."""
+        return self._images(self.train_split, whole_image(self.image_size))
+
+    def make_augmented(self) -> HuggingFaceImages | None:
+        """The training split with crops and flips, if there are any."""
+        return None if self._random_image is None else self._images(self.train_split, self._random_image)
+
+    def make_probe(self) -> HuggingFaceImages:
+        """The split that is measured."""
+        return self._images(self.probe_split, whole_image(self.image_size))
+
+    def _images(self, split: str, transform: ToTensor) -> HuggingFaceImages:
+        return HuggingFaceImages(
+            self._load(split),
+            image_column=self.image_column,
+            label_column=self.label_column,
+            names=self._class_names(),
+            transform=transform,
+        )
+
+    def _class_names(self) -> list[str]:
+        """Names that stand in the label column of either split, sorted; none where it holds numbers."""
+        if self.label_column is None:
+            return []
+        splits = [self._load(split) for split in (self.train_split, self.probe_split)]
+        if getattr(splits[0].features[self.label_column], "dtype", None) not in ("string", "large_string"):
+            return []
+        return sorted({name for split in splits for name in split.unique(self.label_column)})
+
+    def _load(self, split: str) -> Any:
+        """A ``datasets.Dataset`` whose columns are there.
+
+        Raises:
+            ConfigurationError: without the package, or if data set, split or column do not exist.
+        """
+        if split not in self._loaded:
+            datasets = _datasets()
+            try:
+                loaded = datasets.load_dataset(self.name, self.config_name, split=split)
+            except (ValueError, OSError) as error:  # unknown configuration or split; unknown name, or no connection
+                raise ConfigurationError(
+                    f"split {split!r} of the data set {self.name!r} cannot be loaded: {_one_line(error)}"
+                ) from None
+            self._check_columns(loaded, datasets.Image)
+            self._loaded[split] = loaded
+        return self._loaded[split]
+
+    def _check_columns(self, loaded: Any, image: type) -> None:
+        features = dict(loaded.features)
+        pictures = [column for column, feature in features.items() if isinstance(feature, image)]
+        if self.image_column not in pictures:
+            raise ConfigurationError(
+                f"{self.name!r} has no column of images {self.image_column!r}: set --data.image_column to one of "
+                f"{pictures} (its columns are {list(features)})."
+            )
+        if self.label_column is not None and self.label_column not in features:
+            raise ConfigurationError(
+                f"{self.name!r} has no column {self.label_column!r}: set --data.label_column to one of "
+                f"{list(features)}, or to null."
+            )
+
+
+def _datasets() -> Any:
+    try:
+        import datasets
+    except ImportError:
+        raise ConfigurationError(
+            "data sets of the Hugging Face hub need the package datasets, which is not installed: pip install datasets."
+        ) from None
+    return datasets
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,66 @@
+"""From a picture of any size to a square tensor: always the same, or another crop each time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.transforms import v2
+
+from jepa_train.errors import ConfigurationError
+
+IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+ToTensor = Callable[[Any], Tensor]
+
+
+def whole_image(image_size: int) -> ToTensor:
+    """The short side resized, the centre cropped, ImageNet normalisation: PIL image -> (3, image_size, image_size)."""
+    return _transform([v2.ToImage(), v2.Resize(image_size, antialias=True), v2.CenterCrop(image_size)])
+
+
+def random_image(image_size: int, *, crop_scale: Sequence[float] | None, flip: bool) -> ToTensor | None:
+    """As :func:`whole_image`, drawn at random from torch's global generator.
+
+    Args:
+        image_size: height and width of the result, in pixels.
+        crop_scale: smallest and largest share of the picture's area in a crop, whose height and width then become
+            ``image_size``; ``None`` takes the centre, as :func:`whole_image`.
+        flip: mirror left and right with probability one half.
+
+    Returns:
+        the transform, or ``None`` where nothing is drawn.
+
+    Raises:
+        ConfigurationError: if ``crop_scale`` is no range within (0, 1].
+    """
+    if crop_scale is None and not flip:
+        return None
+    steps: list[Any] = [v2.ToImage(), v2.Resize(image_size, antialias=True), v2.CenterCrop(image_size)]
+    if crop_scale is not None:
+        if len(crop_scale) != 2 or not 0.0 < crop_scale[0] <= crop_scale[1] <= 1.0:
+            raise ConfigurationError(
+                f"crop_scale is the smallest and the largest share of the area, such as [0.3, 1.0]; got {crop_scale}."
+            )
+        # cut before the conversion, so that only the crop is converted
+        steps = [v2.RandomResizedCrop(image_size, scale=tuple(crop_scale), antialias=True), v2.ToImage()]
+    return _transform([*steps, v2.RandomHorizontalFlip()] if flip else steps)
+
+
+def _transform(steps: list[Any]) -> ToTensor:
+    to_square = v2.Compose(
+        [*steps, v2.ToDtype(torch.float32, scale=True), v2.Normalize(IMAGENET_MEAN, IMAGENET_DEVIATION)]
+    )
+    return _PlainTensor(to_square)
+
+
+class _PlainTensor:
+    """RGB in, plain tensor out; a class, because workers that are spawned need what can be pickled."""
+
+    def __init__(self, transform: Callable[[Any], Tensor]) -> None:
+        self.transform = transform
+
+    def __call__(self, picture: Any) -> Tensor:
+        return self.transform(picture.convert("RGB")).as_subclass(Tensor)

@@ -1,0 +1,124 @@
+"""Data sets by name through the package ``datasets``, here of local files alone."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from jepa_train.data import HuggingFaceDataModule
+from jepa_train.errors import ConfigurationError
+from tests.train.data.runs import fit
+
+
+@pytest.fixture
+def datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The package, kept from the network and with a cache of its own."""
+    package = pytest.importorskip("datasets", reason="the package datasets is not installed")
+    monkeypatch.setattr(package.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(package.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    package.disable_progress_bars()
+    return package
+
+
+def folder(root: Path) -> str:
+    """Folders of images, as the builder ``imagefolder`` reads them: ten to train, four to test."""
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 10), ("test", 4)):
+        for index in range(count):
+            path = root / split / "ab"[index % 2] / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(generator.integers(0, 255, (12, 10, 3), dtype=np.uint8)).save(path)
+    return str(root)
+
+
+def parquet(datasets: Any, root: Path) -> str:
+    """A Parquet file whose labels are names, and whose columns have names of their own."""
+    pixels = np.random.default_rng(1).integers(0, 255, (6, 9, 9), dtype=np.uint8)
+    columns = {"picture": [Image.fromarray(one) for one in pixels], "kind": ["owl", "cat", "owl", "elk", "cat", "owl"]}
+    features = datasets.Features({"picture": datasets.Image(), "kind": datasets.Value("string")})
+    root.mkdir()
+    datasets.Dataset.from_dict(columns, features=features).to_parquet(str(root / "train.parquet"))
+    return str(root)
+
+
+def read(dataset: Any) -> list[dict[str, Any]]:
+    return [dataset[index] for index in range(len(dataset))]
+
+
+def test_a_folder_gives_images_and_class_numbers(datasets: Any, tmp_path: Path) -> None:
+    data = HuggingFaceDataModule(folder(tmp_path / "images"), image_size=8)
+    train, probe = read(data.reference_dataset()), read(data.probe_dataset())
+    assert sorted(sample["label"] for sample in train) == 5 * [0] + 5 * [1]
+    assert sorted(sample["label"] for sample in probe) == [0, 0, 1, 1]
+    assert {sample["image"].shape for sample in train + probe} == {(3, 8, 8)}
+    assert type(train[0]["image"]) is torch.Tensor
+
+
+def test_parts_of_a_split_other_columns_and_names_as_labels(datasets: Any, tmp_path: Path) -> None:
+    data = HuggingFaceDataModule(
+        parquet(datasets, tmp_path / "file"),
+        train_split="train[:4]",
+        probe_split="train[4:]",
+        image_column="picture",
+        label_column="kind",
+        image_size=9,
+    )
+    assert [sample["label"] for sample in read(data.reference_dataset())] == [2, 0, 2, 1]
+    assert [sample["label"] for sample in read(data.probe_dataset())] == [0, 2]
+    grey = data.probe_dataset()[0]["image"] * torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
+    grey = grey + torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    written = np.random.default_rng(1).integers(0, 255, (6, 9, 9), dtype=np.uint8)[4] / 255.0
+    np.testing.assert_allclose(grey.numpy(), np.stack(3 * [written]), atol=1e-6)
+
+
+def test_labels_can_be_left_out(datasets: Any, tmp_path: Path) -> None:
+    data = HuggingFaceDataModule(folder(tmp_path / "images"), label_column=None, image_size=8)
+    assert set(data.reference_dataset()[0]) == {"image"}
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+def test_crops_are_the_same_for_any_number_of_workers_and_after_a_resume(datasets: Any, tmp_path: Path) -> None:
+    name = folder(tmp_path / "images")
+
+    def seen(run: str, workers: int, **settings: Any) -> list[Any]:
+        data = HuggingFaceDataModule(
+            name, image_size=8, crop_scale=(0.3, 1.0), flip=True, batch_size=2, num_workers=workers
+        )
+        return fit(data, tmp_path / run, **settings).seen
+
+    whole = seen("whole", 0)
+    assert len({draw for entry in whole for draw in entry[3]}) > 10
+    assert seen("parts", 1, die_at=7) + seen("parts", 1, resume=True) == whole
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"train_split": "training"}, r"split 'training' of .* cannot be loaded: .*train.*test"),
+        ({"config_name": "large"}, r"cannot be loaded: .*large.*default"),
+        ({"image_column": "picture"}, r"no column of images 'picture': set --data.image_column to one of \['image'\]"),
+        ({"image_column": "label"}, r"no column of images 'label'"),
+        ({"label_column": "kind"}, r"no column 'kind': set --data.label_column to one of \['image', 'label'\]"),
+        ({"name": "no/such"}, r"split 'train' of the data set 'no/such' cannot be loaded: .*no/such"),
+    ],
+)
+def test_mistakes_are_one_sentence_that_names_what_there_is(
+    arguments: dict[str, Any], message: str, datasets: Any, tmp_path: Path
+) -> None:
+    data = HuggingFaceDataModule(**{"name": folder(tmp_path / "images"), **arguments})
+    with pytest.raises(ConfigurationError, match=message) as raised:
+        data.prepare_data()
+    assert "\n" not in str(raised.value)
+
+
+def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ConfigurationError, match="pip install datasets"):
+        HuggingFaceDataModule("any").prepare_data()
