@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from torch.utils.data import Dataset
 
 from jepa_train.data.base import ImageDataModule
-from jepa_train.data.transforms import ToTensor, random_image, whole_image
+from jepa_train.data.transforms import ToTensor, random_image, shuffled, whole_image
 from jepa_train.errors import ConfigurationError
 
 
 class HuggingFaceImages(Dataset[dict[str, Any]]):
-    """One split as normalised RGB squares.
+    """One split as normalised RGB squares, in a fixed random order: the first stand for all.
 
     Args:
         split: a ``datasets.Dataset``.
@@ -26,6 +27,7 @@ class HuggingFaceImages(Dataset[dict[str, Any]]):
         self, split: Any, *, image_column: str, label_column: str | None, names: list[str], transform: ToTensor
     ) -> None:
         self._split = split
+        self._order = np.array(shuffled(range(len(split))))
         self._image_column = image_column
         self._label_column = label_column
         self._numbers = {name: number for number, name in enumerate(names)}
@@ -35,7 +37,7 @@ class HuggingFaceImages(Dataset[dict[str, Any]]):
         return len(self._split)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        row = self._split[int(index)]
+        row = self._split[int(self._order[index])]
         sample: dict[str, Any] = {"image": self._transform(row[self._image_column])}
         if self._label_column is not None:
             label = row[self._label_column]

@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 
 from jepa_train.data.base import ImageDataModule
-from jepa_train.data.transforms import ToTensor, random_image, whole_image
+from jepa_train.data.transforms import ToTensor, random_image, shuffled, whole_image
 from jepa_train.errors import ConfigurationError
 
 EXTENSIONS = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
@@ -24,6 +24,9 @@ UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.De
 class ImageFiles(Dataset[dict[str, Any]]):
     """Image files as normalised RGB squares, with the folder they lie in as label.
 
+    They are in a fixed random order: sorted by folder, the first ones would be of few classes, and it is these that
+    monitor and nearest neighbours measure.
+
     Args:
         root: the folder that ``paths`` are relative to.
         paths: of images.
@@ -33,6 +36,7 @@ class ImageFiles(Dataset[dict[str, Any]]):
 
     def __init__(self, root: Path, paths: Sequence[str], *, labels: dict[str, int], transform: ToTensor) -> None:
         self.root = os.fspath(root)
+        paths = shuffled(paths)
         # arrays: workers share them, whereas each would end up with its own copy of a million Python strings
         self._paths = np.array([os.fsencode(path) for path in paths])
         self._labels = np.array([labels[os.path.dirname(path)] for path in paths])

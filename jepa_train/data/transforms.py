@@ -1,10 +1,11 @@
-"""From a picture of any size to a square tensor: always the same, or another crop each time."""
+"""From a picture of any size to a square tensor, always the same or another crop each time; and a fair order."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.transforms import v2
@@ -14,6 +15,12 @@ from jepa_train.errors import ConfigurationError
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 ToTensor = Callable[[Any], Tensor]
+Item = TypeVar("Item")
+
+
+def shuffled(items: Sequence[Item]) -> list[Item]:
+    """The items in an order that is random but always the same, so that the first ones stand for all."""
+    return [items[int(index)] for index in np.random.default_rng(0).permutation(len(items))]
 
 
 def whole_image(image_size: int) -> ToTensor:

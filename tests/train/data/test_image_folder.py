@@ -35,7 +35,16 @@ def imagenet(root: Path) -> ImageFolderDataModule:
 
 
 def labels(dataset: Any) -> list[int]:
-    return [dataset[index]["label"] for index in range(len(dataset))]
+    return sorted(dataset[index]["label"] for index in range(len(dataset)))
+
+
+def test_the_first_images_are_of_all_classes(tmp_path: Path) -> None:
+    for index in range(60):
+        write(tmp_path / "train" / "abc"[index // 20] / f"{index}.png")
+    write(tmp_path / "val" / "a" / "0.png")
+    first, again = (ImageFolderDataModule(str(tmp_path), image_size=8, seed=seed).make_train() for seed in (0, 1))
+    assert {first[index]["label"] for index in range(12)} == {0, 1, 2}
+    assert [first[index]["label"] for index in range(60)] == [again[index]["label"] for index in range(60)]
 
 
 def test_the_layout_of_imagenet_is_taken_as_train_and_probe(tmp_path: Path) -> None:

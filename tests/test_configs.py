@@ -1,0 +1,141 @@
+"""Configs that no test can run: what they say is parsed, built without memory, and held against the paper."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+from jsonargparse import Namespace
+from PIL import Image
+
+from jepa_train.cli import CONFIGS, JEPACLI, main
+from jepa_train.data import ImageFolderDataModule
+from jepa_train.module import JEPA
+
+EFFECTIVE_BATCH = 2048
+IMAGENET = sorted(CONFIGS.glob("imagenet_*.yaml"))
+# width, blocks, heads, patches along a side, predictor's depth, epochs, warm-up epochs (arXiv 2301.08243, appendix)
+PAPER = {
+    "imagenet_vith14": (1280, 32, 16, 16, 12, 300, 40),
+    "imagenet_vith16_448": (1280, 32, 16, 28, 12, 300, 40),
+    "imagenet_vitg16": (1408, 40, 16, 14, 16, 44, 3),
+    "imagenet_vits16": (384, 12, 6, 14, 12, 300, 40),
+}
+
+
+class Parsed(Exception):
+    """Ends the command line where its arguments are known to be right."""
+
+
+class OnlyParsed(JEPACLI):
+    """Goes no further than the parser."""
+
+    def before_instantiate_classes(self) -> None:
+        raise Parsed(self.config.fit)
+
+
+def parse(config: Path) -> Namespace:
+    with pytest.raises(Parsed) as parsed:
+        OnlyParsed(
+            JEPA,
+            pl.LightningDataModule,
+            subclass_mode_data=True,
+            auto_configure_optimizers=False,
+            seed_everything_default=0,
+            args=["fit", "-c", str(config)],
+        )
+    (found,) = parsed.value.args
+    assert isinstance(found, Namespace)
+    return found
+
+
+def test_every_config_of_imagenet_is_held_against_the_paper() -> None:
+    assert [path.stem for path in IMAGENET] == sorted(PAPER)
+
+
+@pytest.mark.parametrize("path", IMAGENET, ids=lambda path: path.stem)
+def test_a_step_is_2048_images_as_the_first_lines_say(path: Path) -> None:
+    config = parse(path)
+    factors = [
+        config.data.init_args.batch_size,
+        config.trainer.devices,
+        config.trainer.num_nodes,
+        config.trainer.accumulate_grad_batches,
+    ]
+    assert np.prod([int(factor) for factor in factors]) == EFFECTIVE_BATCH
+    head = " ".join(line.removeprefix("# ") for line in path.read_text().splitlines() if line.startswith("#"))
+    said = re.search(
+        r"(\d+) images a device x (\d+) devices? x (\d+) nodes? x (\d+) accumulated batch(?:es)? = 2048", head
+    )
+    assert said is not None
+    assert [int(number) for number in said.groups()] == [int(factor) for factor in factors]
+    checkpoints = [callback for callback in config.trainer.callbacks if "ModelCheckpoint" in callback.class_path]
+    assert checkpoints[0].init_args.every_n_train_steps
+    assert checkpoints[0].init_args.save_last
+
+
+@pytest.mark.parametrize("path", IMAGENET, ids=lambda path: path.stem)
+def test_the_model_is_the_papers(path: Path) -> None:
+    config = parse(path)
+    width, blocks, heads, side, depth, epochs, warmup = PAPER[path.stem]
+    data = ImageFolderDataModule(**config.data.init_args.as_dict())
+    arguments: dict[str, Any] = {**config.model.as_dict(), "image_size": data.image_size, "channels": data.channels}
+    with torch.device("meta"):
+        module = JEPA(**arguments)
+    vit = module.online.encoder.vit
+    assert (module.online.encoder.width, len(vit.blocks), vit.blocks[0].attn.num_heads) == (width, blocks, heads)
+    assert module.online.encoder.grid_size == (side, side)
+    assert vit.num_prefix_tokens == 0
+    assert len(module.predictor.blocks) == depth
+    assert module.predictor.mask_query.shape == (384,)
+    assert arguments["predictor_heads"] == heads
+    context, targets = module.masks(16, torch.Generator().manual_seed(0))
+    assert context.shape[1] >= 10 == arguments["min_context"]
+    assert targets.shape[:2] == (16, 4)
+    assert config.trainer.max_epochs == epochs
+    assert round(arguments["warmup_fraction"] * epochs, 1) == warmup
+    official = {
+        "ema_start": 0.996,
+        "ema_end": 1.0,
+        "learning_rate_start": 2e-4,
+        "learning_rate": 1e-3,
+        "learning_rate_end": 1e-6,
+        "weight_decay": 0.04,
+        "weight_decay_end": 0.4,
+        "target_scale": (0.15, 0.2),
+        "target_aspect": (0.75, 1.5),
+        "context_scale": (0.85, 1.0),
+        "mask_mode": "paper",
+        "crop_scale": 1.0,  # of views on the device: the workers crop
+    }
+    assert {name: arguments[name] for name in official} == official
+    assert tuple(config.data.init_args.crop_scale) == (0.3, 1.0)
+    assert config.trainer.precision == "bf16-mixed"
+    if path.stem != "imagenet_vits16":
+        assert (arguments["embedding_weight"], arguments["anticollapse"]) == (0.0, "none")
+
+
+@pytest.mark.parametrize("subcommand", ["fit", "validate"])
+def test_the_hugging_face_config_runs(subcommand: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datasets = pytest.importorskip("datasets", reason="the package datasets is not installed")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    datasets.disable_progress_bars()
+    pixels = np.random.default_rng(0).integers(0, 255, (80, 32, 32, 3), dtype=np.uint8)
+    for index, image in enumerate(pixels):
+        path = tmp_path / "images" / ("train" if index % 2 else "test") / str(index % 4) / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    arguments = [f"--data.name={tmp_path / 'images'}", "--data.image_column=image", "--data.batch_size=8"]
+    arguments += ["--model.encoder_overrides={embed_dim: 24, depth: 1, num_heads: 2}", "--model.embedding_size=4"]
+    quick = ["--trainer.fast_dev_run=true", "--trainer.enable_progress_bar=false", "--data.num_workers=0"]
+    cli = main([subcommand, "-c", str(CONFIGS / "hugging_face.yaml"), *quick, *arguments])
+    if subcommand == "fit":
+        assert torch.isfinite(cli.trainer.callback_metrics["train/loss"])
