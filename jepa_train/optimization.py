@@ -42,10 +42,12 @@ def update_ema(target: nn.Module, online: nn.Module, *, momentum: float) -> None
         target, online: of the same structure.
         momentum: in [0, 1]; 0 makes the target a copy.
     """
-    followed = [*target.parameters(), *target.buffers()]
-    leading = [*online.parameters(), *online.buffers()]
-    floating = [i for i, tensor in enumerate(followed) if tensor.is_floating_point()]
     average = get_ema_multi_avg_fn(momentum)
-    average([followed[i] for i in floating], [leading[i] for i in floating], 0)
-    for i in set(range(len(followed))) - set(floating):
-        followed[i].copy_(leading[i])
+    average(list(target.parameters()), list(online.parameters()), 0)
+    buffers = list(zip(target.buffers(), online.buffers(), strict=True))
+    statistics = [(ours, theirs) for ours, theirs in buffers if ours.is_floating_point()]
+    if statistics:  # apart from parameters, which may be sharded
+        average([ours for ours, _ in statistics], [theirs for _, theirs in statistics], 0)
+    for ours, theirs in buffers:
+        if not ours.is_floating_point():
+            ours.copy_(theirs)

@@ -29,4 +29,5 @@ def shard(module: JEPA, mesh: DeviceMesh) -> None:
         parts += [*side.encoder.vit.blocks, side.encoder, side.projector]
     for part in parts:
         if any(True for _ in part.parameters()):
-            fully_shard(part, mesh=mesh["data_parallel"])
+            # said aloud: by default the outermost part stays whole until a backward pass, which a target never has
+            fully_shard(part, mesh=mesh["data_parallel"], reshard_after_forward=True)

@@ -1,4 +1,4 @@
-"""Trains on one or two processes and writes what it saw; started by test_distributed.py, once a world size.
+"""Trains on one or more processes and writes what it saw; started by test_distributed.py, once a world size.
 
 A script and not a function of the test: each process must begin without the test's threads and state.
 """
@@ -15,14 +15,19 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 
 from jepa_monitor import JEPAScoreMonitor
 from jepa_train.data import MixtureDataModule
 from jepa_train.module import JEPA
 
-GLOBAL_BATCH = 32
+GLOBAL_BATCH = 36
 STEPS = 20
+CASES: dict[str, dict[str, Any]] = {
+    "sigreg": {"anticollapse": "sigreg"},
+    "vicreg": {"anticollapse": "vicreg", "anticollapse_on": "both"},
+    "sharded": {"anticollapse": "sigreg"},
+}
 
 
 class WithShifted(MixtureDataModule):
@@ -45,8 +50,17 @@ class Losses(pl.Callback):
         self.values.append(float(trainer.strategy.reduce(loss, reduce_op="mean")))
 
 
-def main(world_size: int, anticollapse: str, folder: Path) -> None:
-    """Run and write ``{anticollapse}_{world_size}_{rank}.json``."""
+def strategy_of(case: str, world_size: int) -> Strategy | str:
+    if world_size == 1:
+        return "auto"
+    limits: dict[str, Any] = {"process_group_backend": "gloo", "timeout": timedelta(seconds=60)}
+    if case == "sharded":
+        return ModelParallelStrategy(data_parallel_size=world_size, tensor_parallel_size=1, **limits)
+    return DDPStrategy(**limits)
+
+
+def main(world_size: int, case: str, folder: Path) -> None:
+    """Run and write ``{case}_{world_size}_{rank}.json``."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     pl.seed_everything(0, verbose=False)
@@ -64,17 +78,17 @@ def main(world_size: int, anticollapse: str, folder: Path) -> None:
         sigreg_slices=16,
         crop_scale=0.7,
         flip=True,
-        anticollapse=anticollapse,  # type: ignore[arg-type]  # one of its names, from the command line
         anticollapse_weight=0.5,
+        **CASES[case],
     )
     losses = Losses()
-    best = ModelCheckpoint(folder / f"{anticollapse}_{world_size}", monitor="density/spearman", mode="max")
+    best = ModelCheckpoint(folder / f"{case}_{world_size}", monitor="density/spearman", mode="max")
     trainer = pl.Trainer(
         max_steps=STEPS,
-        precision="64-true",  # so that what differs is wrong, not rounded
+        precision="32-true" if case == "sharded" else "64-true",  # double: what differs is wrong, not rounded
         accelerator="cpu",
         devices=world_size,
-        strategy=DDPStrategy(process_group_backend="gloo", timeout=timedelta(seconds=60)) if world_size > 1 else "auto",
+        strategy=strategy_of(case, world_size),
         logger=False,
         callbacks=[JEPAScoreMonitor(num_samples=67), losses, best],
         enable_progress_bar=False,
@@ -83,9 +97,10 @@ def main(world_size: int, anticollapse: str, folder: Path) -> None:
     )
     trainer.fit(module, data)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    weights = torch.cat([parameter.detach().flatten() for parameter in module.parameters()]).double()
+    whole = [getattr(parameter, "full_tensor", lambda: parameter)() for parameter in module.parameters()]
+    weights = torch.cat([parameter.detach().flatten() for parameter in whole]).double()
     result = {"losses": losses.values, "metrics": metrics, "weights": weights.tolist(), "best": best.best_model_path}
-    (folder / f"{anticollapse}_{world_size}_{trainer.global_rank}.json").write_text(json.dumps(result))
+    (folder / f"{case}_{world_size}_{trainer.global_rank}.json").write_text(json.dumps(result))
 
 
 if __name__ == "__main__":
