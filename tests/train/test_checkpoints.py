@@ -123,7 +123,7 @@ big = {"state_dict": {"weight": torch.arange(1_000_000.0)}}
 AtomicCheckpointIO().save_checkpoint(big, path)
 draw = random.Random(0)
 killed_in_mid_write = 0
-for _ in range(16):
+for _ in range(10):
     child = os.fork()
     if child == 0:
         while True:
@@ -239,6 +239,9 @@ def spoil(kind: str, trained: Path, path: Path) -> None:
         checkpoint["state_dict"].pop("online.encoder.vit.norm.weight")
         checkpoint["state_dict"]["online.old"] = torch.zeros(1)
         torch.save(checkpoint, path)
+    elif kind == "a weight more":
+        checkpoint["state_dict"]["online.old"] = torch.zeros(1)
+        torch.save(checkpoint, path)
     elif kind == "older settings":
         checkpoint["hyper_parameters"]["number_of_things"] = 3
         torch.save(checkpoint, path)
@@ -258,6 +261,7 @@ SPOILT = {
     "foreign": r"settings that this model does not know \(width\)",
     "silent foreign": r"is a checkpoint of another model: it has layer.bias, layer.weight, not online",
     "older weights": r"lacks online.encoder.vit.norm.weight and has online.old too much: .* another version",
+    "a weight more": r"bad.ckpt has online.old too much",
     "older settings": r"settings that this model does not know \(number_of_things\)",
     "missing": r"there is no checkpoint bad.ckpt",
 }
