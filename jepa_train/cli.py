@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import lightning.pytorch as pl
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+import yaml
+from jsonargparse import Namespace
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_warn
 
+from jepa_train.checkpoints import (
+    AtomicCheckpointIO,
+    check_arguments,
+    check_fits,
+    model_arguments,
+    newest_checkpoint,
+    read_checkpoint,
+    weight_shapes,
+)
 from jepa_train.errors import ConfigurationError
+from jepa_train.export import EXPORT_HELP, run_export
 from jepa_train.module import JEPA
 
 PACKAGE = Path(__file__).resolve().parent
@@ -30,27 +46,97 @@ class SaveConfig(SaveConfigCallback):
 
 
 class JEPACLI(LightningCLI):
-    """Lightning's command line with the image size linked to the model and ``--ckpt_path last`` resolved."""
+    """Lightning's command line with the image size linked to the model, and checkpoints that are looked at first.
+
+    ``--ckpt_path`` takes a file, or ``last`` for the newest one below the logger's folder. The model is built with the
+    checkpoint's hyper-parameters; options that say otherwise are named, and refused where they ask for other weights.
+    """
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The model is built for the images that the DataModule gives."""
         parser.link_arguments("data.image_size", "model.image_size", apply_on="instantiate")
         parser.link_arguments("data.channels", "model.channels", apply_on="instantiate")
 
-    def before_instantiate_classes(self) -> None:
-        """Let ``last`` mean the newest checkpoint below the logger's folder, and go on in that run's folder."""
-        config = self.config[self.config.subcommand]
-        if config.get("ckpt_path") != "last":
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse, find the checkpoint and look whether it can be used, before Lightning takes over its settings."""
+        super().parse_arguments(parser, args)
+        self.checkpoint: dict[str, Any] | None = None
+        config = self._settings
+        if config.get("ckpt_path") == "last":
+            self._go_on_in_the_newest_run()
+        path = config.get("ckpt_path")
+        # folders are checkpoints of sharded models, addresses are Lightning's business
+        if path is None or Path(path).is_dir() or path == "hpc" or "://" in path:
             return
+        self.checkpoint = read_checkpoint(Path(path))
+        self._check_use(path, self.checkpoint)
+        # what was asked for, before the checkpoint's hyper-parameters take its place
+        typed, configured = self._given_options(args)
+        self._typed = {name: config.model[name] for name in typed if name in config.model}
+        self._configured = {name: config.model[name] for name in configured if name in config.model}
+
+    def before_instantiate_classes(self) -> None:
+        """Tell which of the given options the checkpoint overrides."""
+        if self.checkpoint is None:
+            return
+        path, used = self._settings.ckpt_path, self._settings.model
+        typed = {name: value for name, value in self._typed.items() if used[name] != value}
+        differing = typed | {name: value for name, value in self._configured.items() if used[name] != value}
+        if not differing:
+            return
+        arguments = model_arguments(self.checkpoint)
+        if typed and weight_shapes(arguments) != weight_shapes(arguments | typed):
+            options = ", ".join(f"--model.{name}" for name in typed)
+            raise ConfigurationError(
+                f"the checkpoint {path} is of a model with other weights, {_compared(used, typed)}: leave out "
+                f"{options}, or train anew without --ckpt_path."
+            )
+        rank_zero_warn(f"The checkpoint {path} decides the model: {_compared(used, differing)}.")
+
+    def after_instantiate_classes(self) -> None:
+        """See that the checkpoint's weights are those of the model."""
+        if self.checkpoint is not None:
+            check_fits(self.model, self.checkpoint["state_dict"], Path(self._settings.ckpt_path))
+            self.checkpoint = None
+
+    def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
+        """A Trainer whose checkpoints are replaced whole, unless the user chose another way of writing them."""
+        trainer = super().instantiate_trainer(**kwargs)
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
+            trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        return trainer
+
+    @property
+    def _settings(self) -> Namespace:
+        return cast("Namespace", self.config[self.config.subcommand])
+
+    def _go_on_in_the_newest_run(self) -> None:
+        config = self._settings
         logger = config.trainer.logger
         if "init_args" not in (logger or {}) or not logger.init_args.get("name"):
             raise ConfigurationError("--ckpt_path last looks below the logger's folder: name a logger, or give a path.")
-        folder = Path(logger.init_args.save_dir) / logger.init_args.name
-        checkpoints = sorted(folder.glob("*/checkpoints/last.ckpt"), key=lambda path: path.stat().st_mtime)
-        if not checkpoints:
-            raise ConfigurationError(f"there is no last.ckpt below {folder} to go on from: run fit first.")
-        config.ckpt_path = str(checkpoints[-1])
-        logger.init_args.version = checkpoints[-1].parent.parent.name
+        path = newest_checkpoint(Path(logger.init_args.save_dir) / logger.init_args.name)
+        config.ckpt_path = str(path)
+        logger.init_args.version = path.parent.parent.name
+
+    def _check_use(self, path: str, checkpoint: dict[str, Any]) -> None:
+        """See that the checkpoint is of this model, and has what the subcommand needs."""
+        check_arguments(checkpoint, Path(path))
+        if self.config.subcommand == "fit" and "optimizer_states" not in checkpoint:
+            raise ConfigurationError(
+                f"the checkpoint {path} holds weights alone, from which training cannot go on: save checkpoints "
+                "without save_weights_only."
+            )
+
+    def _given_options(self, args: ArgsType) -> tuple[list[str], list[str]]:
+        """Names of model options on the command line, and in the config files that the user chose."""
+        words = args if isinstance(args, list) else sys.argv[1:]
+        typed = [word.removeprefix("--model.").split("=")[0] for word in words if word.startswith("--model.")]
+        files = [yaml.safe_load(file.get_content()) for file in self._settings.get("config") or []]
+        models = [file["model"] for file in files if isinstance(file, dict) and isinstance(file.get("model"), dict)]
+        return [name.split(".")[0].rstrip("+") for name in typed], [
+            name.rstrip("+") for model in models for name in model
+        ]
 
     def after_fit(self) -> None:
         """Say where the run lies and how to look at it."""
@@ -59,33 +145,44 @@ class JEPACLI(LightningCLI):
             print(f"\nThe run lies in {folder}. To look at it:\n\n    tensorboard --logdir {folder}\n")
 
 
-def main(args: list[str] | None = None) -> JEPACLI:
+def _compared(used: Namespace, asked: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {used[name]!r} (not {value!r})" for name, value in asked.items())
+
+
+def main(args: list[str] | None = None) -> JEPACLI | None:
     """Run the command line.
 
     Args:
         args: arguments; default: those of the process. Without ``--config``, configs/mixture.yaml is used.
 
     Returns:
-        the finished command line, with its ``trainer``, ``model`` and ``datamodule``.
+        the finished command line, with its ``trainer``, ``model`` and ``datamodule``; ``None`` after ``export``.
 
     Raises:
         SystemExit: with one readable message, for anything a user can mend.
     """
     arguments = sys.argv[1:] if args is None else args
+    try:
+        if arguments[:1] == ["export"]:
+            run_export(arguments[1:])
+            return None
+        return _train(arguments, args)
+    except (ConfigurationError, MisconfigurationException) as error:
+        raise SystemExit(f"error: {error}") from None
+
+
+def _train(arguments: list[str], args: list[str] | None) -> JEPACLI:
     # a default config is not merged with a given one: settings of one would leak into the other
     given = any(argument.split("=")[0] in ("-c", "--config") for argument in arguments)
     defaults = [] if given else [str(CONFIGS / "mixture.yaml")]
-    try:
-        return JEPACLI(
-            JEPA,
-            pl.LightningDataModule,
-            subclass_mode_data=True,
-            auto_configure_optimizers=False,
-            seed_everything_default=0,
-            save_config_callback=SaveConfig,
-            save_config_kwargs={"overwrite": True},
-            parser_kwargs={name: {"default_config_files": defaults} for name in SUBCOMMANDS},
-            args=args,
-        )
-    except ConfigurationError as error:
-        raise SystemExit(f"error: {error}") from None
+    return JEPACLI(
+        JEPA,
+        pl.LightningDataModule,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        seed_everything_default=0,
+        save_config_callback=SaveConfig,
+        save_config_kwargs={"overwrite": True},
+        parser_kwargs={"epilog": EXPORT_HELP, **{name: {"default_config_files": defaults} for name in SUBCOMMANDS}},
+        args=args,
+    )

@@ -122,7 +122,7 @@ def test_the_run_holds_what_the_design_lists(run: tuple[JEPACLI, Path]) -> None:
     for tag in tags["images"]:  # drawn when the budget allows it, and always of the last measurement
         drawn = [event.step for event in events.Images(tag)]
         assert set(drawn) <= set(steps)
-        assert drawn[-1] == steps[-1]
+        assert drawn[-1] == (0 if tag == "train/masks" else steps[-1])
     for tag in tags["histograms"]:
         assert all(event.histogram_value.num > 0 for event in events.Histograms(tag))
     assert {"density/score_against_semantic", "density/gallery", "jacobian/spectrum"} <= set(tags["images"])
@@ -186,7 +186,7 @@ def test_last_goes_on_in_the_same_folder_and_ends_like_an_uninterrupted_run(
         (["--ckpt_path=last", "--trainer.logger=false"], r"error: --ckpt_path last looks below the logger's folder"),
         (["--ckpt_path=last"], r"error: there is no last.ckpt below .*: run fit first"),
         (["--data.batch_size=999"], r"error: 256 training images are fewer than batch_size 999"),
-        (["--model.anticollapse=barlow"], r"barlow"),
+        (["--model.anticollapse=barlows"], r"barlows"),
     ],
 )
 def test_mistakes_end_in_one_readable_message(

@@ -35,6 +35,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         self.seed = seed
         self._train: Samples | None = None
         self._probe: Samples | None = None
+        self._resume: dict[str, int] | None = None
 
     @abstractmethod
     def make_train(self) -> Samples:
@@ -82,13 +83,31 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             seed=self.seed,
             keyed=augmented is not None,
         )
-        return ResumableDataLoader(
+        loader = ResumableDataLoader(
             dataset,
             sampler=sampler,
             drop_last=True,
             progress=self._progress if self.trainer else None,
             **self._loader_arguments(),
         )
+        if self._resume is not None:
+            loader.load_state_dict(self._resume)
+            self._resume = None
+        return loader
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far training got in its epoch.
+
+        Lightning 2.6 saves this of the loader itself too, but gives it back to loaders only that are made after the
+        restart; a module that asks for ``trainer.estimated_stepping_batches`` while its optimizer is configured has
+        one made before.
+        """
+        loader = self.trainer.train_dataloader if self.trainer is not None else None
+        return {"train": loader.state_dict()} if isinstance(loader, ResumableDataLoader) else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Inverse of :meth:`state_dict`, for the next loader that is made."""
+        self._resume = state_dict.get("train")
 
     def _progress(self) -> tuple[int, int]:
         """The epoch, and its batches whose training step is over: what Lightning goes on from."""

@@ -1,0 +1,212 @@
+"""Checkpoints on disk: written whole or not at all, and read with one clear sentence about what is wrong."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import pickle
+import re
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from fsspec.implementations.local import LocalFileSystem
+from lightning.fabric.utilities.cloud_io import get_filesystem
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import nn
+
+from jepa_train.errors import ConfigurationError
+from jepa_train.module import JEPA
+
+PARTIAL = ".partial"
+ABANDONED_AFTER = 3600.0  # seconds without a byte written, after which no writer can be at work on a partial file
+SHARDED_METADATA = "meta.pt"  # Lightning's name for it; written last, so a folder with it is a whole checkpoint
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A binary file that appears at ``path`` when the block ends, complete, or not at all.
+
+    It is written beside ``path``, because a rename is atomic only within one file system, and reaches the disk before
+    it gets its name. A process that is killed leaves ``.NAME.<random>.partial`` behind, which nothing reads; whoever
+    writes into that folder an hour later removes it (not sooner: it might be another run's, just being written).
+    """
+    _remove_abandoned(path.parent)
+    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
+    try:
+        with partial.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    for leftover in folder.glob(f".*{PARTIAL}"):
+        # its writer, or another cleaner, may be faster; or it is not ours to remove
+        with suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > ABANDONED_AFTER:
+                leftover.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Let the new name survive a power cut too, where folders can be opened (not on Windows)."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        with suppress(OSError):  # network file systems may know no such thing
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoints, replaced in one step: a killed job leaves the last whole one.
+
+    Lightning's own way goes through a file in the system's temporary folder, which is copied, byte by byte, where that
+    is another file system: a job killed meanwhile leaves a ``last.ckpt`` that is cut off. Remote paths (object stores,
+    which replace whole objects) are written by Lightning.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+        """Write ``checkpoint`` to ``path``; a local file is replaced whole.
+
+        Raises:
+            TypeError: if ``storage_options`` are given, which Lightning's class has no use for either.
+        """
+        file_system = get_filesystem(path)
+        if storage_options is not None or not isinstance(file_system, LocalFileSystem):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        local = Path(file_system._strip_protocol(str(path)))
+        local.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(local) as file:
+            torch.save(checkpoint, file)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What Lightning wrote to ``path``, on the CPU; tensors stay on disk until they are used.
+
+    Raises:
+        ConfigurationError: if there is no such file, or it is empty, cut off, unsafe, or not of Lightning.
+    """
+    if not path.is_file():
+        raise ConfigurationError(
+            f"there is no checkpoint {path}: look for a *.ckpt in the checkpoints folder of a run."
+        )
+    if path.stat().st_size == 0:
+        raise ConfigurationError(f"the checkpoint {path} is empty: choose an older one.")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        if "Unsupported global" in str(error):
+            raise ConfigurationError(
+                f"the checkpoint {path} holds Python objects that could run code, which safe loading refuses: "
+                "choose one that this program wrote."
+            ) from None
+        raise ConfigurationError(
+            f"{path} is not a whole checkpoint (it is cut off, or a file of another kind): choose another one."
+        ) from None
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), Mapping):
+        raise ConfigurationError(f"{path} is not a checkpoint of Lightning: it has no state_dict; choose another one.")
+    return checkpoint
+
+
+def newest_checkpoint(folder: Path) -> Path:
+    """The newest whole ``last.ckpt`` (or last-v1, ...) of the runs in ``folder``; those that are not are named.
+
+    Raises:
+        ConfigurationError: if there is none.
+    """
+    found = [path for path in folder.glob("*/checkpoints/last*.ckpt") if re.fullmatch(r"last(-v\d+)?", path.stem)]
+    reasons = []
+    for path in sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        try:
+            if not (path / SHARDED_METADATA).is_file():
+                read_checkpoint(path)
+        except ConfigurationError as error:
+            reasons.append(str(error))
+            continue
+        if reasons:
+            rank_zero_warn(f"{' '.join(reasons)} An older one is used: {path}.")
+        return path
+    if reasons:
+        raise ConfigurationError(f"no checkpoint below {folder} can be gone on from: {' '.join(reasons)}")
+    raise ConfigurationError(f"there is no last.ckpt below {folder} to go on from: run fit first.")
+
+
+def model_arguments(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of the module that wrote the checkpoint, without Lightning's own notes among them."""
+    saved = checkpoint.get("hyper_parameters") or {}
+    return {name: value for name, value in saved.items() if not name.startswith("_")}
+
+
+def check_arguments(checkpoint: Mapping[str, Any], path: Path) -> None:
+    """See that this version of the module knows the checkpoint's hyper-parameters, and warn of those it adds.
+
+    Raises:
+        ConfigurationError: naming the first of those it does not know.
+    """
+    saved, known = model_arguments(checkpoint).keys(), inspect.signature(JEPA).parameters.keys()
+    if saved - known:
+        raise ConfigurationError(
+            f"the checkpoint {path} has settings that this model does not know ({_some(sorted(saved - known))}): it is "
+            "of another model or version; choose another one."
+        )
+    if saved and known - saved:
+        rank_zero_warn(
+            f"The checkpoint {path} was written before there was {_some(sorted(known - saved))}: what the command line "
+            "or the config says is used."
+        )
+
+
+def weight_shapes(arguments: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Name to shape of all weights of the module with these arguments, which takes no memory and no random numbers."""
+    with torch.device("meta"):
+        module = JEPA(**{**arguments, "pretrained": False})
+    return {name: tuple(weight.shape) for name, weight in module.state_dict().items()}
+
+
+def check_fits(model: nn.Module, state_dict: Mapping[str, Any], path: Path) -> None:
+    """See that the weights of a checkpoint are those of the model, by name and shape.
+
+    Raises:
+        ConfigurationError: naming the first of those that are not.
+    """
+    own = model.state_dict()
+    lacking, foreign = sorted(own.keys() - state_dict.keys()), sorted(state_dict.keys() - own.keys())
+    if not own.keys() & state_dict.keys():
+        raise ConfigurationError(
+            f"{path} is a checkpoint of another model: it has {_some(foreign)}, not {_some(lacking)}; "
+            "choose another one."
+        )
+    if lacking or foreign:
+        faults = [f"lacks {_some(lacking)}"] * bool(lacking) + [f"has {_some(foreign)} too much"] * bool(foreign)
+        raise ConfigurationError(
+            f"the checkpoint {path} {' and '.join(faults)}: it was written by another version of the model; use that "
+            "version, or train anew."
+        )
+    for name, weight in own.items():
+        if state_dict[name].shape != weight.shape:
+            raise ConfigurationError(
+                f"the checkpoint {path} is of a model of other sizes ({name} is {_shape(state_dict[name])} there, "
+                f"{_shape(weight)} here): give the --data and --model options that it was trained with."
+            )
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return " x ".join(map(str, tensor.shape)) or "one number"

@@ -1,0 +1,412 @@
+"""Checkpoints: never half written, and one clear sentence for every file that cannot be gone on from."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from lightning.pytorch.plugins.io import AsyncCheckpointIO, TorchCheckpointIO
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
+from torch import nn
+
+from jepa_train.checkpoints import (
+    ABANDONED_AFTER,
+    AtomicCheckpointIO,
+    newest_checkpoint,
+    read_checkpoint,
+    weight_shapes,
+    written_whole,
+)
+from jepa_train.cli import JEPACLI, main
+from jepa_train.errors import ConfigurationError
+from jepa_train.module import JEPA
+
+ROOT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'callbacks'}", "CUDA_VISIBLE_DEVICES": ""}
+TINY = [
+    "--trainer.max_epochs=1",
+    "--trainer.enable_progress_bar=false",
+    "--trainer.enable_model_summary=false",
+    "--trainer.log_every_n_steps=1",
+    "--trainer.callbacks=lightning.pytorch.callbacks.ModelCheckpoint",
+    "--trainer.callbacks.save_last=true",
+    "--data.num_train=128",
+    "--data.num_probe=32",
+    "--data.batch_size=64",
+    "--model.encoder_overrides={embed_dim: 16, depth: 1, num_heads: 2}",
+    "--model.projector_hidden=16",
+    "--model.predictor_width=16",
+]
+
+
+def run(subcommand: str, *arguments: str) -> JEPACLI:
+    cli = main([subcommand, *TINY, "--trainer.logger.save_dir=runs", *arguments])
+    assert cli is not None
+    return cli
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint of two steps."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        run("fit")
+    return folder / "runs" / "mixture" / "version_0" / "checkpoints" / "last.ckpt"
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+# writing
+
+
+class Halfway(Exception):
+    pass
+
+
+def write_half(path: Path) -> None:
+    with written_whole(path) as file:
+        file.write(b"new, ha")
+        file.flush()
+        raise Halfway
+
+
+def test_an_error_in_mid_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(b"old")
+    with pytest.raises(Halfway):
+        write_half(path)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+    with written_whole(path) as file:
+        file.write(b"new")
+    assert path.read_bytes() == b"new"
+
+
+def test_the_file_has_the_permissions_of_any_other(tmp_path: Path) -> None:
+    with written_whole(tmp_path / "ours") as file:
+        file.write(b"1")
+    (tmp_path / "theirs").write_bytes(b"1")
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "theirs").stat().st_mode
+
+
+def test_leftovers_are_removed_by_a_later_save_and_those_being_written_are_not(tmp_path: Path) -> None:
+    for name, age in {".a.ckpt.1.partial": ABANDONED_AFTER + 60, ".b.ckpt.2.partial": ABANDONED_AFTER - 60}.items():
+        (tmp_path / name).write_bytes(b"half")
+        then = (tmp_path / name).stat().st_mtime - age
+        os.utime(tmp_path / name, (then, then))
+    AtomicCheckpointIO().save_checkpoint({"a": 1}, tmp_path / "last.ckpt")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".b.ckpt.2.partial", "last.ckpt"]
+
+
+def test_a_killed_writer_never_leaves_a_truncated_checkpoint(tmp_path: Path) -> None:
+    """Writers that save again and again are killed at many moments; some of them in the middle of a file."""
+    script = """
+import os, random, signal, sys, time
+from pathlib import Path
+import torch
+from jepa_train.checkpoints import AtomicCheckpointIO, read_checkpoint
+torch.set_num_threads(1)
+path = Path(sys.argv[1]) / "last.ckpt"
+big = {"state_dict": {"weight": torch.arange(1_000_000.0)}}
+AtomicCheckpointIO().save_checkpoint(big, path)
+draw = random.Random(0)
+killed_in_mid_write = 0
+for _ in range(10):
+    child = os.fork()
+    if child == 0:
+        while True:
+            AtomicCheckpointIO().save_checkpoint(big, path)
+    time.sleep(draw.uniform(0.005, 0.05))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert torch.equal(read_checkpoint(path)["state_dict"]["weight"], big["state_dict"]["weight"])
+    leftovers = list(path.parent.glob(".*.partial"))
+    killed_in_mid_write += any(leftover.stat().st_size < path.stat().st_size for leftover in leftovers)
+    for leftover in leftovers:
+        leftover.unlink()
+print(killed_in_mid_write)
+"""
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    finished = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    assert int(finished.stdout) > 0
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_what_is_saved_is_what_lightning_reads(tmp_path: Path) -> None:
+    io = AtomicCheckpointIO()
+    for address in (tmp_path / "new" / "a.ckpt", f"file://{tmp_path}/b.ckpt", "memory://somewhere/c.ckpt"):
+        io.save_checkpoint({"state_dict": {"weight": torch.arange(3)}}, address)
+        assert torch.equal(io.load_checkpoint(address)["state_dict"]["weight"], torch.arange(3))
+    with pytest.raises(TypeError, match="storage_options"):
+        io.save_checkpoint({}, tmp_path / "d.ckpt", storage_options={"a": 1})
+
+
+class Own(TorchCheckpointIO):
+    pass
+
+
+def test_fit_writes_atomically_and_leaves_the_users_own_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    saved: list[Path] = []
+    original = AtomicCheckpointIO.save_checkpoint
+
+    def save(self: AtomicCheckpointIO, checkpoint: dict[str, Any], path: Path, storage_options: Any = None) -> None:
+        saved.append(Path(path))
+        original(self, checkpoint, path, storage_options)
+
+    monkeypatch.setattr(AtomicCheckpointIO, "save_checkpoint", save)
+    cli = run("fit")
+    assert {path.name for path in saved} == {"last.ckpt", "epoch=0-step=2.ckpt"}
+    saved.clear()
+    cli = run("fit", "--trainer.plugins=lightning.pytorch.plugins.io.AsyncCheckpointIO")
+    assert type(cli.trainer.strategy._checkpoint_io) is AsyncCheckpointIO
+    assert saved == []
+    own = DDPStrategy(checkpoint_io=Own())
+    assert type(cli.instantiate_trainer(plugins=None, strategy=own, devices=2).strategy.checkpoint_io) is Own
+    trainer = cli.instantiate_trainer(plugins=None, strategy="ddp", devices=2)
+    assert type(trainer.strategy) is DDPStrategy
+    assert type(trainer.strategy.checkpoint_io) is AtomicCheckpointIO
+
+
+@pytest.mark.parametrize("strategy", [DDPStrategy, FSDPStrategy, ModelParallelStrategy])
+def test_strategies_with_ways_of_their_own_take_it(strategy: type[Any]) -> None:
+    own = strategy()
+    own.checkpoint_io = AtomicCheckpointIO()
+    assert type(own.checkpoint_io) is AtomicCheckpointIO
+
+
+# reading
+
+
+class Other(pl.LightningModule):
+    """Somebody else's model."""
+
+    def __init__(self, width: int = 3) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.layer = nn.Linear(width, 1)
+
+
+class Silent(Other):
+    """One that says nothing of its settings."""
+
+    def __init__(self) -> None:
+        pl.LightningModule.__init__(self)
+        self.layer = nn.Linear(3, 1)
+
+
+def saved_by(module: pl.LightningModule, path: Path) -> None:
+    trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_progress_bar=False)
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(path)
+
+
+def spoil(kind: str, trained: Path, path: Path) -> None:
+    """Write a file of this kind to ``path``."""
+    content = trained.read_bytes()
+    checkpoint = torch.load(trained, weights_only=True)
+    if kind == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    elif kind == "without its end":
+        path.write_bytes(content[:-100])
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "text":
+        path.write_text("no checkpoint")
+    elif kind == "tensor":
+        torch.save(torch.zeros(3), path)
+    elif kind == "weights alone":
+        torch.save(checkpoint["state_dict"], path)
+    elif kind == "unsafe":
+        torch.save({"state_dict": {}, "run": subprocess.Popen}, path)
+    elif kind == "foreign":
+        saved_by(Other(), path)
+    elif kind == "silent foreign":
+        saved_by(Silent(), path)
+    elif kind == "older weights":
+        checkpoint["state_dict"].pop("online.encoder.vit.norm.weight")
+        checkpoint["state_dict"]["online.old"] = torch.zeros(1)
+        torch.save(checkpoint, path)
+    elif kind == "a weight more":
+        checkpoint["state_dict"]["online.old"] = torch.zeros(1)
+        torch.save(checkpoint, path)
+    elif kind == "older settings":
+        checkpoint["hyper_parameters"]["number_of_things"] = 3
+        torch.save(checkpoint, path)
+    elif kind == "no optimizer":
+        del checkpoint["optimizer_states"]
+        torch.save(checkpoint, path)
+
+
+SPOILT = {
+    "truncated": r"is not a whole checkpoint \(it is cut off",
+    "without its end": r"is not a whole checkpoint \(it is cut off",
+    "empty": r"bad.ckpt is empty",
+    "text": r"is not a whole checkpoint",
+    "tensor": r"is not a checkpoint of Lightning",
+    "weights alone": r"is not a checkpoint of Lightning",
+    "unsafe": r"could run code",
+    "foreign": r"settings that this model does not know \(width\)",
+    "silent foreign": r"is a checkpoint of another model: it has layer.bias, layer.weight, not online",
+    "older weights": r"lacks online.encoder.vit.norm.weight and has online.old too much: .* another version",
+    "a weight more": r"bad.ckpt has online.old too much",
+    "older settings": r"settings that this model does not know \(number_of_things\)",
+    "missing": r"there is no checkpoint bad.ckpt",
+}
+
+
+def one_sentence(function: Any, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as ended:
+        function()
+    message = str(ended.value)
+    assert message.startswith("error: ")
+    assert "\n" not in message
+    shown = capsys.readouterr()
+    assert "Traceback" not in shown.err + shown.out
+    return message
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+@pytest.mark.parametrize("subcommand", ["fit", "validate", "export"])
+def test_a_file_that_cannot_be_used_is_one_sentence(
+    subcommand: str, kind: str, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spoil(kind, trained, Path("bad.ckpt"))
+
+    def go() -> None:
+        if subcommand == "export":
+            main(["export", "--ckpt_path=bad.ckpt", "--output=encoder.safetensors"])
+        else:
+            run(subcommand, "--ckpt_path=bad.ckpt")
+
+    assert re.search(SPOILT[kind], one_sentence(go, capsys))
+    assert not Path("encoder.safetensors").exists()
+
+
+@pytest.mark.parametrize("subcommand", ["test", "predict"])
+def test_the_other_subcommands_look_too(subcommand: str, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil("truncated", trained, Path("bad.ckpt"))
+    assert "cut off" in one_sentence(lambda: run(subcommand, "--ckpt_path=bad.ckpt"), capsys)
+
+
+def test_weights_alone_can_be_validated_but_not_gone_on_from(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spoil("no optimizer", trained, Path("bad.ckpt"))
+    assert "holds weights alone" in one_sentence(lambda: run("fit", "--ckpt_path=bad.ckpt"), capsys)
+    run("validate", "--ckpt_path=bad.ckpt")
+
+
+def test_images_of_another_size_are_one_sentence(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = one_sentence(lambda: run("fit", f"--ckpt_path={trained}", "--data.image_size=32"), capsys)
+    assert re.search(r"of a model of other sizes \(\S+ is [\dx ]+ there, [\dx ]+ here\)", message)
+
+
+def test_an_end_before_the_checkpoint_is_one_sentence(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    checkpoint = torch.load(trained, weights_only=True)
+    checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"] = 5
+    torch.save(checkpoint, "later.ckpt")
+    message = one_sentence(lambda: run("fit", "--ckpt_path=later.ckpt"), capsys)
+    assert "current_epoch=5, but you have set Trainer(max_epochs=1)" in message
+
+
+def test_an_option_for_other_weights_is_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = one_sentence(lambda: run("validate", f"--ckpt_path={trained}", "--model.embedding_size=7"), capsys)
+    assert "other weights, embedding_size 2 (not 7): leave out --model.embedding_size" in message
+
+
+def test_an_option_that_the_checkpoint_overrides_is_named(trained: Path, tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match=r"decides the model: learning_rate 0.002 \(not 0.5\)\."):
+        cli = run("validate", f"--ckpt_path={trained}", "--model.learning_rate=0.5")
+    assert cli.model.hparams["learning_rate"] == 0.002
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # there is no logger
+def test_a_config_that_the_checkpoint_overrides_is_named(trained: Path, tmp_path: Path) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("model: {embedding_size: 5, ema_start: 0.5, target_scale: [0.15, 0.25], patch_size: 4}\n")
+    data = ["--data=jepa_train.data.MixtureDataModule", "--data.num_train=128", "--data.num_probe=32"]
+    quick = ["--trainer.logger=false", "--trainer.enable_progress_bar=false"]
+    with pytest.warns(
+        UserWarning, match=r"decides the model: embedding_size 2 \(not 5\), ema_start 0.98 \(not 0.5\)\."
+    ):
+        main(["validate", "-c", str(config), *data, *quick, f"--ckpt_path={trained}"])
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # there is no logger
+def test_without_options_of_its_own_a_resume_says_nothing(trained: Path) -> None:
+    """The checkpoint's model differs from the default config, which nobody chose; warnings are errors here."""
+    quick = ["--trainer.logger=false", "--trainer.enable_progress_bar=false"]
+    cli = main(["validate", "--data.num_train=128", "--data.num_probe=32", *quick, f"--ckpt_path={trained}"])
+    assert cli is not None
+    assert cli.model.hparams["projector_hidden"] == 16
+
+
+def test_settings_that_the_checkpoint_does_not_know_are_named(trained: Path) -> None:
+    checkpoint = torch.load(trained, weights_only=True)
+    del checkpoint["hyper_parameters"]["flip"]
+    torch.save(checkpoint, "older.ckpt")
+    with pytest.warns(UserWarning, match=r"written before there was flip: what the command line"):
+        run("validate", "--ckpt_path=older.ckpt")
+
+
+def test_shapes_are_those_of_the_weights_and_no_random_number_is_drawn() -> None:
+    arguments = {"encoder_overrides": {"embed_dim": 16, "depth": 1, "num_heads": 2}, "image_size": 16, "patch_size": 4}
+    before = torch.get_rng_state()
+    shapes = weight_shapes(arguments)
+    assert torch.equal(before, torch.get_rng_state())
+    assert shapes == {name: tuple(weight.shape) for name, weight in JEPA(**arguments).state_dict().items()}
+
+
+# last
+
+
+def place(trained: Path, path: str, modified: int) -> Path:
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy(trained, target)
+    os.utime(target, (modified, modified))
+    return target
+
+
+def test_last_is_the_newest_of_all_runs_and_versions(trained: Path) -> None:
+    place(trained, "runs/version_9/checkpoints/last.ckpt", 1_000)
+    place(trained, "runs/version_10/checkpoints/last.ckpt", 2_000)
+    newest = place(trained, "runs/version_10/checkpoints/last-v1.ckpt", 3_000)
+    place(trained, "runs/version_10/checkpoints/lasting.ckpt", 4_000)
+    assert newest_checkpoint(Path("runs")) == newest
+    sharded = Path("runs/version_11/checkpoints/last.ckpt")
+    sharded.mkdir(parents=True)
+    (sharded / "meta.pt").touch()
+    assert newest_checkpoint(Path("runs")) == sharded
+
+
+def test_last_passes_over_what_is_not_whole_and_says_so(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = place(trained, "runs/mixture/version_0/checkpoints/last.ckpt", 1_000)
+    cut_off = place(trained, "runs/mixture/version_1/checkpoints/last.ckpt", 2_000)
+    cut_off.write_bytes(cut_off.read_bytes()[:-100])
+    Path("runs/mixture/version_2/checkpoints/last.ckpt").mkdir(parents=True)  # sharded, killed before its end
+    with pytest.warns(
+        UserWarning, match=r"version_1/checkpoints/last.ckpt is not a whole .*older one is used: .*version_0"
+    ):
+        assert newest_checkpoint(Path("runs/mixture")) == whole
+    whole.unlink()
+    assert "no checkpoint below runs/mixture can be gone on from" in one_sentence(
+        lambda: run("fit", "--ckpt_path=last"), capsys
+    )
+
+
+def test_reading_is_the_one_way_in(trained: Path) -> None:
+    assert read_checkpoint(trained)["global_step"] == 2
+    with pytest.raises(ConfigurationError, match="there is no checkpoint"):
+        read_checkpoint(trained.parent)
