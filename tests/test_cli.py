@@ -57,7 +57,8 @@ def data_arguments(name: str, folder: Path) -> list[str]:
 
 
 # the others are too large, or need what is optional: tests/test_configs.py
-RUN_HERE = sorted(path for path in CONFIGS.glob("*.yaml") if not path.stem.startswith(("imagenet_", "hugging_face")))
+NOT_ALONE = ("imagenet_", "hugging_face", "ddp", "fsdp")  # too large, from the network, or laid over another
+RUN_HERE = sorted(path for path in CONFIGS.glob("*.yaml") if not path.stem.startswith(NOT_ALONE))
 
 
 @pytest.mark.parametrize("config", RUN_HERE, ids=lambda path: path.stem)
