@@ -1,7 +1,7 @@
 """One training step of plain I-JEPA, three ways side by side: images per second and peak memory.
 
     pip install -e ".[benchmarks]"
-    python benchmarks/train_step.py [--threads 1] [--repeats 7] [--batch 32] [--precision P]
+    python benchmarks/train_step.py [--threads 1] [--repeats 7] [--batch 32] [--precision P] [--compile]
                                     [--only NAME] [--json FILE]
 
 ``ours`` is the step of ``jepa_train.module.JEPA`` as a Trainer runs it, from the batch that is there to the weights
@@ -13,7 +13,9 @@ All three have the same timm encoder, predictor blocks, weights, images and mask
 the masks. Before the seconds count, their losses are compared. Steps are taken in turn, A B C A B C; a ratio is the
 median of the ratios within a turn. Peak memory is that of a process of its own for each, over three steps, above what
 it held before the model was built. Cases on a GPU run where there is one, under bfloat16 autocast; those on a CPU in
-float32 and under bfloat16 autocast. The exit status says whether all goals were reached.
+float32 and under bfloat16 autocast. With ``--compile`` ours is compiled (``--model.compile true``) and the others are
+not; each case then begins with minutes of compiling, which are not counted. The exit status says whether all goals were
+reached.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ from jepa_train.masking import MultiBlockMasks
 from jepa_train.module import JEPA
 
 MIB = 1 << 20
-WARM_UP = 2
+WARM_UP = 3
 CONTENDERS: dict[str, type[Contender]] = {"transcription": Transcription, "lightly": Lightly}
 
 
@@ -61,6 +63,7 @@ class Case:
     batch: int = 32
     device: str = "cpu"
     precision: str = "32-true"
+    compile: bool = False
 
     @property
     def half(self) -> bool:
@@ -81,6 +84,7 @@ class Case:
             anticollapse="none",
             anticollapse_weight=0.0,
             mask_mode="corrected",
+            compile=self.compile,
         )
 
     def images(self) -> Tensor:
@@ -262,6 +266,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--batch", type=int, help="instead of each case's own")
     parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], help="default: both on a CPU")
+    parser.add_argument("--compile", action="store_true", help="compile ours")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--json", type=Path, help="write all values here")
     arguments = parser.parse_args()
@@ -280,7 +285,7 @@ def main() -> None:
     print("| case | | step, ms | (range) | images/s | ours is faster by | peak, MiB | parameters | first loss |")
     print("|---|---|--:|--:|--:|--:|--:|--:|--:|")
     for case in cases:
-        case = replace(case, batch=arguments.batch or case.batch)
+        case = replace(case, batch=arguments.batch or case.batch, compile=arguments.compile)
         results[f"{case.name} {case.precision}"] = found = measure(case, names, arguments.repeats, arguments.threads)
         reached |= goals(case, found)
         for name, row in found["rows"].items():

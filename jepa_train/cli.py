@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning.pytorch as pl
+import torch.distributed as dist
 import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -153,7 +154,8 @@ def main(args: list[str] | None = None) -> JEPACLI | None:
     """Run the command line.
 
     Args:
-        args: arguments; default: those of the process. Without ``--config``, configs/mixture.yaml is used.
+        args: arguments; default: those of the process. Without ``--config``, or with overlays alone,
+            configs/mixture.yaml is used.
 
     Returns:
         the finished command line, with its ``trainer``, ``model`` and ``datamodule``; ``None`` after ``export``.
@@ -162,18 +164,42 @@ def main(args: list[str] | None = None) -> JEPACLI | None:
         SystemExit: with one readable message, for anything a user can mend.
     """
     arguments = sys.argv[1:] if args is None else args
+    connected_before = dist.is_available() and dist.is_initialized()
     try:
         if arguments[:1] == ["export"]:
             run_export(arguments[1:])
             return None
-        return _train(arguments, args)
+        cli = _train(arguments, args)
     except (ConfigurationError, MisconfigurationException) as error:
         raise SystemExit(f"error: {error}") from None
+    # Lightning leaves its processes connected, and the threads behind that can abort the end of the interpreter
+    if not connected_before and dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+    return cli
+
+
+def is_overlay(config: Path) -> bool:
+    """Does a config file say nothing of data, so that it can only be laid over another? False where it is none."""
+    try:
+        content = yaml.safe_load(config.read_text())
+    except (OSError, yaml.YAMLError):
+        return False
+    return isinstance(content, dict) and "data" not in content
+
+
+def _configs(arguments: list[str]) -> list[Path]:
+    """What the options ``-c FILE``, ``--config FILE`` and ``--config=FILE`` name."""
+    files = []
+    for option, following in zip(arguments, [*arguments[1:], ""], strict=True):
+        name, _, value = option.partition("=")
+        if name in ("-c", "--config"):
+            files.append(Path(value or following))
+    return files
 
 
 def _train(arguments: list[str], args: list[str] | None) -> JEPACLI:
-    # a default config is not merged with a given one: settings of one would leak into the other
-    given = any(argument.split("=")[0] in ("-c", "--config") for argument in arguments)
+    # a default config is merged with overlays alone: settings of it would leak into a config of other data
+    given = [config for config in _configs(arguments) if not is_overlay(config)]
     defaults = [] if given else [str(CONFIGS / "mixture.yaml")]
     return JEPACLI(
         JEPA,

@@ -13,7 +13,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from jepa_monitor import JEPAScoreMonitor
-from jepa_train.cli import CONFIGS, JEPACLI, main
+from jepa_train.cli import CONFIGS, JEPACLI, is_overlay, main
 from jepa_train.module import JEPA
 from tests.idx_files import write_idx
 
@@ -86,6 +86,16 @@ def test_without_a_config_it_is_the_mixture_from_any_folder(
     assert type(run[0].datamodule).__name__ == "MixtureDataModule"
     monkeypatch.chdir(tmp_path)
     assert type(main(["fit", "--trainer.fast_dev_run=true", "--data.num_train=256"]).model).__name__ == "JEPA"
+
+
+def test_an_overlay_alone_is_laid_over_the_mixture(tmp_path: Path) -> None:
+    assert is_overlay(CONFIGS / "ddp.yaml")
+    assert not is_overlay(CONFIGS / "fashion_mnist.yaml")
+    assert not is_overlay(tmp_path / "missing.yaml")
+    overlay = f"--config={CONFIGS / 'objective' / 'vicreg.yaml'}"
+    cli = main(["fit", overlay, "--trainer.fast_dev_run=true", "--data.num_train=256"])
+    assert type(cli.datamodule).__name__ == "MixtureDataModule"
+    assert cli.model.hparams["anticollapse"] == "vicreg"
 
 
 def test_the_progress_bar_shows_loss_and_ranking(run: tuple[JEPACLI, Path]) -> None:

@@ -60,6 +60,9 @@ def announce(
             on_epoch=not on_step,
             batch_size=1,
             add_dataloader_idx=False,
+            # the largest of equal values is the value, to the bit; without it Lightning warns once a tag
+            sync_dist=True,
+            reduce_fx="max",
         )
 
 
