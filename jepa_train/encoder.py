@@ -199,6 +199,10 @@ class EmbeddingEncoder(nn.Module):
         """(B, C, H, W) images -> (B, K) embeddings."""
         return cast("Tensor", self.projector(self.encoder(images).mean(dim=1)))
 
+    def units(self) -> list[nn.Module]:
+        """What may be sharded each as a whole, inner modules first."""
+        return [*self.encoder.vit.blocks, self.encoder, self.projector]
+
     def frozen_copy(self) -> EmbeddingEncoder:
         """A copy without gradients that drops nothing, whatever its mode: a target is the whole network."""
         target = copy.deepcopy(self).requires_grad_(False)

@@ -184,9 +184,13 @@ class JEPA(pl.LightningModule):
         self.view = RandomView(crop_scale=crop_scale, shift=shift, flip=flip, noise=noise)
 
     def configure_model(self) -> None:
-        """Spread the weights over processes where the strategy gives a device mesh (FSDP2)."""
+        """Spread the weights over processes where the strategy gives a device mesh (FSDP2).
+
+        Online and target are cut alike, so that each process averages its own pieces. The predictor is one unit because
+        its joint pass uses the projections of its first and last block by themselves.
+        """
         if self.device_mesh is not None:
-            shard(self, self.device_mesh)
+            shard([self.predictor, *self.online.units(), *self.target.units()], self.device_mesh)
 
     def setup(self, stage: str) -> None:
         """Compile, if asked to; module by module and in place, so that a checkpoint's names stay the same."""
