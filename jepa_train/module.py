@@ -319,15 +319,15 @@ class JEPA(pl.LightningModule):
         # every process has the values of the joined batch already: nothing to reduce
         self.log("train/loss", loss, prog_bar=True)
         self.log_dict({f"train/loss_{name}": term for name, term in terms.items()})
-        self.log_dict(
-            {
-                "train/ema_momentum": self._ema_momentum(),
-                "train/lr": optimizer.param_groups[0]["lr"],
-                "train/weight_decay": optimizer.param_groups[0]["weight_decay"],
-                "train/context_tokens": float(context_BV.shape[1]),
-                "train/target_tokens": float(targets_BMT[0].numel()),
-            }
-        )
+        numbers = {
+            "train/ema_momentum": self._ema_momentum(),
+            "train/lr": optimizer.param_groups[0]["lr"],
+            "train/weight_decay": optimizer.param_groups[0]["weight_decay"],
+            "train/context_tokens": context_BV.shape[1],
+            "train/target_tokens": targets_BMT[0].numel(),
+        }
+        # as tensors of the host: Lightning would copy plain numbers to the accelerator and wait for it
+        self.log_dict({name: torch.tensor(float(number)) for name, number in numbers.items()})
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine learning rate per optimizer step; weight decay on matrices only."""
