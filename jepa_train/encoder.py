@@ -6,12 +6,11 @@ Shape letters: B images, C channels, H and W pixels, N patches, V visible patche
 from __future__ import annotations
 
 import copy
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import timm
 import torch
 from timm.layers.drop import DropPath
-from timm.layers.patch_dropout import PatchDropout
 from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
 from timm.models import checkpoint_seq
 from timm.models.vision_transformer import VisionTransformer
@@ -61,6 +60,10 @@ class ViTEncoder(nn.Module):
     ) -> None:
         super().__init__()
         _refuse_what_cannot_be_built(name, image_size, patch_size)
+        if positions not in get_args(PositionKind):
+            raise ConfigurationError(f"positions must be fixed or learned, got {positions!r}.")
+        if (overrides or {}).get("patch_drop_rate"):
+            raise ConfigurationError("patch_drop_rate would drop patches beside the masks: leave it out.")
         self.name = name
         self.timm_arguments: dict[str, Any] = {
             "img_size": image_size,
@@ -211,6 +214,4 @@ class EmbeddingEncoder(nn.Module):
                 module.p = 0.0
             elif isinstance(module, DropPath):
                 module.drop_prob = 0.0
-            elif isinstance(module, PatchDropout):
-                module.prob = 0.0
         return target

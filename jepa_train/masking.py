@@ -93,7 +93,7 @@ class MultiBlockMasks:
             if redraw >= REDRAWS // 2:  # first another context block, as published; then other targets too
                 targets[short] = self._place_targets(len(short), target_size, generator)
             free[short] = self._free(self._place(len(short), context_size, generator), targets[short])
-        else:
+        if int(free.sum(1).min()) < self.min_context:
             raise ConfigurationError(
                 f"{self.num_targets} targets of {target_size[0]} x {target_size[1]} patches leave fewer than "
                 f"{self.min_context} context patches on a {self.grid_size[0]} x {self.grid_size[1]} grid: lower "

@@ -5,10 +5,12 @@ Shape letters: B images, N patches, V context patches, M target blocks, T patche
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, cast, get_args
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Generator, Tensor, nn
 
@@ -50,8 +52,8 @@ class JEPA(pl.LightningModule):
     Every argument is a plain type, so a checkpoint rebuilds exactly what was trained.
 
     Random numbers are a function of (seed, training batch, process): masks, views and SIGReg directions are those of
-    the global batch, dealt to the processes, so that n processes train as one; pixel noise and dropped paths are each
-    process's own.
+    the global batch, dealt to the processes, so that n processes with equal batches train as one; pixel noise and
+    dropped paths are each process's own.
 
     Args:
         image_size: height and width of the images, in pixels.
@@ -75,7 +77,7 @@ class JEPA(pl.LightningModule):
         anticollapse: ``sigreg``, ``vicreg``, ``barlow``, ``whitening_mse``, ``uniformity`` or ``none``.
         anticollapse_on: ``embedding``, ``tokens`` or ``both``.
         sigreg_slices: random directions of SIGReg per step.
-        spectral_weight: of half the sum of the online encoder's squared spectral norms, a control without JEPA in it.
+        spectral_weight: of half the sum of the online encoder's squared spectral norms, a control.
         crop_scale, shift, flip, noise: random views, see ``RandomView``; at their defaults A and B are the image.
         ema_start, ema_end: momentum of the target encoder, linear per optimizer step; with both at 0 there is no
             average, and the target is the online encoder of the same step.
@@ -133,10 +135,14 @@ class JEPA(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        if anticollapse_on not in get_args(AnticollapseOn):
-            raise ConfigurationError(f"anticollapse_on must be embedding, tokens or both, got {anticollapse_on!r}.")
-        if not (token_weight or embedding_weight):
-            raise ConfigurationError("nothing is predicted: give token_weight or embedding_weight a value above 0.")
+        self.weights = {
+            "tokens": token_weight,
+            "embedding": embedding_weight,
+            "anticollapse": anticollapse_weight,
+            "spectral": spectral_weight,
+        }
+        self.view = RandomView(crop_scale=crop_scale, shift=shift, flip=flip, noise=noise)
+        self._check_settings()
         vit = ViTEncoder(
             encoder,
             image_size=image_size,
@@ -147,8 +153,14 @@ class JEPA(pl.LightningModule):
             positions=positions,
             gradient_checkpointing=gradient_checkpointing,
         )
-        self.anticollapse = build_anticollapse(anticollapse, num_slices=sigreg_slices) if anticollapse_weight else None
+        term = build_anticollapse(anticollapse, num_slices=sigreg_slices)
+        self.anticollapse = term if anticollapse_weight else None
         self._guarded = ("embedding", "tokens") if anticollapse_on == "both" else (anticollapse_on,)
+        if self.anticollapse is not None and self.anticollapse.paired and "tokens" in self._guarded and self.view.moves:
+            raise ConfigurationError(
+                f"{anticollapse} compares tokens at one place of two views, which show different things after crops, "
+                "shifts or flips: set crop_scale to 1, shift to 0 and flip to false, or anticollapse_on to embedding."
+            )
         embeds = bool(embedding_weight) or (self.anticollapse is not None and "embedding" in self._guarded)
         projector: nn.Module = nn.Identity()
         if embeds:
@@ -175,13 +187,25 @@ class JEPA(pl.LightningModule):
             min_context=min_context,
             mode=mask_mode,
         )
-        self.weights = {
-            "tokens": token_weight,
-            "embedding": embedding_weight,
-            "anticollapse": anticollapse_weight,
-            "spectral": spectral_weight,
-        }
-        self.view = RandomView(crop_scale=crop_scale, shift=shift, flip=flip, noise=noise)
+        # what has no part in the loss must not wait for a gradient: DDP would
+        self.predictor.token_head.requires_grad_(bool(token_weight))
+
+    def _check_settings(self) -> None:
+        """Ranges of the numbers that nothing else looks at."""
+        settings = self.hparams
+        if settings["anticollapse_on"] not in get_args(AnticollapseOn):
+            raise ConfigurationError(
+                f"anticollapse_on must be embedding, tokens or both, got {settings['anticollapse_on']!r}."
+            )
+        if min(self.weights.values()) < 0.0:
+            raise ConfigurationError("token_weight, embedding_weight, anticollapse_weight, spectral_weight: 0 or more.")
+        if not (self.weights["tokens"] or self.weights["embedding"]):
+            raise ConfigurationError("nothing is predicted: give token_weight or embedding_weight a value above 0.")
+        for name in ("ema_start", "ema_end", "warmup_fraction"):
+            if not 0.0 <= settings[name] <= 1.0:
+                raise ConfigurationError(f"{name} must lie between 0 and 1, got {settings[name]}.")
+        if settings["learning_rate"] <= 0.0 or settings["sigreg_slices"] < 1:
+            raise ConfigurationError("learning_rate must be above 0 and sigreg_slices 1 or more.")
 
     def configure_model(self) -> None:
         """Spread the weights over processes where the strategy gives a device mesh (FSDP2).
@@ -213,6 +237,12 @@ class JEPA(pl.LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Loss of one batch of the global batch; logs its terms."""
         images = batch["image"]
+        size = self.hparams["image_size"]
+        if images.shape[-2:] != (size, size):
+            raise ConfigurationError(
+                f"training images have {images.shape[-2]} x {images.shape[-1]} pixels, and masks are made for {size} x "
+                f"{size}: set image_size, or resize the images. (dynamic_img_size is for evaluation.)"
+            )
         torch.manual_seed(self._seed_of(Purpose.DROPPING, own=True))  # what dropped paths and dropout draw from
         view_a, view_b = self._views(images)
         context_BV, targets_BMT = self._draw_masks(len(images))
@@ -223,7 +253,7 @@ class JEPA(pl.LightningModule):
         loss = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
         # only now and then: looking at a value makes an accelerator wait
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set on the Trainer by its logger connector
-        if batch_idx % every == 0 and not torch.isfinite(loss):
+        if every and batch_idx % every == 0 and not torch.isfinite(loss):
             raise ConfigurationError(
                 f"the training loss is {float(loss.detach())} at step {self.global_step}: look for images that are not "
                 "finite, or lower the learning rate."
@@ -255,10 +285,10 @@ class JEPA(pl.LightningModule):
             if predicted_BMK is not None:
                 terms["embedding"] = embedding_prediction(predicted_BMK, z_full)
             if self.anticollapse is not None:
-                guarded = {
-                    "embedding": (z_context, z_full),
-                    "tokens": (context_BVD.flatten(0, 1), gather_tokens(full_BND, context_BV).flatten(0, 1)),
-                }
+                guarded = {"embedding": (z_context, z_full)}
+                if "tokens" in self._guarded:
+                    at_context = gather_tokens(full_BND, context_BV)
+                    guarded["tokens"] = (context_BVD.flatten(0, 1), at_context.flatten(0, 1))
                 guards = [self.anticollapse(*guarded[name], slice_seed) for name in self._guarded]
                 terms["anticollapse"] = torch.stack(guards).mean()
         if self.weights["spectral"]:
@@ -322,7 +352,7 @@ class JEPA(pl.LightningModule):
         numbers = {
             "train/ema_momentum": self._ema_momentum(),
             "train/lr": optimizer.param_groups[0]["lr"],
-            "train/weight_decay": optimizer.param_groups[0]["weight_decay"],
+            "train/weight_decay": self._weight_decay(),
             "train/context_tokens": context_BV.shape[1],
             "train/target_tokens": targets_BMT[0].numel(),
         }
@@ -331,12 +361,35 @@ class JEPA(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine learning rate per optimizer step; weight decay on matrices only."""
-        optimizer = adamw(self, learning_rate=self.hparams["learning_rate"], weight_decay=self.hparams["weight_decay"])
+        if self.dtype in (torch.bfloat16, torch.float16) and self.hparams["ema_start"]:
+            raise ConfigurationError(
+                "weights in half precision cannot follow an EMA, whose steps are smaller than their digits: use "
+                "--trainer.precision bf16-mixed."
+            )
+        # Lightning refuses to clip what a fused optimizer might have scaled
+        clips_mixed = self.trainer.gradient_clip_val and isinstance(self.trainer.precision_plugin, MixedPrecision)
+        optimizer = adamw(
+            self,
+            learning_rate=self.hparams["learning_rate"],
+            weight_decay=self.hparams["weight_decay"],
+            fused=not clips_mixed,
+        )
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _total_steps(self) -> int:
-        return int(self.trainer.estimated_stepping_batches)
+        """Optimizer steps of the whole run.
+
+        Raises:
+            ConfigurationError: where that is unknown.
+        """
+        steps = self.trainer.estimated_stepping_batches
+        if not 0 < steps < math.inf:
+            raise ConfigurationError(
+                "the schedules need the length of the run: give --trainer.max_steps, or --trainer.max_epochs and data "
+                "whose length is known."
+            )
+        return int(steps)
 
     def _learning_rate_factor(self, step: int) -> float:
         total_steps = self._total_steps()
@@ -358,15 +411,18 @@ class JEPA(pl.LightningModule):
             total_steps=self._total_steps(),
         )
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """One optimizer step: set this step's weight decay, update the weights, then let the target follow."""
-        optimizer = cast("torch.optim.Optimizer", self.optimizers())
-        optimizer.param_groups[0]["weight_decay"] = schedules.cosine(
+    def _weight_decay(self) -> float:
+        return schedules.cosine(
             self.trainer.global_step,
             start=self.hparams["weight_decay"],
             end=self.hparams["weight_decay_end"],
             total_steps=self._total_steps(),
         )
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """One optimizer step: set this step's weight decay, update the weights, then let the target follow."""
+        optimizer = cast("torch.optim.Optimizer", self.optimizers())
+        optimizer.param_groups[0]["weight_decay"] = self._weight_decay()
         momentum = self._ema_momentum()
         super().optimizer_step(*args, **kwargs)
         update_ema(self.target, self.online, momentum=momentum)

@@ -25,11 +25,11 @@ def parameter_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
 
 
-def adamw(module: nn.Module, *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW on :func:`parameter_groups`; one kernel for a whole group where torch has one."""
+def adamw(module: nn.Module, *, learning_rate: float, weight_decay: float, fused: bool = True) -> torch.optim.AdamW:
+    """AdamW on :func:`parameter_groups`; if ``fused``, one kernel for a whole group where torch has one."""
     groups = parameter_groups(module, weight_decay=weight_decay)
     devices = {parameter.device.type for group in groups for parameter in group["params"]}
-    return torch.optim.AdamW(groups, lr=learning_rate, fused=devices <= {"cpu", "cuda"})
+    return torch.optim.AdamW(groups, lr=learning_rate, fused=fused and devices <= {"cpu", "cuda"})
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ embedding query), D token width, W predictor width, K embedding.
 
 from __future__ import annotations
 
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
 from timm.layers.attention import Attention
@@ -36,7 +36,7 @@ class Predictor(nn.Module):
             up to rounding.
 
     Raises:
-        ConfigurationError: if the heads do not divide the width, or for a depth of 0.
+        ConfigurationError: if the heads do not divide the width, for a depth of 0, or for another mode.
     """
 
     positions: Tensor
@@ -57,6 +57,8 @@ class Predictor(nn.Module):
             raise ConfigurationError(f"predictor_width {width} is not divisible by predictor_heads {heads}.")
         if depth < 1:
             raise ConfigurationError("predictor_depth must be 1 or more.")
+        if mode not in get_args(PredictorMode):
+            raise ConfigurationError(f"predictor_mode must be joint or per_block, got {mode!r}.")
         self.mode = mode
         self.register_buffer("positions", fixed_positions(grid_size, width), persistent=False)
         self.input = nn.Linear(token_width, width)

@@ -8,6 +8,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from jepa_train.errors import ConfigurationError
+
 
 @dataclass(frozen=True)
 class RandomView:
@@ -18,12 +20,28 @@ class RandomView:
         shift: largest shift, as a share of the image side.
         flip: mirror left and right with probability one half.
         noise: standard deviation of white noise added to every pixel.
+
+    Raises:
+        ConfigurationError: for a number out of its range.
     """
 
     crop_scale: float = 1.0
     shift: float = 0.0
     flip: bool = False
     noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.crop_scale <= 1.0:
+            raise ConfigurationError(
+                f"crop_scale is the smallest share of the area that is kept, not {self.crop_scale}."
+            )
+        if self.shift < 0.0 or self.noise < 0.0:
+            raise ConfigurationError("shift and noise must be 0 or more.")
+
+    @property
+    def moves(self) -> bool:
+        """True if the same place of two views need not show the same."""
+        return self.crop_scale < 1.0 or self.shift > 0.0 or self.flip
 
     @property
     def is_identity(self) -> bool:
@@ -41,7 +59,7 @@ class RandomView:
         Returns:
             (B, C, H, W); pixels beyond the border repeat it.
         """
-        if self.crop_scale < 1.0 or self.shift > 0.0 or self.flip:
+        if self.moves:
             images = self._resample(images, draws.to(images.device, images.dtype))
         if self.noise > 0.0:
             images = images + self.noise * torch.randn(

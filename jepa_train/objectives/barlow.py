@@ -43,6 +43,8 @@ def barlow(first: Tensor, second: Tensor, *, redundancy_weight: float = 5e-3, ep
 class Barlow(Anticollapse):
     """:func:`barlow` with its weight as an attribute."""
 
+    paired = True
+
     def __init__(self, redundancy_weight: float = 5e-3) -> None:
         super().__init__()
         self.redundancy_weight = redundancy_weight

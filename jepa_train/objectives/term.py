@@ -11,7 +11,12 @@ class Anticollapse(nn.Module, ABC):
     """A term that keeps embeddings, or tokens, from collapsing, of the batch joined over all processes.
 
     It has no parameters. Terms that look at one view alone are averaged over both.
+
+    Attributes:
+        paired: compares a row of one view with the same row of the other.
     """
+
+    paired = False
 
     @abstractmethod
     def forward(self, first: Tensor, second: Tensor, seed: int) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from jepa_train.errors import ConfigurationError
 from jepa_train.precision import at_least_float32
@@ -36,6 +37,8 @@ def _largest_squared(matrix: Tensor) -> Tensor:
 
     Half the time of the eigenvalues of the Gram matrix with their own gradient, a quarter of the singular values'.
     """
+    if isinstance(matrix, DTensor):
+        matrix = matrix.full_tensor()  # of weights that are spread over processes
     with torch.autocast(matrix.device.type, enabled=False):
         matrix = at_least_float32(matrix)
         wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix  # (small, large)

@@ -47,6 +47,8 @@ def whitening_mse(first: Tensor, second: Tensor, *, ridge: float = 1e-3) -> Tens
 class WhiteningMSE(Anticollapse):
     """:func:`whitening_mse` with its ridge as an attribute."""
 
+    paired = True
+
     def __init__(self, ridge: float = 1e-3) -> None:
         super().__init__()
         self.ridge = ridge

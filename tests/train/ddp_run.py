@@ -26,8 +26,9 @@ GLOBAL_BATCH = 36
 STEPS = 20
 CASES: dict[str, dict[str, Any]] = {
     "sigreg": {"anticollapse": "sigreg"},
+    "barlow": {"anticollapse": "barlow", "token_weight": 0.0},
     "vicreg": {"anticollapse": "vicreg", "anticollapse_on": "both"},
-    "sharded": {"anticollapse": "sigreg"},
+    "sharded": {"anticollapse": "sigreg", "spectral_weight": 0.01},
 }
 
 

@@ -32,6 +32,7 @@ OVERLAYS = (
     ("weight_decay",),
     ("spectral_norm",),
     ("i_jepa",),
+    ("sigreg", "on_tokens"),
     ("sigreg", "on_both"),
     ("sigreg", "tokens_l2"),
     ("sigreg", "tokens_cosine"),

@@ -75,7 +75,7 @@ def test_gradient_checkpointing_changes_no_number() -> None:
 
 
 def test_a_frozen_copy_drops_nothing_in_any_mode() -> None:
-    rates = {"drop_path_rate": 0.5, "proj_drop_rate": 0.5, "pos_drop_rate": 0.5, "patch_drop_rate": 0.5}
+    rates = {"drop_path_rate": 0.5, "proj_drop_rate": 0.5, "pos_drop_rate": 0.5}
     online = EmbeddingEncoder(make(overrides=SMALL | rates), torch.nn.Identity()).train()
     images = torch.randn(2, 3, 32, 32)
     assert not torch.equal(online(images), online(images))
@@ -150,6 +150,11 @@ def test_projector_shapes() -> None:
             {"name": "test_vit", "image_size": 32, "patch_size": 8, "overrides": {"nonsense": 1}},
             "timm refuses an argument in encoder_overrides",
         ),
+        (
+            {"name": "test_vit", "image_size": 32, "patch_size": 8, "overrides": {"patch_drop_rate": 0.5}},
+            "patch_drop_rate would drop patches",
+        ),
+        ({"name": "test_vit", "image_size": 32, "patch_size": 8, "positions": "sincos"}, "fixed or learned"),
         ({"name": "resnet18", "image_size": 32, "patch_size": 8}, "VisionTransformer"),
     ],
 )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +12,10 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.data import DataLoader
 
+from jepa_train import schedules
 from jepa_train.errors import ConfigurationError
 from jepa_train.masking import MultiBlockMasks
 from jepa_train.module import JEPA
@@ -189,15 +194,77 @@ def test_bf16_mixed_trains(tmp_path: Path) -> None:
     assert torch.isfinite(trainer.callback_metrics["train/loss"])
 
 
-def test_schedules_follow_optimizer_steps_under_accumulation(tmp_path: Path) -> None:
-    module = JEPA(**SMALL, ema_start=0.9, ema_end=1.0, weight_decay=0.1, weight_decay_end=0.3)
-    trainer = train(module, tmp_path, steps=2, accumulate_grad_batches=2)
-    assert trainer.global_step == 2
-    # read in the last micro-batch, that of the second of two steps
-    assert float(trainer.callback_metrics["train/ema_momentum"]) == pytest.approx(0.95)
-    assert trainer.optimizers[0].param_groups[0]["weight_decay"] == pytest.approx(0.2)
+class EveryBatch(pl.Callback):
+    """What the schedules and the target were at the end of each micro-batch."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, float]] = []
+        self.targets: list[Tensor] = []
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        names = ("train/ema_momentum", "train/lr", "train/weight_decay")
+        self.seen.append({name: float(trainer.callback_metrics[name]) for name in names})
+        self.targets.append(torch.cat([p.flatten() for p in pl_module.target.parameters()]).clone())
+
+
+def test_schedules_and_target_follow_optimizer_steps_under_accumulation(tmp_path: Path) -> None:
+    """Four batches an epoch in windows of three: the last of an epoch is a window of its own."""
+    settings = {"ema_start": 0.9, "ema_end": 1.0, "weight_decay": 0.1, "weight_decay_end": 0.3, "warmup_fraction": 0.5}
+    module, each = JEPA(**{**SMALL, **settings}), EveryBatch()
+    trainer = make_trainer(tmp_path, steps=-1, max_epochs=2, accumulate_grad_batches=3, callbacks=[each])
+    trainer.fit(module, DataLoader(Images(), batch_size=16), DataLoader(Images(), batch_size=16))
+    steps = [0, 0, 0, 1, 2, 2, 2, 3]
+    assert trainer.global_step == 4
+    for step, seen in zip(steps, each.seen, strict=True):
+        peak = {"start": 2e-4, "peak": 1e-3, "end": 1e-6}
+        expected = schedules.warmup_cosine(step, **peak, warmup_steps=2, total_steps=4)
+        assert seen["train/lr"] == pytest.approx(expected)
+        assert seen["train/ema_momentum"] == pytest.approx(0.9 + 0.1 * step / 4)
+        assert seen["train/weight_decay"] == pytest.approx(0.3 - 0.1 * (1.0 + math.cos(math.pi * step / 4)))
+    moved = [not torch.equal(before, after) for before, after in itertools.pairwise(each.targets)]
+    assert moved == [False, True, True, False, False, True, True]
+    assert trainer.optimizers[0].param_groups[0]["weight_decay"] == pytest.approx(each.seen[-1]["train/weight_decay"])
     assert trainer.optimizers[0].param_groups[1]["weight_decay"] == 0.0
-    assert all(parameter.ndim <= 1 for parameter in trainer.optimizers[0].param_groups[1]["params"])
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_gradients_can_be_clipped(precision: Any, tmp_path: Path) -> None:
+    trainer = train(JEPA(**SMALL), tmp_path, steps=1, precision=precision, gradient_clip_val=0.1)
+    assert trainer.global_step == 1
+    assert trainer.optimizers[0].defaults["fused"] == (precision == "32-true")
+
+
+def test_weights_in_half_precision_cannot_follow_an_average(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="bf16-mixed"):
+        train(JEPA(**SMALL), tmp_path, precision="bf16-true")
+
+
+def test_a_run_of_unknown_length_says_what_to_give(tmp_path: Path) -> None:
+    class Stream(torch.utils.data.IterableDataset[dict[str, Tensor]]):
+        def __iter__(self) -> Iterator[dict[str, Tensor]]:
+            return (Images()[index] for index in range(32))
+
+    trainer = make_trainer(tmp_path, steps=-1, max_epochs=1, limit_val_batches=0)
+    loader = DataLoader(Images(), batch_size=16)
+    with pytest.raises(ConfigurationError, match=r"give --trainer\.max_steps"):
+        trainer.fit(JEPA(**SMALL), DataLoader(Stream(), batch_size=16), loader)
+
+
+def test_images_of_another_size_say_what_to_set(tmp_path: Path) -> None:
+    overrides = {**SMALL["encoder_overrides"], "dynamic_img_size": True}
+    with pytest.raises(ConfigurationError, match="16 x 16 pixels, and masks are made for 24 x 24: set image_size"):
+        train(JEPA(**{**SMALL, "image_size": 24, "encoder_overrides": overrides}), tmp_path)
+
+
+def test_nothing_in_a_step_waits_for_an_accelerator() -> None:
+    """Tensors without values refuse to be looked at, which is where an accelerator would be waited for."""
+    module = JEPA(**SMALL)
+    with FakeTensorMode(allow_non_fake_inputs=True) as fake:
+        images = torch.empty(8, 1, 16, 16)
+        context, targets = torch.zeros(8, 6, dtype=torch.int64), torch.zeros(8, 2, 4, dtype=torch.int64)
+        terms = module.terms(images, images, fake.from_tensor(context), fake.from_tensor(targets), slice_seed=0)
+        torch.stack(list(terms.values())).sum().backward()
+    assert set(terms) == {"tokens", "embedding", "anticollapse"}
 
 
 def test_checkpoint_rebuilds_the_model(tmp_path: Path) -> None:
@@ -245,6 +312,15 @@ def test_nan_images_end_training_with_a_sentence(tmp_path: Path) -> None:
         ({"predictor_heads": 3}, "not divisible by predictor_heads"),
         ({"anticollapse_on": "pixels"}, "embedding, tokens or both"),
         ({"token_weight": 0.0, "embedding_weight": 0.0}, "nothing is predicted"),
+        ({"token_weight": -1.0}, "0 or more"),
+        ({"ema_start": 3.0}, "ema_start must lie between 0 and 1"),
+        ({"warmup_fraction": 5.0}, "warmup_fraction must lie"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
+        ({"sigreg_slices": 0}, "sigreg_slices 1 or more"),
+        ({"crop_scale": 7.0}, "crop_scale is the smallest share"),
+        ({"noise": -1.0}, "0 or more"),
+        ({"anticollapse": "nonsense", "anticollapse_weight": 0.0}, "anticollapse must be one of"),
+        ({"anticollapse": "barlow", "anticollapse_on": "tokens", "flip": True}, "show different things after crops"),
     ],
 )
 def test_settings_that_cannot_work_are_named(settings: dict[str, Any], message: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -61,8 +63,11 @@ def test_an_order_of_context_tokens_does_not_matter() -> None:
     )
 
 
-@pytest.mark.parametrize(("setting", "message"), [({"heads": 3}, "not divisible"), ({"depth": 0}, "1 or more")])
-def test_refusals(setting: dict[str, int], message: str) -> None:
-    settings = {"token_width": 12, "grid_size": (6, 6), "width": 16, "heads": 4, "depth": 1, "embedding_size": None}
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [({"heads": 3}, "not divisible"), ({"depth": 0}, "1 or more"), ({"mode": "all"}, "joint or per_block")],
+)
+def test_refusals(setting: dict[str, Any], message: str) -> None:
+    settings: dict[str, Any] = {"token_width": 12, "grid_size": (6, 6), "width": 16, "heads": 4, "depth": 1}
     with pytest.raises(ConfigurationError, match=message):
-        Predictor(**{**settings, **setting})  # type: ignore[arg-type]  # a dict of settings
+        Predictor(**{**settings, "embedding_size": None, **setting})
