@@ -90,9 +90,12 @@ def _check_place(output: Path, files: list[Path], *, overwrite: bool) -> None:
     if output.suffix != SUFFIX:
         raise ConfigurationError(f"--output {output} must end in {SUFFIX}.")
     if not output.parent.is_dir():
-        raise ConfigurationError(
-            f"there is no folder {output.parent} to write to: make it, or choose another --output."
-        )
+        try:
+            output.parent.mkdir(parents=True)
+        except OSError as error:
+            raise ConfigurationError(
+                f"the folder {output.parent} cannot be made ({error.strerror}): choose another --output."
+            ) from error
     existing = [str(path) for path in files if path.exists()]
     if existing and not overwrite:
         raise ConfigurationError(f"{', '.join(existing)} exists already: add --overwrite, or choose another --output.")

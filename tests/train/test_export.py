@@ -209,7 +209,7 @@ def test_an_export_into_the_same_place_needs_overwrite(trained: Path, capsys: py
     ("arguments", "message"),
     [
         (["--output=encoder.pt"], r"error: --output encoder.pt must end in .safetensors"),
-        (["--output=no/encoder.safetensors"], r"error: there is no folder no to write to"),
+        (["--output=full/a.safetensors/encoder.safetensors"], r"error: the folder full/a.safetensors cannot be made"),
         (["--output=full/encoder.safetensors"], r"error: full holds other weights \(a.safetensors\)"),
         (["--output=e.safetensors", "--which=teacher"], r"teacher"),
         (["--which=target"], r"output"),
