@@ -33,6 +33,7 @@ VARIANTS = {
     "plain I-JEPA": ("i_jepa",),
     "no anti-collapse": ("none",),
     "no anti-collapse, EMA off": ("none", "ema_off"),
+    "no anti-collapse, no EMA, no stop-gradient": ("none", "no_stop_gradient"),
     "weight decay": ("weight_decay",),
     "spectral norm": ("spectral_norm",),
 }

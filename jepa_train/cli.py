@@ -11,6 +11,7 @@ import torch.distributed as dist
 import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
@@ -114,11 +115,12 @@ class JEPACLI(LightningCLI):
     def _go_on_in_the_newest_run(self) -> None:
         config = self._settings
         logger = config.trainer.logger
-        if "init_args" not in (logger or {}) or not logger.init_args.get("name"):
+        if not isinstance(logger, Namespace) or "init_args" not in logger or not logger.init_args.get("name"):
             raise ConfigurationError("--ckpt_path last looks below the logger's folder: name a logger, or give a path.")
         path = newest_checkpoint(Path(logger.init_args.save_dir) / logger.init_args.name)
         config.ckpt_path = str(path)
-        logger.init_args.version = path.parent.parent.name
+        if self.config.subcommand == "fit":  # the others would write their own config over that of the training
+            logger.init_args.version = path.parent.parent.name
 
     def _check_use(self, path: str, checkpoint: dict[str, Any]) -> None:
         """See that the checkpoint is of this model, and has what the subcommand needs."""
@@ -133,14 +135,21 @@ class JEPACLI(LightningCLI):
         """Names of model options on the command line, and in the config files that the user chose."""
         words = args if isinstance(args, list) else sys.argv[1:]
         typed = [word.removeprefix("--model.").split("=")[0] for word in words if word.startswith("--model.")]
-        files = [yaml.safe_load(file.get_content()) for file in self._settings.get("config") or []]
+        # None stands for a config that was given as text
+        given = [file for file in self._settings.get("config") or [] if file is not None]
+        files = [yaml.safe_load(file.get_content()) for file in given]
         models = [file["model"] for file in files if isinstance(file, dict) and isinstance(file.get("model"), dict)]
         return [name.split(".")[0].rstrip("+") for name in typed], [
             name.rstrip("+") for model in models for name in model
         ]
 
     def after_fit(self) -> None:
-        """Say where the run lies and how to look at it."""
+        """Bring last.ckpt to the end of the run; say where the run lies and how to look at it."""
+        for callback in self.trainer.checkpoint_callbacks:
+            # every_n_train_steps need not divide the steps of the run
+            last = callback.last_model_path if isinstance(callback, ModelCheckpoint) else ""
+            if last and self.trainer.state.finished:
+                self.trainer.save_checkpoint(last)
         folder = self.trainer.log_dir  # every process asks: the answer is broadcast
         if folder is not None and self.trainer.is_global_zero:
             print(f"\nThe run lies in {folder}. To look at it:\n\n    tensorboard --logdir {folder}\n")
@@ -188,12 +197,14 @@ def is_overlay(config: Path) -> bool:
 
 
 def _configs(arguments: list[str]) -> list[Path]:
-    """What the options ``-c FILE``, ``--config FILE`` and ``--config=FILE`` name."""
+    """What the options ``-c FILE``, ``-cFILE``, ``--config FILE`` and ``--config=FILE`` name."""
     files = []
     for option, following in zip(arguments, [*arguments[1:], ""], strict=True):
         name, _, value = option.partition("=")
         if name in ("-c", "--config"):
             files.append(Path(value or following))
+        elif option.startswith("-c"):  # the short form without a space
+            files.append(Path(option.removeprefix("-c")))
     return files
 
 

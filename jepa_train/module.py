@@ -74,6 +74,8 @@ class JEPA(pl.LightningModule):
         num_targets, target_scale, target_aspect, context_scale, min_context, mask_mode: see ``MultiBlockMasks``.
         token_weight, embedding_weight, anticollapse_weight: weights of the three terms.
         token_loss: ``smooth_l1``, ``l2`` or ``cosine``.
+        stop_gradient: let no gradient of the token loss into the target; false takes the target's tokens from the
+            online encoder itself, and needs ``ema_start`` and ``ema_end`` at 0.
         anticollapse: ``sigreg``, ``vicreg``, ``barlow``, ``whitening_mse``, ``uniformity`` or ``none``.
         anticollapse_on: ``embedding``, ``tokens`` or ``both``.
         sigreg_slices: random directions of SIGReg per step.
@@ -113,6 +115,7 @@ class JEPA(pl.LightningModule):
         mask_mode: MaskMode = "corrected",
         token_weight: float = 1.0,
         token_loss: TokenLoss = "smooth_l1",
+        stop_gradient: bool = True,
         embedding_weight: float = 1.0,
         anticollapse: AnticollapseName = "sigreg",
         anticollapse_on: AnticollapseOn = "embedding",
@@ -204,6 +207,10 @@ class JEPA(pl.LightningModule):
         for name in ("ema_start", "ema_end", "warmup_fraction"):
             if not 0.0 <= settings[name] <= 1.0:
                 raise ConfigurationError(f"{name} must lie between 0 and 1, got {settings[name]}.")
+        if not settings["stop_gradient"] and (settings["ema_start"] or settings["ema_end"]):
+            raise ConfigurationError(
+                "without stop_gradient the target is the online encoder: set ema_start, ema_end to 0."
+            )
         if settings["learning_rate"] <= 0.0 or settings["sigreg_slices"] < 1:
             raise ConfigurationError("learning_rate must be above 0 and sigreg_slices 1 or more.")
 
@@ -279,7 +286,12 @@ class JEPA(pl.LightningModule):
         terms = {}
         if self.weights["tokens"]:
             target_BMTD = self._target_tokens(view_a, targets_BMT)
-            terms["tokens"] = token_prediction(predicted_BMTD, target_BMTD, loss=self.hparams["token_loss"])
+            terms["tokens"] = token_prediction(
+                predicted_BMTD,
+                target_BMTD,
+                loss=self.hparams["token_loss"],
+                stop_gradient=self.hparams["stop_gradient"],
+            )
         if full_BND is not None:
             z_context, z_full = self._embed(context_BVD, full_BND)
             if predicted_BMK is not None:
@@ -338,10 +350,14 @@ class JEPA(pl.LightningModule):
         mine = slice(self.trainer.global_rank, None, self.trainer.world_size)
         return _send(context[mine], self.device), _send(targets[mine], self.device)
 
-    @torch.no_grad()
     def _target_tokens(self, images: Tensor, targets_BMT: Tensor) -> Tensor:
-        """(B, M, T, D) tokens of the EMA encoder on the full image."""
-        tokens = self.target.encoder(images)
+        """(B, M, T, D) tokens of the target encoder on the full image."""
+        if self.hparams["stop_gradient"]:
+            with torch.no_grad():
+                tokens = self.target.encoder(images)
+        else:
+            with attention_kernel(self.device):
+                tokens = self.online.encoder(images)
         return cast("Tensor", gather_tokens(tokens, targets_BMT.flatten(1)).unflatten(1, targets_BMT.shape[1:]))
 
     def _log_step(self, loss: Tensor, terms: dict[str, Tensor], context_BV: Tensor, targets_BMT: Tensor) -> None:

@@ -88,6 +88,28 @@ def test_without_a_config_it_is_the_mixture_from_any_folder(
     assert type(main(["fit", "--trainer.fast_dev_run=true", "--data.num_train=256"]).model).__name__ == "JEPA"
 
 
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks")  # validate has none here
+def test_the_last_checkpoint_is_the_end_and_validate_leaves_the_run_alone(tmp_path: Path) -> None:
+    checkpoint = "lightning.pytorch.callbacks.ModelCheckpoint"
+    saving = [f"--trainer.callbacks={checkpoint}", "--trainer.callbacks.save_last=true"]
+    cli = fit(tmp_path, *saving, "--trainer.callbacks.every_n_train_steps=3")
+    run = Path(cli.trainer.log_dir)
+    last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == cli.trainer.global_step == 4
+    for name, value in cli.model.state_dict().items():
+        assert torch.equal(last["state_dict"][name], value), name
+    before = (run / "config.yaml").read_text()
+    main(["validate", *SMALL, f"--trainer.logger.save_dir={tmp_path}", "--ckpt_path=last", "--trainer.callbacks=[]"])
+    assert (run / "config.yaml").read_text() == before
+
+
+def test_forms_of_config_options(tmp_path: Path) -> None:
+    quick = ["--trainer.fast_dev_run=true", "--data.num_train=256", "--trainer.callbacks=[]"]
+    main(["fit", f"-c{CONFIGS / 'mixture.yaml'}", "-c", "{trainer: {max_epochs: 3}}", *quick])
+    with pytest.raises(SystemExit, match="--ckpt_path last looks below the logger's folder"):
+        main(["fit", *quick, "--trainer.logger=true", "--ckpt_path=last"])
+
+
 def test_an_overlay_alone_is_laid_over_the_mixture(tmp_path: Path) -> None:
     assert is_overlay(CONFIGS / "ddp.yaml")
     assert not is_overlay(CONFIGS / "fashion_mnist.yaml")

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from jepa_train.errors import ConfigurationError
@@ -136,9 +137,15 @@ class ResumableDataLoader(DataLoader[Any]):
 
     def _first_batch(self, epoch: int) -> int:
         state = self._resume
+        if state is None and self.progress is not None and self.progress()[1]:
+            rank_zero_warn(
+                "The checkpoint was written in the middle of an epoch and does not say where: what is left "
+                "of it begins with its first batches again. It is of another DataModule, or older than this loader."
+            )
         if state is None or not isinstance(self.sampler, EpochSampler) or state["epoch"] != epoch:
             return 0
-        if not 0 < state["batches"] < len(self):
+        whole_epoch = state["images"] // state["global_batch"]
+        if not 0 < state["batches"] < whole_epoch:
             return 0
         changed = [
             f"{name} {state.get(name)} -> {now}" for name, now in self._order().items() if state.get(name) != now

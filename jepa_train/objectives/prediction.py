@@ -19,7 +19,9 @@ TokenLoss = Literal["smooth_l1", "l2", "cosine"]
 TOKEN_LOSSES: tuple[str, ...] = get_args(TokenLoss)
 
 
-def token_prediction(predicted: Tensor, target: Tensor, *, loss: TokenLoss = "smooth_l1") -> Tensor:
+def token_prediction(
+    predicted: Tensor, target: Tensor, *, loss: TokenLoss = "smooth_l1", stop_gradient: bool = True
+) -> Tensor:
     """Distance between predicted tokens and the target encoder's.
 
     ``smooth_l1`` (how I-JEPA is trained) and ``l2`` (how its paper is written, arXiv 2301.08243; here a mean) compare
@@ -28,8 +30,9 @@ def token_prediction(predicted: Tensor, target: Tensor, *, loss: TokenLoss = "sm
 
     Args:
         predicted: (..., D).
-        target: (..., D) tokens of the target encoder; detached here.
+        target: (..., D) tokens of the target encoder.
         loss: ``smooth_l1``, ``l2`` or ``cosine``.
+        stop_gradient: let no gradient into the target.
 
     Returns:
         scalar mean over tokens, and over coordinates for ``smooth_l1`` and ``l2``; in [0, 2] for ``cosine``, where a
@@ -39,7 +42,9 @@ def token_prediction(predicted: Tensor, target: Tensor, *, loss: TokenLoss = "sm
         ConfigurationError: for another loss.
     """
     with torch.autocast(predicted.device.type, enabled=False):
-        predicted, target = at_least_float32(predicted), at_least_float32(target.detach())
+        predicted, target = at_least_float32(predicted), at_least_float32(target)
+        if stop_gradient:
+            target = target.detach()
         if loss == "cosine":
             return mean_over_processes(1.0 - F.cosine_similarity(predicted, target, dim=-1, eps=1e-6))
         target = F.layer_norm(target, target.shape[-1:])

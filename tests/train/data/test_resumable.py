@@ -117,10 +117,12 @@ def test_skipped_batches_are_not_loaded(tmp_path: Path) -> None:
     assert data.reference_dataset().loaded == 4 * (PER_EPOCH - 6)  # type: ignore[attr-defined]  # it is Numbered
 
 
-def test_another_batch_size_in_mid_epoch_is_one_clear_sentence(tmp_path: Path) -> None:
-    fit(NumberedData(), tmp_path, die_at=3)
-    with pytest.raises(ConfigurationError, match=r"within epoch 0.*global_batch 4 -> 2.*batch_size x devices"):
-        fit(NumberedData(batch_size=2), tmp_path, resume=True)
+@pytest.mark.parametrize("batch_size", [2, 16])  # of the larger one an epoch has fewer batches than were trained
+def test_another_batch_size_in_mid_epoch_is_one_clear_sentence(batch_size: int, tmp_path: Path) -> None:
+    fit(NumberedData(), tmp_path, die_at=6)
+    message = rf"within epoch 0.*global_batch 4 -> {batch_size}.*batch_size x devices"
+    with pytest.raises(ConfigurationError, match=message):
+        fit(NumberedData(batch_size=batch_size), tmp_path, resume=True)
 
 
 @pytest.mark.filterwarnings("ignore:You requested to overfit")
@@ -170,6 +172,13 @@ def test_the_state_counts_what_was_handed_out(workers: int, done: int) -> None:
     resumed.sampler.set_epoch(2)  # type: ignore[attr-defined]  # as above
     assert resumed.state_dict()["batches"] == 0
     assert read(resumed) == epochs[2]
+
+
+def test_progress_without_a_state_is_warned_of() -> None:
+    """Lightning keeps a DataModule's state by the name of its class: of another class there is none."""
+    batches = loader(0, progress=lambda: (0, 3))
+    with pytest.warns(UserWarning, match="does not say where"):
+        read(batches)
 
 
 def test_a_state_of_another_epoch_is_passed_over() -> None:
