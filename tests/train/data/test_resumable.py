@@ -176,7 +176,8 @@ def test_the_state_counts_what_was_handed_out(workers: int, done: int) -> None:
 
 def test_progress_without_a_state_is_warned_of() -> None:
     """Lightning keeps a DataModule's state by the name of its class: of another class there is none."""
-    batches = loader(0, progress=lambda: (0, 3))
+    batches = loader(0)
+    batches.progress = lambda: (0, 3)
     with pytest.warns(UserWarning, match="does not say where"):
         read(batches)
 
