@@ -6,6 +6,7 @@ import inspect
 import os
 import pickle
 import re
+import struct
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,19 @@ from jepa_train.module import JEPA
 PARTIAL = ".partial"
 ABANDONED_AFTER = 3600.0  # seconds without a byte written, after which no writer can be at work on a partial file
 SHARDED_METADATA = "meta.pt"  # Lightning's name for it; written last, so a folder with it is a whole checkpoint
+# what reading a pickle with wrong bytes ends in, whichever step they lead astray
+CORRUPTED = (
+    RuntimeError,
+    OSError,
+    ValueError,
+    EOFError,
+    LookupError,
+    AttributeError,
+    TypeError,
+    AssertionError,
+    struct.error,
+    pickle.UnpicklingError,
+)
 
 
 @contextmanager
@@ -98,7 +112,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """What Lightning wrote to ``path``, on the CPU; tensors stay on disk until they are used.
 
     Raises:
-        ConfigurationError: if there is no such file, or it is empty, cut off, unsafe, or not of Lightning.
+        ConfigurationError: if there is no such file, or it is empty, cut off, damaged, unsafe, or not of Lightning.
     """
     if not path.is_file():
         raise ConfigurationError(
@@ -108,18 +122,23 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ConfigurationError(f"the checkpoint {path} is empty: choose an older one.")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (RuntimeError, OSError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except CORRUPTED as error:
         if "Unsupported global" in str(error):
             raise ConfigurationError(
                 f"the checkpoint {path} holds Python objects that could run code, which safe loading refuses: "
                 "choose one that this program wrote."
             ) from None
         raise ConfigurationError(
-            f"{path} is not a whole checkpoint (it is cut off, or a file of another kind): choose another one."
+            f"{path} is not a whole checkpoint (it is cut off, damaged, or a file of another kind): choose another one."
         ) from None
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), Mapping):
         raise ConfigurationError(f"{path} is not a checkpoint of Lightning: it has no state_dict; choose another one.")
     return checkpoint
+
+
+def is_sharded(path: Path) -> bool:
+    """Is it a whole checkpoint of many files, as Lightning's strategies that shard the model write it by default?"""
+    return (path / SHARDED_METADATA).is_file()
 
 
 def newest_checkpoint(folder: Path) -> Path:
@@ -132,7 +151,7 @@ def newest_checkpoint(folder: Path) -> Path:
     reasons = []
     for path in sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True):
         try:
-            if not (path / SHARDED_METADATA).is_file():
+            if not is_sharded(path):
                 read_checkpoint(path)
         except ConfigurationError as error:
             reasons.append(str(error))

@@ -14,7 +14,14 @@ from jsonargparse import ArgumentParser
 from safetensors.torch import save
 
 from jepa_monitor.history import History
-from jepa_train.checkpoints import check_arguments, check_fits, model_arguments, read_checkpoint, written_whole
+from jepa_train.checkpoints import (
+    check_arguments,
+    check_fits,
+    is_sharded,
+    model_arguments,
+    read_checkpoint,
+    written_whole,
+)
 from jepa_train.encoder import EmbeddingEncoder
 from jepa_train.errors import ConfigurationError
 from jepa_train.module import JEPA
@@ -65,6 +72,11 @@ def export(ckpt_path: Path, output: Path, which: Which = "target", overwrite: bo
     ckpt_path, output = Path(ckpt_path), Path(output)
     weights_file, config_file, card_file = output, output.with_name(CONFIG), output.with_suffix(".md")
     _check_place(output, [weights_file, config_file, card_file], overwrite=overwrite)
+    if is_sharded(ckpt_path):
+        raise ConfigurationError(
+            f"{ckpt_path} is a folder, a sharded checkpoint, which export cannot read: save with the strategy's "
+            "save_distributed_checkpoint: false, also when going on from this one."
+        )
     checkpoint = read_checkpoint(ckpt_path)
     module = rebuilt(checkpoint, ckpt_path)
     branch: EmbeddingEncoder = module.target if which == "target" else module.online
@@ -81,9 +93,18 @@ def export(ckpt_path: Path, output: Path, which: Which = "target", overwrite: bo
         (config_file, json.dumps(config, indent=2).encode()),
         (card_file, card.encode()),
     ):
+        _write(path, content)
+    return [weights_file, config_file, card_file]
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
         with written_whole(path) as file:
             file.write(content)
-    return [weights_file, config_file, card_file]
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be written ({error.strerror or error}): make room for it, or choose another --output."
+        ) from error
 
 
 def _check_place(output: Path, files: list[Path], *, overwrite: bool) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from jepa_train.checkpoints import read_checkpoint
 from jepa_train.cli import CONFIGS
+from jepa_train.export import export
 
 ROOT = Path(__file__).resolve().parents[1]
 ON_TWO_PROCESSES = {
@@ -37,4 +39,6 @@ def test_the_overlay_trains_saves_and_goes_on(overlay: str, tmp_path: Path) -> N
         )
         assert run.returncode == 0, run.stderr[-3000:]
     checkpoints = tmp_path / "runs" / "mixture" / "version_0" / "checkpoints"
-    assert (checkpoints / "last.ckpt").exists()
+    # one file, also of a model that is sharded, and export reads it
+    assert read_checkpoint(checkpoints / "last.ckpt")["global_step"] == 6
+    assert export(checkpoints / "last.ckpt", tmp_path / "exported" / "encoder.safetensors")

@@ -250,21 +250,23 @@ def find_images(batch: Any, key: ImagesKey = None) -> Tensor:
 
 
 def find_label(sample: Any, key: LabelsKey = None) -> int | None:
-    """The class of a sample: the second of a tuple, or label, labels, target, targets, class or y; if it is an integer.
+    """The class of a sample: the second of a tuple, or label, labels, target, targets, class or y; if it is an integer
+    or a truth value (0 or 1).
 
     Args:
         sample: tuple, mapping or dataclass.
-        key: as in :func:`find_images`.
+        key: as in :func:`find_images`; a function gives ``None`` where there is no class.
     """
     if callable(key):
-        return int(key(sample))
+        found = key(sample)
+        return None if found is None else int(found)
     members = _members(sample) or {}
     candidates = (key,) if key is not None else (1,) if isinstance(sample, Sequence) else USUAL_LABELS
     label = next((members[candidate] for candidate in candidates if candidate in members), None)
-    if isinstance(label, (Tensor, np.ndarray, np.integer)):
+    if isinstance(label, (Tensor, np.ndarray, np.integer, np.bool_)):
         number = torch.as_tensor(label)
         label = number.item() if number.numel() == 1 else None
-    return label if isinstance(label, int) and not isinstance(label, bool) else None
+    return int(label) if isinstance(label, int) else None  # also of True and False
 
 
 def _members(batch: Any) -> Mapping[Any, Any] | None:

@@ -70,15 +70,17 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         augmented = self.make_augmented()
         dataset = self.reference_dataset() if augmented is None else DrawnPerEpoch(augmented, seed=self.seed)
         size = len(dataset)  # type: ignore[arg-type]  # torch's Dataset declares no length; all of ours have one
-        if size < self.batch_size:
+        processes = self.trainer.world_size if self.trainer else 1
+        if size // processes < self.batch_size:
             raise ConfigurationError(
-                f"{size} training images are fewer than batch_size {self.batch_size}: lower --data.batch_size."
+                f"{size // processes} training images a process ({size} on {processes}) are fewer than batch_size "
+                f"{self.batch_size}: lower --data.batch_size."
             )
         # an order that (seed, epoch) decides alone: a resumed run goes on with it, and any number of processes
         # deals out the same global batches
         sampler = EpochSampler(
             dataset,
-            num_replicas=self.trainer.world_size if self.trainer else 1,
+            num_replicas=processes,
             rank=self.trainer.global_rank if self.trainer else 0,
             seed=self.seed,
             keyed=augmented is not None,

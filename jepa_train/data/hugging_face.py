@@ -131,7 +131,8 @@ class HuggingFaceDataModule(ImageDataModule):
             datasets = _datasets()
             try:
                 loaded = datasets.load_dataset(self.name, self.config_name, split=split)
-            except (ValueError, OSError) as error:  # unknown configuration or split; unknown name, or no connection
+            # unknown configuration or split; unknown name, or no connection; a data set that is a script
+            except (ValueError, OSError, RuntimeError) as error:
                 raise ConfigurationError(
                     f"split {split!r} of the data set {self.name!r} cannot be loaded: {_one_line(error)}"
                 ) from None

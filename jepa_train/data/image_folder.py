@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_warn
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 
@@ -18,6 +19,7 @@ from jepa_train.errors import ConfigurationError
 
 EXTENSIONS = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 CHECKED_AT_START = 10_000  # files; of more than that, reading every header would take minutes
+PROBES = ("val", "validation", "valid", "test")  # names of the folder beside train, the first that there is
 UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError)
 
 
@@ -63,8 +65,9 @@ class ImageFiles(Dataset[dict[str, Any]]):
 class ImageFolderDataModule(ImageDataModule):
     """All images below a folder; the folder an image lies in is its label.
 
-    If there are the subfolders ``train`` and ``val`` (or ``test``), as in ImageNet, these are the training images and
-    the probe, and a folder's number is the same in both. Otherwise the probe is held out from all images.
+    If there are the subfolders ``train`` and ``val`` (or ``validation``, ``valid``, ``test``), as in ImageNet, these
+    are the training images and the probe, and a folder's number is the same in both. Otherwise the probe is held out
+    from all images; from those of ``train`` alone, if that holds folders of its own or is the only folder.
 
     Args:
         root: the folder.
@@ -72,8 +75,8 @@ class ImageFolderDataModule(ImageDataModule):
         crop_scale: train on random crops of the full-resolution images, with this smallest and largest share of their
             area, such as [0.3, 1.0]; made by the workers. Default: the whole image, its longer side cut.
         flip: mirror training images left and right with probability one half.
-        probe_share: share of the images that is held out and measured, spread evenly over the sorted paths; not used
-            where there are the two subfolders.
+        probe_share: share of the images that is held out and measured, at least one, spread evenly over the sorted
+            paths; not used where there are the two subfolders.
         batch_size: per process.
         num_workers: of each loader.
         seed: of the order of the training images, and of crops and flips.
@@ -107,7 +110,7 @@ class ImageFolderDataModule(ImageDataModule):
         return None if self._random_image is None else self._files(0, self._random_image)
 
     def make_probe(self) -> ImageFiles:
-        """The images of ``val`` (or ``test``), or every n-th image."""
+        """The images of ``val`` (or what it is called), or those held out."""
         return self._files(1, whole_image(self.image_size))
 
     def _files(self, part: int, transform: ToTensor) -> ImageFiles:
@@ -118,18 +121,44 @@ class ImageFolderDataModule(ImageDataModule):
 
     def _train_and_probe(self) -> tuple[_Split, _Split]:
         if self._splits is None:
-            probe = next((self.root / name for name in ("val", "test") if (self.root / name).is_dir()), None)
+            probe = next((self.root / name for name in PROBES if (self.root / name).is_dir()), None)
             if probe is not None and (self.root / "train").is_dir():
                 self._splits = _Split(self.root / "train"), _Split(probe)
                 _warn_of_other_folders(*self._splits)
             else:
-                paths = readable_images(self.root, at_least=2)
-                every = max(round(1.0 / self.probe_share), 2)
-                self._splits = (
-                    _Split(self.root, [path for index, path in enumerate(paths) if index % every]),
-                    _Split(self.root, paths[::every]),
-                )
+                root = self.root / "train" if _is_train_alone(self.root) else self.root
+                paths = readable_images(root, at_least=2)
+                is_probe = held_out(len(paths), self.probe_share)
+                train, held = ([paths[i] for i in np.flatnonzero(chosen)] for chosen in (~is_probe, is_probe))
+                self._splits = _Split(root, train), _Split(root, held)
         return self._splits
+
+
+def held_out(count: int, share: float) -> NDArray[np.bool_]:
+    """Which of ``count`` images are of the probe, (count,): the given share of them, evenly spread.
+
+    Where there are two or more, at least one is, and at least one is not.
+    """
+    # a share such as 0.29 is a little less in binary than in decimal, and 100 * 0.29 would lack one
+    steps = np.floor(np.arange(count + 1) * share + 1e-9)
+    chosen: NDArray[np.bool_] = np.diff(steps) > 0
+    chosen[0], chosen[-1] = False, chosen[-1] or not chosen[1:].any()
+    return chosen
+
+
+def _is_train_alone(root: Path) -> bool:
+    """Is there a training set without a known probe beside it? With images straight in it, ``train`` may be a class."""
+    if not (root / "train").is_dir():
+        return False
+    beside = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and entry.name != "train")
+    if beside and not any(entry.is_dir() for entry in (root / "train").iterdir()):
+        return False
+    if beside:
+        rank_zero_warn(
+            f"Training images and probe are both of {root / 'train'}; beside it, {', '.join(map(repr, beside[:5]))} "
+            f"are left out: call the folder to measure {', '.join(PROBES)}."
+        )
+    return True
 
 
 class _Split:

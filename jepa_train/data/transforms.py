@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -24,7 +25,10 @@ def shuffled(items: Sequence[Item]) -> list[Item]:
 
 
 def whole_image(image_size: int) -> ToTensor:
-    """The short side resized, the centre cropped, ImageNet normalisation: PIL image -> (3, image_size, image_size)."""
+    """The short side resized, the centre cropped, ImageNet normalisation: PIL image -> (3, image_size, image_size).
+
+    Greyscale of 16 bit keeps its range; that of 32 bit, which has none, is stretched to the picture's own.
+    """
     return _transform([v2.ToImage(), v2.Resize(image_size, antialias=True), v2.CenterCrop(image_size)])
 
 
@@ -70,4 +74,22 @@ class _PlainTensor:
         self.transform = transform
 
     def __call__(self, picture: Any) -> Tensor:
-        return self.transform(picture.convert("RGB")).as_subclass(Tensor)
+        return self.transform(_eight_bit(picture).convert("RGB")).as_subclass(Tensor)
+
+
+def _eight_bit(picture: Any) -> Any:
+    """Greyscale of more than 8 bit brought to 8, which Pillow's own conversion cuts off at 255; others as they are.
+
+    16 bit (modes ``I;16...``) has a white, 65535, which becomes 255. 32-bit integers and floats (``I`` and ``F``) have
+    none, so the picture's own smallest finite value becomes 0 and its largest 255; what is not finite, and a picture of
+    a single value, becomes 0.
+    """
+    if picture.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(picture) / 257.0).round().astype(np.uint8))
+    if picture.mode not in ("I", "F"):
+        return picture
+    values = np.asarray(picture).astype(np.float64)
+    finite = np.isfinite(values)
+    low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
+    scaled = np.where(finite, values - low, 0.0) * (255.0 / (high - low) if high > low else 0.0)
+    return Image.fromarray(scaled.round().astype(np.uint8))

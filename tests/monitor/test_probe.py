@@ -143,6 +143,10 @@ def test_any_data_are_read_by_index(data: Any) -> None:
         ((IMAGES[0], 3), None, 3),
         ((IMAGES[0], torch.tensor(3)), None, 3),
         ((IMAGES[0], np.int64(3)), None, 3),
+        ((IMAGES[0], True), None, 1),
+        ((IMAGES[0], np.bool_(False)), None, 0),
+        ((IMAGES[0], torch.tensor(True)), None, 1),
+        ((IMAGES[0], True), lambda sample: sample[1], 1),
         ((IMAGES[0], 0.5), None, None),
         ((IMAGES[0], torch.tensor([1, 2])), None, None),
         ((IMAGES[0], "name"), None, None),
@@ -150,11 +154,14 @@ def test_any_data_are_read_by_index(data: Any) -> None:
         ({"image": IMAGES[0], "target": 3}, None, 3),
         ({"image": IMAGES[0], "kind": 3}, "kind", 3),
         ({"image": IMAGES[0], "kind": {"id": 3}}, lambda sample: sample["kind"]["id"], 3),
+        ({"image": IMAGES[0], "kind": {"id": 3}}, lambda sample: sample["kind"].get("name"), None),
         (IMAGES[0], None, None),
     ],
 )
 def test_labels_are_found(sample: Any, key: Any, label: int | None) -> None:
-    assert find_label(sample, key) == label
+    found = find_label(sample, key)
+    assert found == label
+    assert type(found) is type(label)
 
 
 class Stateful(Dataset[Tensor]):

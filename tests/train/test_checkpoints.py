@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -185,6 +187,18 @@ def test_strategies_with_ways_of_their_own_take_it(strategy: type[Any]) -> None:
     own = strategy()
     own.checkpoint_io = AtomicCheckpointIO()
     assert type(own.checkpoint_io) is AtomicCheckpointIO
+
+
+def test_a_sharded_model_whose_checkpoint_is_one_file_is_written_atomically(monkeypatch: pytest.MonkeyPatch) -> None:
+    strategy = ModelParallelStrategy(save_distributed_checkpoint=False)
+    strategy.checkpoint_io = AtomicCheckpointIO()
+    replaced: list[Path] = []
+    rename = os.replace
+    monkeypatch.setattr(os, "replace", lambda old, new: (replaced.append(Path(new)), rename(old, new)))
+    for step in (1, 2):
+        strategy.save_checkpoint({"state_dict": {}, "global_step": step}, "last.ckpt")
+    assert replaced == [Path.cwd() / "last.ckpt"] * 2
+    assert read_checkpoint(Path("last.ckpt"))["global_step"] == 2
 
 
 # reading
@@ -404,6 +418,39 @@ def test_last_passes_over_what_is_not_whole_and_says_so(trained: Path, capsys: p
     assert "no checkpoint below runs/mixture can be gone on from" in one_sentence(
         lambda: run("fit", "--ckpt_path=last"), capsys
     )
+
+
+DAMAGED = {
+    "nothing on the stack": (b"\x80\x02.", IndexError),
+    "a memo that is not there": (b"\x80\x02h\x07.", KeyError),
+    "a call without arguments": (b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R.", TypeError),
+    "a tensor of an integer": (b"\x80\x02K\x01Q.", AssertionError),
+    "a number cut off": (b"\x80\x02M\x01", struct.error),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_damage_within_the_file_is_the_same_sentence(kind: str, trained: Path) -> None:
+    steps, error = DAMAGED[kind]
+    with zipfile.ZipFile(trained) as whole, zipfile.ZipFile("bad.ckpt", "w") as damaged:
+        for name in whole.namelist():
+            damaged.writestr(name, steps if name.endswith("/data.pkl") else whole.read(name))
+    with pytest.raises(error):
+        torch.load("bad.ckpt", weights_only=True, mmap=True)
+    with pytest.raises(ConfigurationError, match=r"^bad.ckpt is not a whole checkpoint \(it is cut off, damaged, or"):
+        read_checkpoint(Path("bad.ckpt"))
+
+
+def test_a_tensor_of_the_wrong_kind_is_the_same_sentence(trained: Path) -> None:
+    """A type that became another by damage: AttributeError."""
+    with zipfile.ZipFile(trained) as whole, zipfile.ZipFile("bad.ckpt", "w") as damaged:
+        for name in whole.namelist():
+            content = whole.read(name)
+            damaged.writestr(name, content.replace(b"ctorch\nFloatStorage\n", b"X\x03\x00\x00\x00abc"))
+    with pytest.raises(AttributeError):
+        torch.load("bad.ckpt", weights_only=True, mmap=True)
+    with pytest.raises(ConfigurationError, match="is not a whole checkpoint"):
+        read_checkpoint(Path("bad.ckpt"))
 
 
 def test_reading_is_the_one_way_in(trained: Path) -> None:

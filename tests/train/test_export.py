@@ -205,6 +205,21 @@ def test_an_export_into_the_same_place_needs_overwrite(trained: Path, capsys: py
     assert {path.name for path in Path().iterdir()} == {"encoder.safetensors", "config.json", "encoder.md"}
 
 
+def test_a_file_that_cannot_be_written_is_one_sentence(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("encoder.md").mkdir()
+    message = one_sentence(lambda: run_export(trained, "--overwrite"), capsys)
+    assert message.startswith("error: encoder.md cannot be written (Is a directory): make room for it, or choose")
+    assert not list(Path().glob(".*"))
+
+
+def test_a_sharded_checkpoint_is_named_as_such(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("last.ckpt").mkdir()
+    Path("last.ckpt/meta.pt").touch()
+    message = one_sentence(lambda: run_export(Path("last.ckpt")), capsys)
+    assert "last.ckpt is a folder, a sharded checkpoint, which export cannot read" in message
+    assert "save_distributed_checkpoint: false" in message
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

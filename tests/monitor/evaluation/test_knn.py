@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from sklearn.decomposition import PCA
 from sklearn.neighbors import KNeighborsClassifier
+from torch import Tensor
 
 from jepa_monitor.evaluation import weighted_knn, whiten
 from jepa_monitor.evaluation.whitening import principal
@@ -43,6 +45,36 @@ def test_whitening_is_mahalanobis_distance_of_the_bank() -> None:
     torch.testing.assert_close((white_queries[0] - white_bank[0]).square().sum(), mahalanobis)
 
 
+def by_covariance(queries: Tensor, bank: Tensor, ridge: float = 1e-4) -> tuple[Tensor, Tensor]:
+    """Whitening along all D axes of the covariance."""
+    variances, axes = torch.linalg.eigh(torch.cov(bank.T))
+    scaled = axes / (variances.clamp_min(0.0) + ridge * variances.mean()).sqrt()
+    return (queries - bank.mean(0)) @ scaled, (bank - bank.mean(0)) @ scaled
+
+
+@pytest.mark.parametrize("size", [10, 39, 40, 41])
+def test_whitening_with_few_samples_is_the_same_without_a_covariance(size: int) -> None:
+    bank, queries = torch.randn(size, 40).double() @ torch.randn(40, 40).double() + 3.0, torch.randn(60, 40).double()
+    labels = (bank[:, 0] > 3.0).long() + 2 * (bank[:, 1] > 3.0).long()
+    ours, expected = whiten(queries, bank), by_covariance(queries, bank)
+    assert ours[0].shape == (60, min(size + 1, 40))
+    assert ours[1].shape == (size, min(size + 1, 40))
+    torch.testing.assert_close(torch.cdist(*ours), torch.cdist(*expected))
+    torch.testing.assert_close(ours[0] @ ours[1].T, expected[0] @ expected[1].T)
+    torch.testing.assert_close(ours[0].norm(dim=1), expected[0].norm(dim=1))
+    # so do votes with a temperature, which cosines enter, that a query's length is part of
+    for temperature in (0.07, 1.0):
+        votes = [weighted_knn(*both, labels, k=5, temperature=temperature).tolist() for both in (ours, expected)]
+        assert votes[0] == votes[1]
+
+
+def test_few_samples_of_many_features_are_whitened_at_once() -> None:
+    """A covariance of this width would not fit into memory."""
+    bank, queries = torch.randn(6, 300_000), torch.randn(2, 300_000)
+    assert whiten(queries, bank)[0].shape == (2, 7)
+    assert principal(queries, bank, components=4)[0].shape == (2, 4)
+
+
 def test_whitening_survives_dead_directions() -> None:
     bank = torch.cat([torch.randn(50, 2), torch.zeros(50, 1)], dim=1)
     white, _ = whiten(bank, bank)
@@ -63,3 +95,12 @@ def test_principal_components_are_scikit_learns() -> None:
     torch.testing.assert_close(ours.flip(1).abs(), expected.abs())
     torch.testing.assert_close(of_bank.flip(1).abs(), torch.from_numpy(oracle.transform(bank.numpy())).abs())
     assert principal(queries, bank, components=5)[0] is queries
+
+
+def test_principal_components_of_few_samples_are_scikit_learns() -> None:
+    bank, queries = torch.randn(6, 20).double(), torch.randn(7, 20).double()
+    oracle = PCA(3).fit(bank.numpy())
+    ours, of_bank = principal(queries, bank, components=3)
+    torch.testing.assert_close(ours.flip(1).abs(), torch.from_numpy(oracle.transform(queries.numpy())).abs())
+    torch.testing.assert_close(of_bank.flip(1).abs(), torch.from_numpy(oracle.transform(bank.numpy())).abs())
+    assert principal(queries, bank, components=15)[0].shape == (7, 6)

@@ -213,6 +213,18 @@ def test_without_labels_accuracies_warn_once_and_the_rest_is_there(tmp_path: Pat
     assert set(logged(run.callback_metrics)) == {tag for tag in TAGS if tag.startswith("features/")}
 
 
+def test_a_function_that_finds_no_class_is_told_once(tmp_path: Path) -> None:
+    callback = OnlineKNN(labels=lambda sample: None)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run = trainer(tmp_path, callback)
+        run.fit(labelled_module(), tuples(24), tuples(12, seed=1))
+    told = [str(warning.message) for warning in caught if "OnlineKNN" in str(warning.message)]
+    assert len(told) == 1
+    assert "samples of the probe have no class labels" in told[0]
+    assert "knn/accuracy" not in run.callback_metrics
+
+
 def test_without_training_samples_it_says_what_to_pass(tmp_path: Path) -> None:
     run = trainer(tmp_path, OnlineKNN())
     with pytest.warns(UserWarning, match="pass reference="):

@@ -119,6 +119,14 @@ def test_mistakes_are_one_sentence_that_names_what_there_is(
     assert "\n" not in str(raised.value)
 
 
+def test_a_data_set_that_is_a_script_is_one_sentence(datasets: Any, tmp_path: Path) -> None:
+    (tmp_path / "scripted").mkdir()
+    (tmp_path / "scripted" / "scripted.py").write_text("raise SystemExit\n")
+    with pytest.raises(ConfigurationError, match=r"split 'train' of .*scripted.* cannot be loaded: .*script") as raised:
+        HuggingFaceDataModule(str(tmp_path / "scripted")).prepare_data()
+    assert "\n" not in str(raised.value)
+
+
 def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ConfigurationError, match="pip install datasets"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ from lightning.pytorch import Trainer
 from PIL import Image
 
 from jepa_train.data import ImageFolderDataModule
-from jepa_train.data.image_folder import readable_images
+from jepa_train.data.image_folder import held_out, readable_images
+from jepa_train.data.transforms import whole_image
 from jepa_train.errors import ConfigurationError
 from tests.train.data.runs import Recorder, fit
 
@@ -56,10 +59,29 @@ def test_the_layout_of_imagenet_is_taken_as_train_and_probe(tmp_path: Path) -> N
     assert type(sample["image"]) is torch.Tensor
 
 
-def test_test_is_the_probe_where_there_is_no_val(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["test", "valid", "validation"])
+def test_the_probe_has_other_names_where_there_is_no_val(name: str, tmp_path: Path) -> None:
     imagenet(tmp_path)
-    (tmp_path / "val").rename(tmp_path / "test")
+    (tmp_path / "val").rename(tmp_path / name)
     assert labels(ImageFolderDataModule(str(tmp_path)).probe_dataset()) == [1, 2]
+
+
+def test_of_train_without_a_known_probe_a_share_is_held_out(tmp_path: Path) -> None:
+    imagenet(tmp_path)
+    (tmp_path / "val").rename(tmp_path / "dev")
+    data = ImageFolderDataModule(str(tmp_path), probe_share=0.4)
+    with pytest.warns(UserWarning, match=r"beside it, 'dev' are left out: call the folder to measure val, "):
+        assert labels(data.reference_dataset()) == [0, 0, 1]
+    assert labels(data.probe_dataset()) == [1, 2]
+    assert data.make_train().root == data.make_probe().root == str(tmp_path / "train")
+
+
+def test_a_flat_train_that_is_all_there_is_is_split(tmp_path: Path) -> None:
+    for index in range(4):
+        write(tmp_path / "train" / f"{index}.png")
+    data = ImageFolderDataModule(str(tmp_path), probe_share=0.5)
+    assert data.make_train().root == str(tmp_path / "train")
+    assert (len(data.make_train()), len(data.make_probe())) == (2, 2)
 
 
 def test_a_class_named_train_is_a_class(tmp_path: Path) -> None:
@@ -74,8 +96,23 @@ def test_a_folder_without_a_share_in_the_probe_keeps_its_number(tmp_path: Path) 
     for index, name in enumerate("abcd"):
         write(tmp_path / name / f"{index}.png")
     data = ImageFolderDataModule(str(tmp_path), probe_share=0.5)
-    assert labels(data.probe_dataset()) == [0, 2]
-    assert labels(data.reference_dataset()) == [1, 3]
+    assert labels(data.probe_dataset()) == [1, 3]
+    assert labels(data.reference_dataset()) == [0, 2]
+
+
+@pytest.mark.parametrize(("count", "share"), [(100, 0.1), (100, 0.29), (100, 0.4), (100, 0.7), (100, 0.9), (7, 0.5)])
+def test_the_probe_has_the_share_it_was_told(count: int, share: float) -> None:
+    exact = Fraction(str(share))
+    expected = [math.floor((i + 1) * exact) > math.floor(i * exact) for i in range(count)]
+    assert held_out(count, share).tolist() == expected
+    assert sum(expected) == math.floor(count * exact)
+
+
+def test_neither_training_nor_probe_is_empty() -> None:
+    for share in (1e-12, 0.01, 0.5, 0.99, 1 - 1e-12):
+        for count in range(2, 12):
+            assert 0 < held_out(count, share).sum() < count
+    assert held_out(12, 0.01).tolist() == 11 * [False] + [True]
 
 
 def test_classes_of_the_probe_alone_are_warned_of(tmp_path: Path) -> None:
@@ -192,6 +229,40 @@ def test_a_crop_has_the_share_of_the_area_it_was_told(tmp_path: Path) -> None:
     assert flipping is not None
     right = [float(flipping[0]["image"][1, 0, -1] - flipping[0]["image"][1, 0, 0]) for _ in range(30)]
     assert 5 < sum(value < 0 for value in right) < 25
+
+
+def pixels(picture: Image.Image) -> list[list[float]]:
+    """A square picture as it comes out of the transform, the normalisation undone, in [0, 255]."""
+    image = whole_image(picture.width)(picture)
+    back = image * torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1) + torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
+    assert torch.allclose(back[0], back[1], atol=1e-5)
+    return (255.0 * back[0]).round().tolist()
+
+
+def test_sixteen_bit_greyscale_keeps_its_range(tmp_path: Path) -> None:
+    values = np.array([[0, 257], [128 * 257 + 100, 65535]], dtype=np.uint16)
+    for name in ("little.png", "little.tif"):
+        Image.fromarray(values).save(tmp_path / name)
+        with Image.open(tmp_path / name) as picture:
+            assert picture.mode == "I;16"
+            assert pixels(picture) == [[0, 1], [128, 255]]
+    big = Image.frombytes("I;16B", (2, 2), values.astype(">u2").tobytes())
+    assert pixels(big) == [[0, 1], [128, 255]]
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_greyscale_without_a_range_is_stretched_to_its_own(dtype: type[Any]) -> None:
+    values = np.array([[-1000, 0], [1000, 4000]], dtype=dtype)
+    picture = Image.fromarray(values)
+    assert picture.mode == ("I" if dtype is np.int32 else "F")
+    assert pixels(picture) == [[0, 51], [102, 255]]
+    assert pixels(Image.fromarray(np.full((2, 2), 7, dtype=dtype))) == [[0, 0], [0, 0]]
+
+
+def test_what_is_not_finite_is_black() -> None:
+    values = np.array([[np.nan, 1.0], [np.inf, 2.0]], dtype=np.float32)
+    assert pixels(Image.fromarray(values)) == [[0, 0], [0, 255]]
+    assert pixels(Image.fromarray(np.full((2, 2), np.nan, dtype=np.float32))) == [[0, 0], [0, 0]]
 
 
 def test_without_random_views_training_reads_what_baselines_read(tmp_path: Path) -> None:
