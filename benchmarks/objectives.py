@@ -42,10 +42,13 @@ TAGS = (
     "knn/accuracy_unwhitened",
     "linear_probe/accuracy",
     "density/ood_auroc/mnist",
+    "density/ood_auroc_jepa_score/mnist",
     "gaussianity/sliced_ep_ratio",
     "gaussianity/effective_rank_ratio",
+    "features/std_l2_normalised_ratio",
     "alarm/collapse",
 )
+TO_BEAT = ("knn/accuracy_pixels", "linear_probe/accuracy_pixels")  # the same for all objectives
 
 
 def arguments_of(name: str, seed: int, folder: Path) -> list[str]:
@@ -130,6 +133,8 @@ def main() -> None:
     print("|---" * (len(columns) + 1) + "|")
     for name, results in runs.items():
         print(f"| {name} | {' | '.join(cell([r.get(tag, float('nan')) for r in results]) for tag in columns)} |")
+    for tag in TO_BEAT:
+        print(f"\nto beat, `{tag}`: {cell([r.get(tag, float('nan')) for r in runs[names[0]]])}")
     if arguments.json:
         arguments.json.write_text(json.dumps(runs, indent=1))
     return None
