@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning.pytorch as pl
+import torch
 import torch.distributed as dist
 import yaml
 from jsonargparse import Namespace
@@ -146,13 +147,20 @@ class JEPACLI(LightningCLI):
     def after_fit(self) -> None:
         """Bring last.ckpt to the end of the run; say where the run lies and how to look at it."""
         for callback in self.trainer.checkpoint_callbacks:
-            # every_n_train_steps need not divide the steps of the run
             last = callback.last_model_path if isinstance(callback, ModelCheckpoint) else ""
-            if last and self.trainer.state.finished:
+            if last and self.trainer.state.finished and self._is_behind(last):
                 self.trainer.save_checkpoint(last)
         folder = self.trainer.log_dir  # every process asks: the answer is broadcast
         if folder is not None and self.trainer.is_global_zero:
             print(f"\nThe run lies in {folder}. To look at it:\n\n    tensorboard --logdir {folder}\n")
+
+    def _is_behind(self, checkpoint: str) -> bool:
+        """Is a checkpoint of an earlier step than the last? every_n_train_steps need not divide the steps of a run."""
+        behind = False
+        if self.trainer.is_global_zero and Path(checkpoint).is_file():
+            written = torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True)["global_step"]
+            behind = written < self.trainer.global_step
+        return bool(self.trainer.strategy.broadcast(behind))
 
 
 def _compared(used: Namespace, asked: dict[str, Any]) -> str:

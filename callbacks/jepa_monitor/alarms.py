@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping
 
 LOWEST_RANK_RATIO = 0.1
-# below what encoders with random weights have on anything; a projector with batch norm blows up what is left of a
-# collapsed encoder, so that a much lower bound would never be reached
-LOWEST_VARIANCE_SHARE = 2e-3
+LOWEST_VARIANCE_SHARE = 1e-6
+# encoders that begin to train may vary no more than this, and a projector with batch norm blows up what is left of one
+# that has collapsed: only beside where the run began does it say something
+LOW_VARIANCE_SHARE, FALL_OF_VARIANCE_SHARE = 2e-3, 0.1
 TURNED_OVER = -0.3
 
 MESSAGES = {
@@ -18,22 +19,27 @@ MESSAGES = {
 }
 
 
-def alarms(values: Mapping[str, float], *, embedding_size: int) -> dict[str, str]:
+def alarms(
+    values: Mapping[str, float], *, embedding_size: int, first_variance_share: float = math.nan
+) -> dict[str, str]:
     """Alarm tag to the reason why it rings, for those that do.
 
     - collapse: fewer than a tenth of the directions that a Gaussian would use (but more than one line), or a variance
-      below 0.002 of the mean square;
+      below 1e-6 of the mean square, or below 0.002 of it and a tenth of what it was when the run began;
     - nonfinite_jacobian: at least one;
     - turned_over: a rank correlation below -0.3 with the measurement before.
 
     Args:
         values: of a measurement, by tag.
         embedding_size: K.
+        first_variance_share: ``gaussianity/variance_share`` of the run's first measurement; NaN if this is the first.
     """
     found = {}
     rank_ratio = values.get("gaussianity/effective_rank_ratio", math.nan)
     variance = values.get("gaussianity/variance_share", math.nan)
-    if variance < LOWEST_VARIANCE_SHARE:
+    # two comparisons, because both are false with NaN
+    fallen = variance < LOW_VARIANCE_SHARE and variance < FALL_OF_VARIANCE_SHARE * first_variance_share
+    if variance < LOWEST_VARIANCE_SHARE or fallen:
         found["alarm/collapse"] = f"their variance is {variance:.1e} of their mean square"
     elif rank_ratio < max(LOWEST_RANK_RATIO, 1.05 / embedding_size) and embedding_size > 1:
         found["alarm/collapse"] = f"their effective rank is {rank_ratio:.3f} of a Gaussian's"

@@ -304,7 +304,8 @@ class JEPAScoreMonitor(pl.Callback):
                 values["density/stability"] = rank_stability(self.history.previous[:common], density[:common])
             spectrum = readings.log_singular_white
             self.history.append_ranking(trainer.global_step, density, None if spectrum is None else spectrum.nanmean(0))
-        ringing = alarms(values, embedding_size=readings.z.shape[1])
+        first_share, *_ = self.history.values.get("gaussianity/variance_share", [math.nan])
+        ringing = alarms(values, embedding_size=readings.z.shape[1], first_variance_share=first_share)
         values |= {tag: float(tag in ringing) for tag in MESSAGES}
         run.notices.tell(changes(self.history.alarms, ringing))
         run.notices.tell_new("meaning", problems(readings, prepared.facts))

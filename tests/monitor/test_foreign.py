@@ -285,6 +285,8 @@ PROJECTS = {
 }
 
 
+# labels of noise teach the first token to be much the same for all images
+@pytest.mark.filterwarnings("ignore:JEPAScoreMonitor. the embeddings have collapsed")
 @pytest.mark.parametrize("project", PROJECTS.values(), ids=PROJECTS.keys())
 def test_the_submodule_is_measured_and_training_goes_on_unchanged(tmp_path: Path, project: Project) -> None:
     def trained(*callbacks: JEPAScoreMonitor) -> tuple[pl.LightningModule, dict[str, Any]]:
