@@ -29,6 +29,7 @@ from jepa_train.checkpoints import (
 from jepa_train.errors import ConfigurationError
 from jepa_train.export import EXPORT_HELP, run_export
 from jepa_train.module import JEPA
+from jepa_train.processes import disconnect
 
 PACKAGE = Path(__file__).resolve().parent
 # a wheel carries the configs inside the package, a clone beside it
@@ -189,9 +190,8 @@ def main(args: list[str] | None = None) -> JEPACLI | None:
         cli = _train(arguments, args)
     except (ConfigurationError, MisconfigurationException) as error:
         raise SystemExit(f"error: {error}") from None
-    # Lightning leaves its processes connected, and the threads behind that can abort the end of the interpreter
     if not connected_before and dist.is_available() and dist.is_initialized():
-        dist.destroy_process_group()
+        disconnect()  # Lightning leaves its processes connected
     return cli
 
 

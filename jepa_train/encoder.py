@@ -108,12 +108,12 @@ class ViTEncoder(nn.Module):
         vit = self.vit
         prefix = vit.num_prefix_tokens
         if visible is None:
-            return vit.forward_features(images)[:, prefix:]
+            return _patch_tokens(vit.forward_features(images), prefix)
         tokens = vit._pos_embed(vit.patch_embed(images))
         tokens = torch.cat([tokens[:, :prefix], gather_tokens(tokens[:, prefix:], visible)], dim=1)
         tokens = vit.norm_pre(tokens)
         tokens = checkpoint_seq(vit.blocks, tokens) if vit.grad_checkpointing else vit.blocks(tokens)
-        return cast("Tensor", vit.norm(tokens)[:, prefix:])
+        return _patch_tokens(vit.norm(tokens), prefix)
 
 
 def _refuse_what_cannot_be_built(name: str, image_size: int, patch_size: int) -> None:
@@ -127,6 +127,11 @@ def _refuse_what_cannot_be_built(name: str, image_size: int, patch_size: int) ->
         raise ConfigurationError(f"timm has no model named {name!r}; names like it: {', '.join(near)}.")
     if not timm.models.is_model_in_modules(name, ["vision_transformer"]):
         raise ConfigurationError(f"{name!r} is not a timm VisionTransformer: choose a vit_* model as the encoder.")
+
+
+def _patch_tokens(tokens: Tensor, prefix: int) -> Tensor:
+    """Tokens without the class and register tokens before them; no view where there are none: FSDP2 warns of views."""
+    return tokens[:, prefix:] if prefix else tokens
 
 
 def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:

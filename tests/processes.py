@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from jepa_train.processes import disconnect
+
 
 def run_on(world_size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
     """What ``function(rank, world_size, *arguments)`` returns on each rank; an importable function, plain results."""
@@ -29,4 +31,4 @@ def _one_rank(
     try:
         torch.save(function(rank, world_size, *arguments), Path(folder) / str(rank))
     finally:
-        dist.destroy_process_group()
+        disconnect()
