@@ -1,11 +1,14 @@
-"""What each objective learns on Fashion-MNIST with the same number of steps, over several seeds.
+"""What each objective learns on Fashion-MNIST for the same CPU time, over several seeds.
 
-    python benchmarks/objectives.py [--steps 1000] [--seeds 3] [--only NAME ...] [--runs FOLDER] [--json FILE]
+    python benchmarks/objectives.py [--minutes 5] [--seeds 3] [--only NAME ...] [--processes 1] [--runs FOLDER]
+        [--json FILE]
 
 Each run is ``python train.py fit -c configs/fashion_mnist.yaml -c configs/objective/NAME.yaml ...`` on one thread, in
-a process of its own, then ``validate`` on its checkpoint with the same callbacks for all. The table gives the median
-over seeds and, in brackets, the smallest and largest value; CPU minutes are those of training alone. With ``--runs``
-checkpoints and values are kept, and a second call goes on where the first was stopped.
+a process of its own, then ``validate`` on its checkpoint with the same callbacks for all. Learning rate, weight decay
+and EMA are scheduled over the steps of a run, so these are settled before it: as many as fit into its CPU minutes by
+the time of two short runs of the same objective. The table gives the median over seeds and, in brackets, the smallest
+and largest value; its CPU minutes are those of training alone, as they were. With ``--runs`` checkpoints and values are
+kept, and a second call goes on where the first was stopped.
 """
 
 from __future__ import annotations
@@ -19,11 +22,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
+T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[1]
+PILOT_STEPS = (50, 250)
 VARIANTS = {
     "SIGReg": ("sigreg",),
     "VICReg": ("vicreg",),
@@ -81,17 +89,43 @@ def measure(name: str, seed: int, folder: Path) -> None:
     (folder / "values.json").write_text(json.dumps({tag: float(value) for tag, value in metrics.items()}))
 
 
-def run(name: str, seed: int, steps: int, folder: Path) -> dict[str, float]:
-    """Values of one run, from its files where they exist."""
+def phase(name: str, seed: int, steps: int, folder: Path, which: str) -> None:
+    """Train or measure in a process of its own, on one thread."""
     folder.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'callbacks'}"}
-    for phase, result in (("train", "seconds.json"), ("measure", "values.json")):
+    command = [sys.executable, __file__, "--phase", which, "--only", name, "--seed", str(seed)]
+    command += ["--steps", str(steps), "--runs", str(folder)]
+    subprocess.run(command, check=True, env=environment, cwd=folder, stdout=subprocess.DEVNULL)
+
+
+def steps_within(minutes: float, name: str, folder: Path) -> int:
+    """Steps that fit into so many CPU minutes, from the seconds of two short runs; kept in ``pilot_*``."""
+    seconds = []
+    for steps in PILOT_STEPS:
+        of_pilot = folder / f"pilot_{'-'.join(VARIANTS[name])}_{steps}"
+        if not (of_pilot / "seconds.json").is_file():
+            phase(name, 0, steps, of_pilot, "train")
+        seconds.append(json.loads((of_pilot / "seconds.json").read_text()))
+    of_step = (seconds[1] - seconds[0]) / (PILOT_STEPS[1] - PILOT_STEPS[0])
+    return max(1, round(PILOT_STEPS[1] + (60.0 * minutes - seconds[1]) / of_step))
+
+
+def run(name: str, seed: int, steps: int, folder: Path) -> dict[str, float]:
+    """Values of one run, from its files where they exist."""
+    for which, result in (("train", "seconds.json"), ("measure", "values.json")):
         if not (folder / result).is_file():
-            command = [sys.executable, __file__, "--phase", phase, "--only", name, "--seed", str(seed)]
-            command += ["--steps", str(steps), "--runs", str(folder)]
-            subprocess.run(command, check=True, env=environment, cwd=folder, stdout=subprocess.DEVNULL)
+            phase(name, seed, steps, folder, which)
     values: dict[str, float] = json.loads((folder / "values.json").read_text())
-    return values | {"CPU minutes": json.loads((folder / "seconds.json").read_text()) / 60.0}
+    minutes = json.loads((folder / "seconds.json").read_text()) / 60.0
+    shown = ", ".join(f"{tag} {values.get(tag, float('nan')):.3f}" for tag in TAGS)
+    print(f"{name}, seed {seed}, {steps} steps in {minutes:.2f} CPU minutes: {shown}", file=sys.stderr, flush=True)
+    return values | {"CPU minutes": minutes}
+
+
+def in_processes(count: int, function: Callable[..., T], jobs: Iterable[tuple[object, ...]]) -> list[T]:
+    """Results in the order of the jobs; each thread waits for a process."""
+    with ThreadPoolExecutor(count) as pool:
+        return list(pool.map(lambda job: function(*job), jobs))
 
 
 def cell(values: list[float]) -> str:
@@ -103,13 +137,15 @@ def cell(values: list[float]) -> str:
 def main() -> None:
     """Train and measure seed by seed, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=1_000)
+    parser.add_argument("--minutes", type=float, default=5.0, help="CPU minutes of each training")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--only", nargs="*", choices=list(VARIANTS), help="names of objectives; default: all")
+    parser.add_argument("--processes", type=int, default=1, help="runs at the same time, each on one thread")
     parser.add_argument("--runs", type=Path, help="keep checkpoints and values here")
     parser.add_argument("--json", type=Path, help="write all values here")
     parser.add_argument("--phase", choices=["train", "measure"], help=argparse.SUPPRESS)
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--steps", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     names = arguments.only or list(VARIANTS)
     if arguments.phase == "train":
@@ -117,24 +153,27 @@ def main() -> None:
     if arguments.phase == "measure":
         return measure(names[0], arguments.seed, arguments.runs)
 
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     with tempfile.TemporaryDirectory() as temporary:
         folder = (arguments.runs or Path(temporary)).resolve()
-        for seed in range(arguments.seeds):
-            for name in names:
-                of_run = folder / f"{'-'.join(VARIANTS[name])}_{arguments.steps}_{seed}"
-                runs[name].append(run(name, seed, arguments.steps, of_run))
-                shown = ", ".join(f"{tag} {runs[name][-1].get(tag, float('nan')):.3f}" for tag in TAGS)
-                print(f"seed {seed}, {name}: {shown}", file=sys.stderr, flush=True)
-    print(f"{arguments.steps} steps, {arguments.seeds} seeds, one thread, torch {torch.__version__}")
-    print(f"{platform.machine()}, {os.cpu_count()} cores\n")
+        pilots = [(arguments.minutes, name, folder) for name in names]
+        steps = dict(zip(names, in_processes(arguments.processes, steps_within, pilots), strict=True))
+        jobs = [
+            (name, seed, steps[name], folder / f"{'-'.join(VARIANTS[name])}_{steps[name]}_{seed}")
+            for seed in range(arguments.seeds)
+            for name in names
+        ]
+        results = in_processes(arguments.processes, run, jobs)
+    runs = {name: [result for (of, *_), result in zip(jobs, results, strict=True) if of == name] for name in names}
+    print(f"{arguments.minutes:g} CPU minutes a run, {arguments.seeds} seeds, one thread, torch {torch.__version__}")
+    print(f"{platform.machine()}, {os.cpu_count()} cores, {arguments.processes} runs at the same time\n")
     columns = (*TAGS, "CPU minutes")
-    print(f"| objective | {' | '.join(f'`{tag}`' for tag in columns)} |")
-    print("|---" * (len(columns) + 1) + "|")
-    for name, results in runs.items():
-        print(f"| {name} | {' | '.join(cell([r.get(tag, float('nan')) for r in results]) for tag in columns)} |")
+    print(f"| objective | steps | {' | '.join(f'`{tag}`' for tag in columns)} |")
+    print("|---" * (len(columns) + 2) + "|")
+    for name, of_seeds in runs.items():
+        cells = [cell([values.get(tag, float("nan")) for values in of_seeds]) for tag in columns]
+        print(f"| {name} | {' | '.join([str(steps[name]), *cells])} |")
     for tag in TO_BEAT:
-        print(f"\nto beat, `{tag}`: {cell([r.get(tag, float('nan')) for r in runs[names[0]]])}")
+        print(f"\nto beat, `{tag}`: {cell([values.get(tag, float('nan')) for values in runs[names[0]]])}")
     if arguments.json:
         arguments.json.write_text(json.dumps(runs, indent=1))
     return None
