@@ -30,6 +30,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from jepa_train.module import JEPA
+from jepa_train.processes import disconnect
 
 WARM_UP = 2
 GOAL = 0.9
@@ -79,6 +80,7 @@ def train(processes: int, steps: int, batch: int, file: Path) -> None:
     trainer.fit(module, DataLoader(repeated, batch_size=batch))
     if trainer.is_global_zero:
         file.write_text(json.dumps(seconds.median))
+    disconnect()
 
 
 def run(processes: int, arguments: argparse.Namespace) -> float:

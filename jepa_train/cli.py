@@ -190,7 +190,7 @@ def main(args: list[str] | None = None) -> JEPACLI | None:
         cli = _train(arguments, args)
     except (ConfigurationError, MisconfigurationException) as error:
         raise SystemExit(f"error: {error}") from None
-    if not connected_before and dist.is_available() and dist.is_initialized():
+    if not connected_before:
         disconnect()  # Lightning leaves its processes connected
     return cli
 

@@ -21,6 +21,7 @@ from torch.distributed.tensor import DTensor
 from jepa_monitor import JEPAScoreMonitor
 from jepa_train.data import MixtureDataModule
 from jepa_train.module import JEPA
+from jepa_train.processes import disconnect
 
 GLOBAL_BATCH = 36
 STEPS = 20
@@ -103,6 +104,7 @@ def main(world_size: int, case: str, folder: Path) -> None:
     weights = torch.cat([parameter.detach().flatten() for parameter in whole]).double()
     result = {"losses": losses.values, "metrics": metrics, "weights": weights.tolist(), "best": best.best_model_path}
     (folder / f"{case}_{world_size}_{trainer.global_rank}.json").write_text(json.dumps(result))
+    disconnect()
 
 
 if __name__ == "__main__":

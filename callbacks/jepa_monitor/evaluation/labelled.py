@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -76,13 +77,13 @@ class OnLabels(OnlineEvaluation):
         self.bank_size = bank_size
         self.with_pixels = with_pixels
 
+    @abstractmethod
     def ends(self, kind: str) -> tuple[str, ...]:
         """Ends of the tags of a kind of features: ``""`` (the headline), ``pixels``, or an encoder's name."""
-        raise NotImplementedError
 
+    @abstractmethod
     def scores(self, task: Task, kind: str, found: Found) -> tuple[float, ...]:
         """The values of these."""
-        raise NotImplementedError
 
     def forget(self) -> None:
         """Data are looked for anew."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -45,7 +46,7 @@ class _Run:
     introduced: set[str] = field(default_factory=set)
 
 
-class OnlineEvaluation(pl.Callback):
+class OnlineEvaluation(pl.Callback, ABC):
     """Measures frozen features at the end of validation; each kind says in :meth:`observe` what.
 
     Training with and without it is the same, bit for bit. Every process embeds its share of the samples, and all log
@@ -99,9 +100,9 @@ class OnlineEvaluation(pl.Callback):
         self._run = _Run(Notices(self._title))
         self.forget()
 
+    @abstractmethod
     def observe(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Callable[[], Found]:
         """Gather features; every process calls it, and the first one then computes values from them."""
-        raise NotImplementedError
 
     def forget(self) -> None:
         """Data are looked for anew."""

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 
+from jepa_train.processes import disconnect
 from tests.train.data.runs import NumberedData, fit
 
 GLOBAL_BATCH = 4
@@ -34,6 +35,7 @@ def main(world_size: int, die_at: int, folder: Path) -> None:
         devices=world_size,
     )
     (folder / f"{world_size}_{module.global_rank}.json").write_text(json.dumps(module.seen))
+    disconnect()
 
 
 if __name__ == "__main__":
