@@ -6,9 +6,10 @@
 Each run is ``python train.py fit -c configs/fashion_mnist.yaml -c configs/objective/NAME.yaml ...`` on one thread, in
 a process of its own, then ``validate`` on its checkpoint with the same callbacks for all. Learning rate, weight decay
 and EMA are scheduled over the steps of a run, so these are settled before it: as many as fit into its CPU minutes by
-the time of two short runs of the same objective. The table gives the median over seeds and, in brackets, the smallest
-and largest value; its CPU minutes are those of training alone, as they were. With ``--runs`` checkpoints and values are
-kept, and a second call goes on where the first was stopped.
+the time of two short runs of the same objective. Seeds differ in weights, masks and views; the order of the images is
+the same in all runs. The table gives the median over seeds and, in brackets, the smallest and largest value; its CPU
+minutes are those of training alone, as they were. With ``--runs`` checkpoints and values are kept, and a second call
+goes on where the first was stopped.
 """
 
 from __future__ import annotations

@@ -33,6 +33,10 @@ class MultiBlockMasks:
     - ``corrected`` places target blocks anywhere in the grid, lets the context block be as large as the grid, and
       brings contexts to the length that ``paper`` would have by dropping random patches.
 
+    The published code cuts contexts to the shortest of a process's batch, so its contexts shrink as that batch grows.
+    Here they are cut to the shortest of ``context_group`` images, whatever the batch: an image further on whose context
+    would be shorter draws its masks again.
+
     Attributes:
         grid_size: patches along height and width.
         num_targets: M, target blocks per image.
@@ -40,6 +44,7 @@ class MultiBlockMasks:
         target_aspect: smallest and largest ratio of height to width of a target block.
         context_scale: smallest and largest share of the patches in the context block (which is square).
         min_context: fewest context patches an image may keep.
+        context_group: images that settle the length of the contexts.
         mode: ``corrected`` or ``paper``.
 
     Raises:
@@ -52,6 +57,7 @@ class MultiBlockMasks:
     target_aspect: tuple[float, float] = (0.75, 1.5)
     context_scale: tuple[float, float] = (0.85, 1.0)
     min_context: int = 4
+    context_group: int = 128
     mode: MaskMode = "corrected"
 
     def __post_init__(self) -> None:
@@ -61,8 +67,8 @@ class MultiBlockMasks:
                 raise ConfigurationError(f"{name} must be two shares of the patches, 0 < low <= high <= 1.")
         if not 0.0 < self.target_aspect[0] <= self.target_aspect[1]:
             raise ConfigurationError("target_aspect must be two positive ratios, the smaller first.")
-        if self.num_targets < 1 or self.min_context < 1:
-            raise ConfigurationError("num_targets and min_context must be 1 or more.")
+        if min(self.num_targets, self.min_context, self.context_group) < 1:
+            raise ConfigurationError("num_targets, min_context and context_group must be 1 or more.")
         if self.mode not in ("corrected", "paper"):
             raise ConfigurationError(f"mask_mode must be 'corrected' or 'paper', got {self.mode!r}.")
 
@@ -84,6 +90,24 @@ class MultiBlockMasks:
         target_size = self._block_size(size_draw, self.target_scale, self.target_aspect)
         context_size = self._block_size(context_draw, self.context_scale, (1.0, 1.0))
 
+        free, targets = self._draw(batch_size, context_size, target_size, generator)
+        shortest = int(free[: self.context_group].sum(1).min())
+        for _ in range(REDRAWS):
+            short = (free.sum(1) < shortest).nonzero().squeeze(1)
+            if not len(short):
+                break
+            free[short], targets[short] = self._draw(len(short), context_size, target_size, generator)
+        length = int(free.sum(1).min())
+        if self.mode == "paper":
+            return _first(free, raster_order(free), length), targets
+        published = self._published_length(batch_size, size_draw, context_draw, generator)
+        length = min(length, max(published, self.min_context))
+        return _first(free, torch.rand(free.shape, generator=generator), length), targets
+
+    def _draw(
+        self, batch_size: int, context_size: BlockSize, target_size: BlockSize, generator: Generator
+    ) -> tuple[Tensor, Tensor]:
+        """(B, N) true where an image's context may lie, in at least ``min_context`` places, and targets (B, M, T)."""
         targets = self._place_targets(batch_size, target_size, generator)
         free = self._free(self._place(batch_size, context_size, generator), targets)
         for redraw in range(REDRAWS):
@@ -99,20 +123,16 @@ class MultiBlockMasks:
                 f"{self.min_context} context patches on a {self.grid_size[0]} x {self.grid_size[1]} grid: lower "
                 "num_targets, target_scale or min_context, or use smaller patches."
             )
-        length = int(free.sum(1).min())
-        if self.mode == "paper":
-            return _first(free, raster_order(free), length), targets
-        published = self._published_length(batch_size, size_draw, context_draw, generator)
-        length = min(length, max(published, self.min_context))
-        return _first(free, torch.rand(free.shape, generator=generator), length), targets
+        return free, targets
 
     def _published_length(self, batch_size: int, size_draw: float, context_draw: float, generator: Generator) -> int:
-        """Context length that ``paper`` has for these sizes: the shortest of a batch."""
+        """Context length that ``paper`` has for these sizes: the shortest of a group."""
         paper = MultiBlockMasks(self.grid_size, self.num_targets, mode="paper")
         target_size = paper._block_size(size_draw, self.target_scale, self.target_aspect)
         context_size = paper._block_size(context_draw, self.context_scale, (1.0, 1.0))
-        targets = paper._place_targets(batch_size, target_size, generator)
-        return int(paper._free(paper._place(batch_size, context_size, generator), targets).sum(1).min())
+        count = min(batch_size, self.context_group)
+        targets = paper._place_targets(count, target_size, generator)
+        return int(paper._free(paper._place(count, context_size, generator), targets).sum(1).min())
 
     def _block_size(self, draw: float, scale: tuple[float, float], aspect: tuple[float, float]) -> BlockSize:
         rows, columns = self.grid_size

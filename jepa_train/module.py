@@ -71,7 +71,8 @@ class JEPA(pl.LightningModule):
         projector_batch_norm: batch norm in the projector's hidden layers.
         predictor_width, predictor_depth, predictor_heads: size of the predictor.
         predictor_mode: ``joint`` or ``per_block``, equal up to rounding; see ``Predictor``.
-        num_targets, target_scale, target_aspect, context_scale, min_context, mask_mode: see ``MultiBlockMasks``.
+        num_targets, target_scale, target_aspect, context_scale, min_context, context_group, mask_mode: see
+            ``MultiBlockMasks``.
         token_weight, embedding_weight, anticollapse_weight: weights of the three terms.
         token_loss: ``smooth_l1``, ``l2`` or ``cosine``.
         stop_gradient: let no gradient of the token loss into the target; false takes the target's tokens from the
@@ -112,6 +113,7 @@ class JEPA(pl.LightningModule):
         target_aspect: tuple[float, float] = (0.75, 1.5),
         context_scale: tuple[float, float] = (0.85, 1.0),
         min_context: int = 4,
+        context_group: int = 128,
         mask_mode: MaskMode = "corrected",
         token_weight: float = 1.0,
         token_loss: TokenLoss = "smooth_l1",
@@ -188,6 +190,7 @@ class JEPA(pl.LightningModule):
             target_aspect=target_aspect,
             context_scale=context_scale,
             min_context=min_context,
+            context_group=context_group,
             mode=mask_mode,
         )
         # what has no part in the loss must not wait for a gradient: DDP would

@@ -39,7 +39,7 @@ class OnlyParsed(JEPACLI):
         raise Parsed(self.config.fit)
 
 
-def parse(config: Path) -> Namespace:
+def parse(*arguments: str) -> Namespace:
     with pytest.raises(Parsed) as parsed:
         OnlyParsed(
             JEPA,
@@ -47,7 +47,7 @@ def parse(config: Path) -> Namespace:
             subclass_mode_data=True,
             auto_configure_optimizers=False,
             seed_everything_default=0,
-            args=["fit", "-c", str(config)],
+            args=["fit", *arguments],
         )
     (found,) = parsed.value.args
     assert isinstance(found, Namespace)
@@ -58,30 +58,59 @@ def test_every_config_of_imagenet_is_held_against_the_paper() -> None:
     assert [path.stem for path in IMAGENET] == sorted(PAPER)
 
 
+def batch_factors(config: Namespace) -> list[int]:
+    trainer = config.trainer
+    factors = config.data.init_args.batch_size, trainer.devices, trainer.num_nodes, trainer.accumulate_grad_batches
+    return [int(factor) for factor in factors]
+
+
 @pytest.mark.parametrize("path", IMAGENET, ids=lambda path: path.stem)
 def test_a_step_is_2048_images_as_the_first_lines_say(path: Path) -> None:
-    config = parse(path)
-    factors = [
-        config.data.init_args.batch_size,
-        config.trainer.devices,
-        config.trainer.num_nodes,
-        config.trainer.accumulate_grad_batches,
-    ]
-    assert np.prod([int(factor) for factor in factors]) == EFFECTIVE_BATCH
+    config = parse("-c", str(path))
+    factors = batch_factors(config)
+    assert np.prod(factors) == EFFECTIVE_BATCH
     head = " ".join(line.removeprefix("# ") for line in path.read_text().splitlines() if line.startswith("#"))
     said = re.search(
         r"(\d+) images a device x (\d+) devices? x (\d+) nodes? x (\d+) accumulated batch(?:es)? = 2048", head
     )
     assert said is not None
-    assert [int(number) for number in said.groups()] == [int(factor) for factor in factors]
+    assert [int(number) for number in said.groups()] == factors
     checkpoints = [callback for callback in config.trainer.callbacks if "ModelCheckpoint" in callback.class_path]
     assert checkpoints[0].init_args.every_n_train_steps
     assert checkpoints[0].init_args.save_last
 
 
+def test_a_step_is_2048_images_in_the_documented_command_for_sharded_weights() -> None:
+    commands = re.findall(
+        r"train\.py fit (.*configs/fsdp\.yaml.*)", (CONFIGS.parent / "docs" / "training.md").read_text()
+    )
+    (command,) = (command.replace("configs/", f"{CONFIGS}/").replace("DIR", "imagenet22k") for command in commands)
+    config = parse(*command.split())
+    assert np.prod(batch_factors(config)) == EFFECTIVE_BATCH
+    assert config.trainer.strategy.init_args.data_parallel_size == config.trainer.devices * config.trainer.num_nodes
+    (said,) = re.findall(r"#     python train\.py fit (.*configs/fsdp\.yaml.*)", (CONFIGS / "fsdp.yaml").read_text())
+    assert command == said.replace("configs/", f"{CONFIGS}/") + " --data.root imagenet22k"
+
+
+def test_overlays_for_several_processes_leave_the_batch_alone() -> None:
+    for overlay in ("ddp", "fsdp"):
+        config = parse("-c", str(CONFIGS / "imagenet_vith14.yaml"), "-c", str(CONFIGS / f"{overlay}.yaml"))
+        assert (config.trainer.num_nodes, config.trainer.accumulate_grad_batches) == (2, 1)
+
+
+@pytest.mark.parametrize("path", IMAGENET, ids=lambda path: path.stem)
+def test_what_is_measured_has_a_meaning_and_a_time(path: Path) -> None:
+    config = parse("-c", str(path))
+    monitor, knn, *_ = (callback.init_args for callback in config.trainer.callbacks)
+    embedding = config.model.embedding_size if config.model.embedding_weight else PAPER[path.stem][0]
+    assert monitor.num_samples >= 2 * embedding  # fewer than K + 1 have no covariance
+    for callback in (monitor, knn):
+        assert callback.every_n_epochs % config.trainer.check_val_every_n_epoch == 0
+
+
 @pytest.mark.parametrize("path", IMAGENET, ids=lambda path: path.stem)
 def test_the_model_is_the_papers(path: Path) -> None:
-    config = parse(path)
+    config = parse("-c", str(path))
     width, blocks, heads, side, depth, epochs, warmup = PAPER[path.stem]
     data = ImageFolderDataModule(**config.data.init_args.as_dict())
     arguments: dict[str, Any] = {**config.model.as_dict(), "image_size": data.image_size, "channels": data.channels}

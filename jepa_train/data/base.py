@@ -9,7 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 from torch.utils.data import DataLoader, Dataset
 
-from jepa_train.data.resumable import DrawnPerEpoch, EpochSampler, ResumableDataLoader
+from jepa_train.data.resumable import DrawnPerEpoch, EpochSampler, ImageLoader, ResumableDataLoader
 from jepa_train.errors import ConfigurationError
 
 Samples = Dataset[dict[str, Any]]
@@ -130,7 +130,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return self._loader(self.probe_dataset())
 
     def _loader(self, dataset: Samples) -> DataLoader[Any]:
-        return DataLoader(dataset, **self._loader_arguments())
+        return ImageLoader(dataset, **self._loader_arguments())
 
     def _loader_arguments(self) -> dict[str, Any]:
         return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,12 +23,17 @@ def read_idx(path: Path) -> Tensor:
     Raises:
         ConfigurationError: if it is not such a file or is cut short.
     """
-    data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ConfigurationError(f"{path} is cut short or not a gzip file: {error}") from error
     if len(data) < 4 or data[:2] != b"\x00\x00" or data[2] != UNSIGNED_BYTE:
         raise ConfigurationError(f"{path} is not an idx file of unsigned bytes.")
-    dimensions = data[3]
-    shape = np.frombuffer(data, ">u4", count=dimensions, offset=4).astype(int)
-    body = np.frombuffer(data, np.uint8, offset=4 + 4 * dimensions)
+    header = 4 + 4 * data[3]  # four bytes for each dimension
+    if len(data) < header:
+        raise ConfigurationError(f"{path} is cut short: its header has {len(data)} of {header} bytes.")
+    shape = np.frombuffer(data[4:header], ">u4").astype(int)
+    body = np.frombuffer(data, np.uint8, offset=header)
     if body.size != shape.prod():
         raise ConfigurationError(f"{path} is cut short: {body.size} bytes where its header announces {shape.prod()}.")
     return torch.from_numpy(body.reshape(shape).copy())

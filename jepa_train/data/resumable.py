@@ -72,7 +72,19 @@ class DrawnPerEpoch(Dataset[Any]):
             return self.dataset[index]
 
 
-class ResumableDataLoader(DataLoader[Any]):
+class ImageLoader(DataLoader[Any]):
+    """A DataLoader that passes on a worker's ``ConfigurationError`` as the sentence it is."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch declares a private class
+        """Batches."""
+        try:
+            yield from super().__iter__()
+        except ConfigurationError as error:
+            # a worker's comes with its whole traceback as the message; the sentence is the end of it
+            raise ConfigurationError(str(error).rpartition("ConfigurationError: ")[2].strip()) from None
+
+
+class ResumableDataLoader(ImageLoader):
     """A DataLoader whose state is how far training got in its epoch; Lightning saves and restores it.
 
     It takes the arguments of ``DataLoader`` and needs an :class:`EpochSampler` to go on in mid-epoch. With any other
@@ -101,13 +113,9 @@ class ResumableDataLoader(DataLoader[Any]):
             # resumed behind an epoch's end with max_steps, Lightning 2.6 tells the sampler an epoch too many
             self.sampler.set_epoch(epoch)
             self.sampler.start = start * (self.batch_size or 1)
-        try:
-            for handed, batch in enumerate(super().__iter__(), start=start + 1):
-                self._epoch_handed = (epoch, handed)
-                yield batch
-        except ConfigurationError as error:
-            # a worker's comes with its whole traceback as the message; the sentence is the end of it
-            raise ConfigurationError(str(error).rpartition("ConfigurationError: ")[2].strip()) from None
+        for handed, batch in enumerate(super().__iter__(), start=start + 1):
+            self._epoch_handed = (epoch, handed)
+            yield batch
 
     def state_dict(self) -> dict[str, int]:
         """``epoch``, ``batches`` of it that are done, and what a batch of that number depends on."""

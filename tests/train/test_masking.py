@@ -110,6 +110,26 @@ def test_paper_masks_have_the_statistics_of_the_published_sampler() -> None:
         assert abs(float(ours.mean() - theirs.mean())) < 4.0 * standard_error
 
 
+@pytest.mark.parametrize("mode", ["paper", "corrected"])
+def test_contexts_are_as_long_in_a_large_batch_as_in_a_group_of_it(mode: MaskMode) -> None:
+    """The global batch of many processes must not shorten them: each published process cuts its own."""
+
+    def mean_length(batch_size: int, group: int) -> float:
+        masks = MultiBlockMasks((16, 16), mode=mode, context_group=group)
+        return sum(draw(masks, batch_size, seed)[0].shape[1] for seed in range(60)) / 60
+
+    published = mean_length(128, 128)
+    assert mean_length(2048, 128) == pytest.approx(published, rel=0.05)
+    assert mean_length(2048, 2048) < 0.9 * published
+
+
+def test_masks_that_were_drawn_again_are_disjoint_too() -> None:
+    masks = MultiBlockMasks((14, 14), mode="paper", context_group=8)
+    for seed in range(20):
+        for seen, blocks in zip(*draw(masks, 256, seed), strict=True):
+            assert not torch.isin(seen, blocks).any()
+
+
 def test_corrected_masks_reach_the_last_row_and_column_and_paper_ones_do_not() -> None:
     corrected, paper = (coverage(MultiBlockMasks((14, 14), mode=mode), 1) for mode in ("corrected", "paper"))
     assert float(paper[-1].sum()) == 0.0
@@ -180,6 +200,7 @@ def test_too_small_a_grid_says_what_to_change() -> None:
         ({"target_aspect": (0.0, 1.0)}, "target_aspect"),
         ({"num_targets": 0}, "1 or more"),
         ({"min_context": 0}, "1 or more"),
+        ({"context_group": 0}, "1 or more"),
         ({"mode": "published"}, "'corrected' or 'paper'"),
     ],
 )

@@ -12,7 +12,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from ..agreement import together
+from ..agreement import is_first, together
 from ..probe import dataset_of, is_stream
 from ..ranking import fingerprints
 from ..sources import find_probe, find_reference, open_samples
@@ -111,7 +111,7 @@ class OnLabels(OnlineEvaluation):
         # from here on all processes have the same, and go the same way
         if first or self._is_new is None:
             self._is_new = ~torch.isin(bank[FINGERPRINT], queries[FINGERPRINT])
-            self._pixels = (queries[PIXELS], bank[PIXELS]) if PIXELS in functions else None
+            self._pixels = (queries[PIXELS], bank[PIXELS]) if PIXELS in functions and is_first() else None
             self._missing = _why_missing(queries["labels"], bank["labels"], self._is_new)
         is_new = self._is_new
         return lambda: self._compute(queries, {name: values[is_new] for name, values in bank.items()}, names)

@@ -144,11 +144,13 @@ def test_of_a_big_folder_no_file_is_opened(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_unreadable_file_in_training_is_one_clear_sentence(workers: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_an_unreadable_file_is_one_clear_sentence(part: str, workers: int, tmp_path: Path) -> None:
     data = imagenet(tmp_path / "images")
     data.num_workers = workers
-    assert len(data.reference_dataset()) == 5  # type: ignore[arg-type]  # torch's Dataset declares no length
-    for path in (tmp_path / "images" / "train").rglob("*.png"):
+    for dataset, size in ((data.reference_dataset(), 5), (data.probe_dataset(), 2)):  # what is listed is readable
+        assert len(dataset) == size  # type: ignore[arg-type]  # torch's Dataset declares no length
+    for path in (tmp_path / "images" / part).rglob("*.png"):
         path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(ConfigurationError) as raised:
         fit(data, tmp_path / "run")
