@@ -14,9 +14,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import lightning.pytorch as pl
 import torch
 from fsspec.implementations.local import LocalFileSystem
 from lightning.fabric.utilities.cloud_io import get_filesystem
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
@@ -106,6 +108,37 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         local.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(local) as file:
             torch.save(checkpoint, file)
+
+
+class ClosingCheckpoint(pl.Callback):
+    """Brings ``last.ckpt`` to the end of a run whose steps ``every_n_train_steps`` does not divide.
+
+    It writes within the last step, as ``ModelCheckpoint`` does in others: behind the loop's end Lightning's counters
+    have moved on, and a longer run would go on in the wrong place. It belongs behind all ``ModelCheckpoint``s, of which
+    those that save by epochs need no help.
+    """
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save, if this was the last step."""
+        ends_epochs = trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
+        if not (ends_epochs or trainer.should_stop or trainer.global_step == trainer.max_steps):
+            return
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, ModelCheckpoint) and callback.save_last and not callback.every_n_epochs:
+                name = f"{callback.CHECKPOINT_NAME_LAST}{callback.FILE_EXTENSION}"
+                last = callback.last_model_path or os.path.join(callback.dirpath or "", name)
+                if trainer.strategy.broadcast(_is_behind(Path(last), trainer.global_step)):
+                    trainer.save_checkpoint(last)
+
+
+def _is_behind(last: Path, step: int) -> bool:
+    """Is a checkpoint of an earlier step, or not there? A folder of shards, which is cheap to write, counts as such."""
+    if not last.is_file():
+        return True
+    written: int = torch.load(last, map_location="cpu", weights_only=False, mmap=True)["global_step"]
+    return written < step
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any, cast
 
 import lightning.pytorch as pl
-import torch
 import torch.distributed as dist
 import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 
 from jepa_train.checkpoints import (
     AtomicCheckpointIO,
+    ClosingCheckpoint,
     check_arguments,
     check_fits,
     model_arguments,
@@ -104,10 +104,15 @@ class JEPACLI(LightningCLI):
             self.checkpoint = None
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """A Trainer whose checkpoints are replaced whole, unless the user chose another way of writing them."""
+        """A Trainer whose checkpoints are replaced whole, unless the user chose another way of writing them.
+
+        The last of them is that of the last step.
+        """
         trainer = super().instantiate_trainer(**kwargs)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        # behind those that save by themselves
+        trainer.callbacks.append(ClosingCheckpoint())  # type: ignore[attr-defined]  # set by its callback connector
         return trainer
 
     @property
@@ -146,22 +151,11 @@ class JEPACLI(LightningCLI):
         ]
 
     def after_fit(self) -> None:
-        """Bring last.ckpt to the end of the run; say where the run lies and how to look at it."""
-        for callback in self.trainer.checkpoint_callbacks:
-            last = callback.last_model_path if isinstance(callback, ModelCheckpoint) else ""
-            if last and self.trainer.state.finished and self._is_behind(last):
-                self.trainer.save_checkpoint(last)
-        folder = self.trainer.log_dir  # every process asks: the answer is broadcast
-        if folder is not None and self.trainer.is_global_zero:
-            print(f"\nThe run lies in {folder}. To look at it:\n\n    tensorboard --logdir {folder}\n")
-
-    def _is_behind(self, checkpoint: str) -> bool:
-        """Is a checkpoint of an earlier step than the last? every_n_train_steps need not divide the steps of a run."""
-        behind = False
-        if self.trainer.is_global_zero and Path(checkpoint).is_file():
-            written = torch.load(checkpoint, map_location="cpu", weights_only=False, mmap=True)["global_step"]
-            behind = written < self.trainer.global_step
-        return bool(self.trainer.strategy.broadcast(behind))
+        """Say where the run lies and how to look at it."""
+        for logger in self.trainer.loggers:
+            if isinstance(logger, TensorBoardLogger) and self.trainer.is_global_zero:
+                folder = logger.log_dir
+                print(f"\nThe run lies in {folder}. To look at it:\n\n    tensorboard --logdir {folder}\n")
 
 
 def _compared(used: Namespace, asked: dict[str, Any]) -> str:

@@ -30,6 +30,7 @@ from jepa_train.optimization import adamw, update_ema
 from jepa_train.pictures import log_masks
 from jepa_train.precision import attention_kernel
 from jepa_train.predictor import Predictor, PredictorMode
+from jepa_train.progress import between_batches
 from jepa_train.randomness import Purpose, seed_of
 from jepa_train.sharding import shard
 from jepa_train.views import RandomView
@@ -231,6 +232,11 @@ class JEPA(pl.LightningModule):
         if stage == "fit" and self.hparams["compile"]:
             for module in (self.online.encoder, self.target.encoder, self.predictor):
                 module.compile(dynamic=True)  # context lengths differ from step to step
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let Lightning read an epoch's last checkpoint as that of its last batch."""
+        if "loops" in checkpoint:  # not in one of weights alone
+            between_batches(checkpoint["loops"]["fit_loop"])
 
     def forward(self, images: Tensor) -> Tensor:
         """Embeddings of the target encoder, (B, C, H, W) -> (B, K): what is scored and what is used downstream."""

@@ -1,0 +1,102 @@
+"""A run that was ended and is made longer goes on with the very next batch, whatever ended it and ends it next."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from jepa_train.checkpoints import read_checkpoint
+from jepa_train.cli import main
+from jepa_train.module import JEPA
+
+BATCHES = 5  # an epoch
+CHECKPOINT = "--trainer.callbacks=lightning.pytorch.callbacks.ModelCheckpoint"
+TINY = [
+    *(f"--data.num_train={8 * BATCHES}", "--data.batch_size=8", "--data.num_probe=8"),
+    *(
+        "--trainer.accelerator=cpu",
+        "--trainer.enable_progress_bar=false",
+        "--trainer.enable_model_summary=false",
+        "--trainer.log_every_n_steps=1",
+    ),
+    *("--model.encoder_overrides={embed_dim: 32, depth: 1, num_heads: 2}", "--model.predictor_width=16"),
+    *("--model.predictor_depth=1", "--model.projector_hidden=16", "--model.sigreg_slices=8"),
+    # schedules that do not depend on the length of the run
+    *("--model.learning_rate_start=1e-3", "--model.learning_rate=1e-3", "--model.learning_rate_end=1e-3"),
+    *("--model.ema_start=0.9", "--model.ema_end=0.9", "--model.weight_decay=0.04", "--model.weight_decay_end=0.04"),
+    *(CHECKPOINT, "--trainer.callbacks.save_last=true"),
+]
+STOPS = {
+    "in mid-epoch": ["--trainer.max_steps=3", "--trainer.max_epochs=-1"],
+    "by steps at an epoch's end": [f"--trainer.max_steps={BATCHES}", "--trainer.max_epochs=-1"],
+    "in the second epoch": [f"--trainer.max_steps={BATCHES + 3}", "--trainer.max_epochs=-1"],
+    "by epochs": ["--trainer.max_epochs=1"],
+}
+LONGER = {
+    "steps": ["--trainer.max_steps=13", "--trainer.max_epochs=-1"],
+    "epochs": ["--trainer.max_epochs=3"],
+}
+SAVING = {"by epochs": [], "by steps": ["--trainer.callbacks.every_n_train_steps=2"]}
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
+    pytest.mark.filterwarnings("ignore:The checkpoint .* decides the model"),
+]
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, float]]:
+    """Epoch, batch and content of all training batches of a test."""
+    batches: list[tuple[int, int, float]] = []
+    step = JEPA.training_step
+
+    def recorded(self: JEPA, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        batches.append((self.current_epoch, batch_idx, float(batch["image"].sum())))
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(JEPA, "training_step", recorded)
+    return batches
+
+
+def fit(folder: Path, *arguments: str) -> dict[str, Any]:
+    main(["fit", *TINY, f"--trainer.logger.save_dir={folder}", *arguments])
+    return read_checkpoint(folder / "mixture" / "version_0" / "checkpoints" / "last.ckpt")
+
+
+@pytest.mark.parametrize("saving", SAVING)
+@pytest.mark.parametrize("longer", LONGER)
+def test_it_ends_like_a_run_that_was_as_long_from_the_start(
+    longer: str, saving: str, seen: list[tuple[int, int, float]], tmp_path: Path
+) -> None:
+    whole = fit(tmp_path / "whole", *SAVING[saving], *LONGER[longer])
+    batches = list(seen)
+    assert len(batches) == whole["global_step"] == (13 if longer == "steps" else 3 * BATCHES)
+    for name, stop in STOPS.items():
+        seen.clear()
+        ended = fit(tmp_path / name, *SAVING[saving], *stop)
+        assert ended["global_step"] == len(seen)
+        resumed = fit(tmp_path / name, *SAVING[saving], *LONGER[longer], "--ckpt_path=last")
+        assert seen == batches, name
+        for key, value in whole["state_dict"].items():
+            assert torch.equal(resumed["state_dict"][key], value), (name, key)
+
+
+@pytest.mark.parametrize("saving", SAVING)
+@pytest.mark.parametrize("stop", STOPS)
+def test_a_run_that_is_over_is_left_as_it_is(
+    stop: str, saving: str, seen: list[tuple[int, int, float]], tmp_path: Path
+) -> None:
+    ended = fit(tmp_path, *SAVING[saving], *STOPS[stop])
+    trained = len(seen)
+    again = fit(tmp_path, *SAVING[saving], *STOPS[stop], "--ckpt_path=last")
+    assert len(seen) == trained
+    assert again["global_step"] == ended["global_step"]
+
+
+def test_a_run_shorter_than_the_distance_of_checkpoints_leaves_one(tmp_path: Path) -> None:
+    ended = fit(tmp_path, "--trainer.callbacks.every_n_train_steps=100", "--trainer.max_epochs=1")
+    assert ended["global_step"] == BATCHES
