@@ -27,6 +27,7 @@ from jepa_train.errors import ConfigurationError
 from jepa_train.module import JEPA
 
 PARTIAL = ".partial"
+CLASS_TOKEN = "online.encoder.vit.cls_token"
 ABANDONED_AFTER = 3600.0  # seconds without a byte written, after which no writer can be at work on a partial file
 SHARDED_METADATA = "meta.pt"  # Lightning's name for it; written last, so a folder with it is a whole checkpoint
 # what reading a pickle with wrong bytes ends in, whichever step they lead astray
@@ -201,6 +202,17 @@ def model_arguments(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of the module that wrote the checkpoint, without Lightning's own notes among them."""
     saved = checkpoint.get("hyper_parameters") or {}
     return {name: value for name, value in saved.items() if not name.startswith("_")}
+
+
+def without_fetching(arguments: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments to change where published weights were the start: nothing need be fetched to be overwritten.
+
+    The checkpoint's weights tell whether the published ones brought a class token.
+    """
+    if not arguments.get("pretrained"):
+        return {}
+    class_token = {"class_token": CLASS_TOKEN in weights}
+    return {"pretrained": False, "encoder_overrides": class_token | (arguments.get("encoder_overrides") or {})}
 
 
 def check_arguments(checkpoint: Mapping[str, Any], path: Path) -> None:

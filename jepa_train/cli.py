@@ -25,6 +25,7 @@ from jepa_train.checkpoints import (
     newest_checkpoint,
     read_checkpoint,
     weight_shapes,
+    without_fetching,
 )
 from jepa_train.errors import ConfigurationError
 from jepa_train.export import EXPORT_HELP, run_export
@@ -80,15 +81,21 @@ class JEPACLI(LightningCLI):
         self._configured = {name: config.model[name] for name in configured if name in config.model}
 
     def before_instantiate_classes(self) -> None:
-        """Tell which of the given options the checkpoint overrides."""
+        """Tell which of the given options the checkpoint overrides, and fetch nothing that it replaces."""
         if self.checkpoint is None:
             return
+        used = self._settings.model
+        self._tell_what_differs(self.checkpoint)
+        for name, value in without_fetching(used.as_dict(), self.checkpoint["state_dict"]).items():
+            used[name] = value
+
+    def _tell_what_differs(self, checkpoint: dict[str, Any]) -> None:
         path, used = self._settings.ckpt_path, self._settings.model
         typed = {name: value for name, value in self._typed.items() if used[name] != value}
         differing = typed | {name: value for name, value in self._configured.items() if used[name] != value}
         if not differing:
             return
-        arguments = model_arguments(self.checkpoint)
+        arguments = model_arguments(checkpoint)
         if typed and weight_shapes(arguments) != weight_shapes(arguments | typed):
             options = ", ".join(f"--model.{name}" for name in typed)
             raise ConfigurationError(

@@ -20,6 +20,9 @@ from jepa_train.batch_norm import GlobalBatchNorm1d
 from jepa_train.errors import ConfigurationError
 
 PositionKind = Literal["fixed", "learned"]
+# what other arguments say; what would add weights that no loss reaches, or another embedding than the mean token; and
+# what would drop patches beside the masks
+SETTLED = {"img_size", "patch_size", "in_chans", "num_classes", "global_pool", "fc_norm", "patch_drop_rate"}
 
 
 class ViTEncoder(nn.Module):
@@ -42,8 +45,8 @@ class ViTEncoder(nn.Module):
         timm_arguments: what ``timm.create_model(name, **timm_arguments)`` builds this Vision Transformer with.
 
     Raises:
-        ConfigurationError: for an unknown name, a model of another family, an argument that timm refuses, or a patch
-            that does not divide the image.
+        ConfigurationError: for an unknown name, a model of another family, overrides that timm refuses or that would
+            contradict other arguments, weights that cannot be fetched, or a patch that does not divide the image.
     """
 
     def __init__(
@@ -62,8 +65,8 @@ class ViTEncoder(nn.Module):
         _refuse_what_cannot_be_built(name, image_size, patch_size)
         if positions not in get_args(PositionKind):
             raise ConfigurationError(f"positions must be fixed or learned, got {positions!r}.")
-        if (overrides or {}).get("patch_drop_rate"):
-            raise ConfigurationError("patch_drop_rate would drop patches beside the masks: leave it out.")
+        if settled := sorted(SETTLED & (overrides or {}).keys()):
+            raise ConfigurationError(f"encoder_overrides cannot set {', '.join(settled)}: leave it out.")
         self.name = name
         self.timm_arguments: dict[str, Any] = {
             "img_size": image_size,
@@ -79,6 +82,12 @@ class ViTEncoder(nn.Module):
             vit = timm.create_model(name, pretrained=pretrained, **self.timm_arguments)
         except TypeError as error:
             raise ConfigurationError(f"timm refuses an argument in encoder_overrides: {error}.") from error
+        except (AssertionError, ArithmeticError, RuntimeError, OSError, ValueError) as error:
+            what = "fetch the published weights of" if pretrained else "build"
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise ConfigurationError(
+                f"timm cannot {what} {name} with {self.timm_arguments}: {reason.rstrip('.')}."
+            ) from error
         assert isinstance(vit, VisionTransformer)
         self.vit = vit
         vit.set_grad_checkpointing(gradient_checkpointing)

@@ -20,6 +20,7 @@ from jepa_train.checkpoints import (
     is_sharded,
     model_arguments,
     read_checkpoint,
+    without_fetching,
     written_whole,
 )
 from jepa_train.encoder import EmbeddingEncoder
@@ -29,7 +30,6 @@ from jepa_train.module import JEPA
 Which = Literal["target", "context"]
 EXPORT_HELP = "One more subcommand: export, which writes the encoder of a checkpoint for timm (export --help)."
 SUFFIX = ".safetensors"
-CLASS_TOKEN = "online.encoder.vit.cls_token"
 CONFIG = "config.json"  # the name that timm looks for in a folder
 ENCODERS = {
     "target": "the target encoder (EMA of the context encoder), which is the one that was measured",
@@ -135,11 +135,9 @@ def rebuilt(checkpoint: Mapping[str, Any], path: Path) -> JEPA:
         ConfigurationError: if it is of another model.
     """
     check_arguments(checkpoint, path)
-    weights, arguments = checkpoint["state_dict"], model_arguments(checkpoint)
-    if arguments.get("pretrained"):
-        # nothing is fetched: the weights are here, and tell whether the published ones brought a class token
-        class_token = {"class_token": CLASS_TOKEN in weights}
-        arguments |= {"pretrained": False, "encoder_overrides": class_token | (arguments["encoder_overrides"] or {})}
+    weights = checkpoint["state_dict"]
+    arguments = model_arguments(checkpoint)
+    arguments |= without_fetching(arguments, weights)
     module = JEPA(**arguments)
     check_fits(module, weights, path)
     module.load_state_dict(weights)

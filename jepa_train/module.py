@@ -6,7 +6,8 @@ Shape letters: B images, N patches, V context patches, M target blocks, T patche
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, cast, get_args
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -32,10 +33,9 @@ from jepa_train.precision import attention_kernel
 from jepa_train.predictor import Predictor, PredictorMode
 from jepa_train.progress import between_batches
 from jepa_train.randomness import Purpose, seed_of
-from jepa_train.sharding import shard
+from jepa_train.settings import AnticollapseOn, check_settings
+from jepa_train.sharding import check_strategy, shard
 from jepa_train.views import RandomView
-
-AnticollapseOn = Literal["embedding", "tokens", "both"]
 
 
 class JEPA(pl.LightningModule):
@@ -141,6 +141,7 @@ class JEPA(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
+        check_settings(self.hparams)
         self.weights = {
             "tokens": token_weight,
             "embedding": embedding_weight,
@@ -148,7 +149,6 @@ class JEPA(pl.LightningModule):
             "spectral": spectral_weight,
         }
         self.view = RandomView(crop_scale=crop_scale, shift=shift, flip=flip, noise=noise)
-        self._check_settings()
         vit = ViTEncoder(
             encoder,
             image_size=image_size,
@@ -197,27 +197,6 @@ class JEPA(pl.LightningModule):
         # what has no part in the loss must not wait for a gradient: DDP would
         self.predictor.token_head.requires_grad_(bool(token_weight))
 
-    def _check_settings(self) -> None:
-        """Ranges of the numbers that nothing else looks at."""
-        settings = self.hparams
-        if settings["anticollapse_on"] not in get_args(AnticollapseOn):
-            raise ConfigurationError(
-                f"anticollapse_on must be embedding, tokens or both, got {settings['anticollapse_on']!r}."
-            )
-        if min(self.weights.values()) < 0.0:
-            raise ConfigurationError("token_weight, embedding_weight, anticollapse_weight, spectral_weight: 0 or more.")
-        if not (self.weights["tokens"] or self.weights["embedding"]):
-            raise ConfigurationError("nothing is predicted: give token_weight or embedding_weight a value above 0.")
-        for name in ("ema_start", "ema_end", "warmup_fraction"):
-            if not 0.0 <= settings[name] <= 1.0:
-                raise ConfigurationError(f"{name} must lie between 0 and 1, got {settings[name]}.")
-        if not settings["stop_gradient"] and (settings["ema_start"] or settings["ema_end"]):
-            raise ConfigurationError(
-                "without stop_gradient the target is the online encoder: set ema_start, ema_end to 0."
-            )
-        if settings["learning_rate"] <= 0.0 or settings["sigreg_slices"] < 1:
-            raise ConfigurationError("learning_rate must be above 0 and sigreg_slices 1 or more.")
-
     def configure_model(self) -> None:
         """Spread the weights over processes where the strategy gives a device mesh (FSDP2).
 
@@ -229,6 +208,7 @@ class JEPA(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Compile, if asked to; module by module and in place, so that a checkpoint's names stay the same."""
+        check_strategy(self.trainer.strategy)
         if stage == "fit" and self.hparams["compile"]:
             for module in (self.online.encoder, self.target.encoder, self.predictor):
                 module.compile(dynamic=True)  # context lengths differ from step to step
@@ -288,7 +268,7 @@ class JEPA(pl.LightningModule):
             slice_seed: of SIGReg's directions.
         """
         looks_at_all = self.weights["embedding"] or self.anticollapse is not None
-        with attention_kernel(self.device):
+        with self._attention():
             context_BVD = self.online.encoder(view_a, context_BV)
             predicted_BMTD, predicted_BMK = self.predictor(context_BVD, context_BV, targets_BMT)
             full_BND = self.online.encoder(view_b) if looks_at_all else None
@@ -315,6 +295,10 @@ class JEPA(pl.LightningModule):
         if self.weights["spectral"]:
             terms["spectral"] = spectral_penalty(self.online.encoder)
         return terms
+
+    def _attention(self) -> AbstractContextManager[object]:
+        # what is computed again in the backward pass, outside, must be what was computed first
+        return nullcontext() if self.hparams["gradient_checkpointing"] else attention_kernel(self.device)
 
     def _embed(self, context_BVD: Tensor, full_BND: Tensor) -> tuple[Tensor, Tensor]:
         """Embeddings (B, K) of the context and of the full image.
@@ -365,7 +349,7 @@ class JEPA(pl.LightningModule):
             with torch.no_grad():
                 tokens = self.target.encoder(images)
         else:
-            with attention_kernel(self.device):
+            with self._attention():
                 tokens = self.online.encoder(images)
         return cast("Tensor", gather_tokens(tokens, targets_BMT.flatten(1)).unflatten(1, targets_BMT.shape[1:]))
 

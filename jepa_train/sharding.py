@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
+
+from jepa_train.errors import ConfigurationError
 
 
 def shard(units: Iterable[nn.Module], mesh: DeviceMesh) -> None:
@@ -22,3 +25,22 @@ def shard(units: Iterable[nn.Module], mesh: DeviceMesh) -> None:
         if not isinstance(unit, FSDPModule) and next(unit.parameters(), None) is not None:
             # said aloud: by default the outermost unit stays whole until a backward pass, which a target never has
             fully_shard(unit, mesh=mesh["data_parallel"], reshard_after_forward=True)
+
+
+def check_strategy(strategy: Strategy) -> None:
+    """See that a strategy of Lightning keeps the target in step with the encoder.
+
+    Raises:
+        ConfigurationError: for those that cut the two at different places, or that leave processes unsharded copies
+            which nothing averages.
+    """
+    if isinstance(strategy, (FSDPStrategy, DeepSpeedStrategy)):
+        raise ConfigurationError(
+            f"{type(strategy).__name__} would cut the target elsewhere than the encoder that it follows: "
+            "spread weights with -c configs/fsdp.yaml (FSDP2)."
+        )
+    if isinstance(strategy, ModelParallelStrategy) and strategy.device_mesh["tensor_parallel"].size() > 1:
+        raise ConfigurationError(
+            "weights are spread over data-parallel processes alone: set the strategy's data_parallel_size to devices x "
+            "num_nodes and its tensor_parallel_size to 1."
+        )

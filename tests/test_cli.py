@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 import yaml
 from PIL import Image
@@ -101,6 +103,36 @@ def test_the_last_checkpoint_is_the_end_and_validate_leaves_the_run_alone(tmp_pa
     before = (run / "config.yaml").read_text()
     main(["validate", *SMALL, f"--trainer.logger.save_dir={tmp_path}", "--ckpt_path=last", "--trainer.callbacks=[]"])
     assert (run / "config.yaml").read_text() == before
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks")  # validate has none here
+def test_a_checkpoint_that_began_with_published_weights_fetches_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = "lightning.pytorch.callbacks.ModelCheckpoint"
+    cli = fit(tmp_path, f"--trainer.callbacks={checkpoint}", "--trainer.callbacks.save_last=true")
+    path = Path(cli.trainer.log_dir) / "checkpoints" / "last.ckpt"
+    saved = torch.load(path, weights_only=True)
+    saved["hyper_parameters"]["pretrained"] = True
+    torch.save(saved, path)
+    made = timm.create_model
+
+    def offline(name: str, *, pretrained: bool, **settings: Any) -> torch.nn.Module:
+        assert not pretrained
+        return made(name, pretrained=pretrained, **settings)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    own = [f"--ckpt_path={path}", "--trainer.callbacks=[]", "--trainer.enable_checkpointing=false"]
+    again = main(["validate", *SMALL, f"--trainer.logger.save_dir={tmp_path}", *own])
+    for name, value in cli.model.state_dict().items():
+        assert torch.equal(again.model.state_dict()[name], value), name
+
+
+def test_where_to_look_is_said_of_a_run_that_was_logged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fit(tmp_path)
+    assert f"tensorboard --logdir {tmp_path / 'mixture' / 'version_0'}" in capsys.readouterr().out
+    fit(tmp_path, "--trainer.logger=false")
+    assert "tensorboard" not in capsys.readouterr().out
 
 
 def test_forms_of_config_options(tmp_path: Path) -> None:

@@ -150,9 +150,25 @@ def test_projector_shapes() -> None:
             {"name": "test_vit", "image_size": 32, "patch_size": 8, "overrides": {"nonsense": 1}},
             "timm refuses an argument in encoder_overrides",
         ),
+        *(
+            (
+                {"name": "test_vit", "image_size": 32, "patch_size": 8, "overrides": {name: value}},
+                f"encoder_overrides cannot set {name}",
+            )
+            for name, value in {
+                "patch_drop_rate": 0.5,
+                "fc_norm": True,
+                "global_pool": "token",
+                "num_classes": 3,
+            }.items()
+        ),
         (
-            {"name": "test_vit", "image_size": 32, "patch_size": 8, "overrides": {"patch_drop_rate": 0.5}},
-            "patch_drop_rate would drop patches",
+            {"name": "test_vit", "image_size": 32, "patch_size": 8, "overrides": {"num_heads": 5}},
+            "timm cannot build test_vit with .*divisible",
+        ),
+        (
+            {"name": "test_vit", "image_size": 32, "patch_size": 8, "overrides": {"reg_tokens": -1}},
+            "timm cannot build test_vit with",
         ),
         ({"name": "test_vit", "image_size": 32, "patch_size": 8, "positions": "sincos"}, "fixed or learned"),
         ({"name": "resnet18", "image_size": 32, "patch_size": 8}, "VisionTransformer"),

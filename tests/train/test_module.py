@@ -6,11 +6,13 @@ import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.data import DataLoader
@@ -20,6 +22,7 @@ from jepa_train.errors import ConfigurationError
 from jepa_train.masking import MultiBlockMasks
 from jepa_train.module import JEPA
 from jepa_train.objectives import token_prediction
+from jepa_train.sharding import check_strategy
 
 SMALL: dict[str, Any] = {
     "image_size": 16,
@@ -239,6 +242,19 @@ def test_weights_in_half_precision_cannot_follow_an_average(tmp_path: Path) -> N
         train(JEPA(**SMALL), tmp_path, precision="bf16-true")
 
 
+def test_blocks_are_computed_again_in_half_precision_with_the_same_attention(tmp_path: Path) -> None:
+    train(JEPA(**{**SMALL, "gradient_checkpointing": True}), tmp_path, precision="bf16-mixed")
+
+
+@pytest.mark.parametrize("kind", [FSDPStrategy, ModelParallelStrategy])
+def test_strategies_that_would_cut_target_and_encoder_apart_are_refused(kind: type[Any]) -> None:
+    strategy = kind()
+    if kind is ModelParallelStrategy:  # at its defaults, on one machine with two devices
+        strategy._device_mesh = {"tensor_parallel": SimpleNamespace(size=lambda: 2)}
+    with pytest.raises(ConfigurationError, match=r"configs/fsdp.yaml|data_parallel_size to devices x num_nodes"):
+        check_strategy(strategy)
+
+
 def test_a_run_of_unknown_length_says_what_to_give(tmp_path: Path) -> None:
     class Stream(torch.utils.data.IterableDataset[dict[str, Tensor]]):
         def __iter__(self) -> Iterator[dict[str, Tensor]]:
@@ -316,7 +332,15 @@ def test_nan_images_end_training_with_a_sentence(tmp_path: Path) -> None:
         ({"ema_start": 3.0}, "ema_start must lie between 0 and 1"),
         ({"warmup_fraction": 5.0}, "warmup_fraction must lie"),
         ({"learning_rate": 0.0}, "learning_rate must be above 0"),
-        ({"sigreg_slices": 0}, "sigreg_slices 1 or more"),
+        ({"sigreg_slices": 0}, "sigreg_slices must be 1 or more"),
+        ({"seed": -1}, "seed must be 0 or more"),
+        ({"weight_decay": -0.1}, "weight_decay must be 0 or more"),
+        ({"learning_rate_end": -1.0}, "learning_rate_end must be 0 or more"),
+        ({"embedding_size": 0}, "embedding_size must be 1 or more"),
+        ({"patch_size": 0}, "patch_size must be 1 or more"),
+        ({"predictor_width": 0}, "predictor_width must be 1 or more"),
+        ({"projector_hidden": -1}, "projector_hidden must be 0 or more"),
+        ({"stop_gradient": False}, "set ema_start, ema_end to 0"),
         ({"crop_scale": 7.0}, "crop_scale is the smallest share"),
         ({"noise": -1.0}, "0 or more"),
         ({"anticollapse": "nonsense", "anticollapse_weight": 0.0}, "anticollapse must be one of"),
