@@ -25,7 +25,8 @@ BlockSize = tuple[int, int]
 class MultiBlockMasks:
     """Sampler of context and target patches.
 
-    Block sizes are the same in both modes, and so is the number of context patches; the modes differ in where they lie:
+    Block sizes are the same in both modes, and so, within a few percent, is the number of context patches; the modes
+    differ in where they lie:
 
     - ``paper`` has the two faults of the published code. No block touches the last row or column (and the context block
       is smaller than the grid, so it nearly always begins at the first patch); contexts of a batch are brought to a
