@@ -9,7 +9,8 @@ from jepa_train.errors import ConfigurationError
 
 AnticollapseOn = Literal["embedding", "tokens", "both"]
 WEIGHTS = ("token_weight", "embedding_weight", "anticollapse_weight", "spectral_weight")
-AT_LEAST_0 = (*WEIGHTS, "learning_rate_start", "learning_rate_end", "weight_decay", "weight_decay_end", "seed")
+SCHEDULED = ("learning_rate_start", "learning_rate_end", "weight_decay", "weight_decay_end")
+AT_LEAST_0 = (*WEIGHTS, *SCHEDULED, "projector_hidden", "seed")
 AT_LEAST_1 = ("channels", "patch_size", "embedding_size", "predictor_width", "predictor_heads", "sigreg_slices")
 SHARES = ("ema_start", "ema_end", "warmup_fraction")
 
@@ -20,7 +21,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     Raises:
         ConfigurationError: naming the first that cannot.
     """
-    for least, names in ((0, (*AT_LEAST_0, "projector_hidden")), (1, AT_LEAST_1)):
+    for least, names in ((0, AT_LEAST_0), (1, AT_LEAST_1)):
         for name in names:
             if not settings[name] >= least:
                 raise ConfigurationError(f"{name} must be {least} or more, got {settings[name]}.")
