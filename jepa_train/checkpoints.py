@@ -130,16 +130,20 @@ class ClosingCheckpoint(pl.Callback):
             if isinstance(callback, ModelCheckpoint) and callback.save_last and not callback.every_n_epochs:
                 name = f"{callback.CHECKPOINT_NAME_LAST}{callback.FILE_EXTENSION}"
                 last = callback.last_model_path or os.path.join(callback.dirpath or "", name)
-                if trainer.strategy.broadcast(_is_behind(Path(last), trainer.global_step)):
+                behind = trainer.is_global_zero and _is_behind(Path(last), trainer.global_step)
+                if trainer.strategy.broadcast(behind):
                     trainer.save_checkpoint(last)
 
 
 def _is_behind(last: Path, step: int) -> bool:
-    """Is a checkpoint of an earlier step, or not there? A folder of shards, which is cheap to write, counts as such."""
-    if not last.is_file():
+    """Is a checkpoint of an earlier step, not there, or not whole yet, as one that is written in the background?
+
+    A folder of shards, which is cheap to write, counts as such.
+    """
+    try:
+        return bool(read_checkpoint(last)["global_step"] < step)
+    except ConfigurationError:
         return True
-    written: int = torch.load(last, map_location="cpu", weights_only=False, mmap=True)["global_step"]
-    return written < step
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

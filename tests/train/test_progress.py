@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from jepa_train.checkpoints import read_checkpoint
+from jepa_train.checkpoints import _is_behind, read_checkpoint
 from jepa_train.cli import main
 from jepa_train.module import JEPA
 
@@ -100,3 +100,20 @@ def test_a_run_that_is_over_is_left_as_it_is(
 def test_a_run_shorter_than_the_distance_of_checkpoints_leaves_one(tmp_path: Path) -> None:
     ended = fit(tmp_path, "--trainer.callbacks.every_n_train_steps=100", "--trainer.max_epochs=1")
     assert ended["global_step"] == BATCHES
+
+
+def test_a_checkpoint_that_is_written_in_the_background_does_not_end_training(tmp_path: Path) -> None:
+    """At the last step it may be half there: steps that every_n_train_steps divides, so that it has just been begun."""
+    background = "--trainer.plugins=lightning.pytorch.plugins.io.AsyncCheckpointIO"
+    ended = fit(tmp_path, background, "--trainer.callbacks.every_n_train_steps=1", "--trainer.max_epochs=1")
+    assert ended["global_step"] == BATCHES
+
+
+def test_what_is_not_a_whole_checkpoint_is_behind(tmp_path: Path) -> None:
+    assert _is_behind(tmp_path / "last.ckpt", 1)
+    torch.save({"global_step": 3, "state_dict": {}}, tmp_path / "last.ckpt")
+    assert _is_behind(tmp_path / "last.ckpt", 4)
+    assert not _is_behind(tmp_path / "last.ckpt", 3)
+    whole = (tmp_path / "last.ckpt").read_bytes()
+    (tmp_path / "last.ckpt").write_bytes(whole[: len(whole) // 2])
+    assert _is_behind(tmp_path / "last.ckpt", 3)
