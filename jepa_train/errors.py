@@ -1,8 +1,9 @@
-"""The one exception for what a user can mend."""
+"""Exceptions whose message is all that a user needs: the command line prints it alone, without a traceback."""
 
 
 class ConfigurationError(ValueError):
-    """A setting, file or folder that cannot work; the message says in one sentence what to change.
+    """A setting, file or folder that cannot work; the message says in one sentence what to change."""
 
-    The command line prints the message alone, without a traceback.
-    """
+
+class RunFailed(RuntimeError):
+    """A run that failed on its way; the message says in one sentence what happened and what to do."""
