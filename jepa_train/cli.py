@@ -10,7 +10,6 @@ import lightning.pytorch as pl
 import torch.distributed as dist
 import yaml
 from jsonargparse import Namespace
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
@@ -29,6 +28,7 @@ from jepa_train.checkpoints import (
 )
 from jepa_train.errors import ConfigurationError
 from jepa_train.export import EXPORT_HELP, run_export
+from jepa_train.mistakes import one_sentence
 from jepa_train.module import JEPA
 from jepa_train.processes import disconnect
 
@@ -180,17 +180,15 @@ def main(args: list[str] | None = None) -> JEPACLI | None:
         the finished command line, with its ``trainer``, ``model`` and ``datamodule``; ``None`` after ``export``.
 
     Raises:
-        SystemExit: with one readable message, for anything a user can mend.
+        SystemExit: after one sentence on stderr; with code 2 for anything a user can mend, 1 for a run that failed.
     """
     arguments = sys.argv[1:] if args is None else args
     connected_before = dist.is_available() and dist.is_initialized()
-    try:
+    with one_sentence():
         if arguments[:1] == ["export"]:
             run_export(arguments[1:])
             return None
         cli = _train(arguments, args)
-    except (ConfigurationError, MisconfigurationException) as error:
-        raise SystemExit(f"error: {error}") from None
     if not connected_before:
         disconnect()  # Lightning leaves its processes connected
     return cli

@@ -16,8 +16,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from jepa_monitor import JEPAScoreMonitor
 from jepa_train.cli import CONFIGS, JEPACLI, is_overlay, main
+from jepa_train.errors import RunFailed
 from jepa_train.module import JEPA
 from tests.idx_files import write_idx
+from tests.sentences import FAILED, one_sentence
 
 SMALL = [
     "--trainer.max_epochs=2",
@@ -135,11 +137,11 @@ def test_where_to_look_is_said_of_a_run_that_was_logged(tmp_path: Path, capsys: 
     assert "tensorboard" not in capsys.readouterr().out
 
 
-def test_forms_of_config_options(tmp_path: Path) -> None:
+def test_forms_of_config_options(capsys: pytest.CaptureFixture[str]) -> None:
     quick = ["--trainer.fast_dev_run=true", "--data.num_train=256", "--trainer.callbacks=[]"]
     main(["fit", f"-c{CONFIGS / 'mixture.yaml'}", "-c", "{trainer: {max_epochs: 3}}", *quick])
-    with pytest.raises(SystemExit, match="--ckpt_path last looks below the logger's folder"):
-        main(["fit", *quick, "--trainer.logger=true", "--ckpt_path=last"])
+    message = one_sentence(lambda: main(["fit", *quick, "--trainer.logger=true", "--ckpt_path=last"]), capsys)
+    assert "--ckpt_path last looks below the logger's folder" in message
 
 
 def test_an_overlay_alone_is_laid_over_the_mixture(tmp_path: Path) -> None:
@@ -262,6 +264,7 @@ def test_mistakes_end_in_one_readable_message(
     shown = capsys.readouterr().err + str(ended.value)
     assert re.search(message, shown)
     assert "Traceback" not in shown
+    assert ended.value.code == 2
 
 
 def test_a_missing_config_is_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -270,7 +273,17 @@ def test_a_missing_config_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert "no_such.yaml" in capsys.readouterr().err
 
 
-def test_missing_data_is_one_readable_message(tmp_path: Path) -> None:
+def test_missing_data_is_one_readable_message(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = str(CONFIGS / "image_folder.yaml")
-    with pytest.raises(SystemExit, match=r"error: there is no folder .*point --data.root"):
-        main(["fit", "-c", config, f"--data.root={tmp_path / 'no'}", "--trainer.fast_dev_run=true"])
+    arguments = ["fit", "-c", config, f"--data.root={tmp_path / 'no'}", "--trainer.fast_dev_run=true"]
+    assert re.search(r"error: there is no folder .*point --data.root", one_sentence(lambda: main(arguments), capsys))
+
+
+def test_a_run_that_failed_ends_with_another_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(module: JEPA) -> None:
+        raise RunFailed("it did not work out.")
+
+    monkeypatch.setattr(JEPA, "on_train_epoch_start", fail)
+    assert one_sentence(lambda: fit(tmp_path), capsys, code=FAILED) == "error: it did not work out."

@@ -30,6 +30,7 @@ from jepa_train.checkpoints import (
 from jepa_train.cli import JEPACLI, main
 from jepa_train.errors import ConfigurationError
 from jepa_train.module import JEPA
+from tests.sentences import one_sentence
 
 ROOT = Path(__file__).resolve().parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'callbacks'}", "CUDA_VISIBLE_DEVICES": ""}
@@ -279,17 +280,6 @@ SPOILT = {
     "older settings": r"settings that this model does not know \(number_of_things\)",
     "missing": r"there is no checkpoint bad.ckpt",
 }
-
-
-def one_sentence(function: Any, capsys: pytest.CaptureFixture[str]) -> str:
-    with pytest.raises(SystemExit) as ended:
-        function()
-    message = str(ended.value)
-    assert message.startswith("error: ")
-    assert "\n" not in message
-    shown = capsys.readouterr()
-    assert "Traceback" not in shown.err + shown.out
-    return message
 
 
 @pytest.mark.parametrize("kind", SPOILT)

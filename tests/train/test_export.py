@@ -19,7 +19,8 @@ from jepa_train.checkpoints import read_checkpoint
 from jepa_train.cli import main
 from jepa_train.export import export, rebuilt
 from jepa_train.module import JEPA
-from tests.train.test_checkpoints import one_sentence, saved_by
+from tests.sentences import one_sentence
+from tests.train.test_checkpoints import saved_by
 
 FIT = [
     "fit",
