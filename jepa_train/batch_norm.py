@@ -29,16 +29,31 @@ class GlobalBatchNorm1d(nn.BatchNorm1d):
         mean = sum_over_processes(values.sum(0)) / count
         centred = values - mean
         variance = sum_over_processes(centred.square().sum(0)) / count
-        self._update_running_statistics(mean.detach(), variance.detach() * count / (count - 1))
+        if self.track_running_stats:
+            self._update_running_statistics(mean.detach(), variance.detach() * count / (count - 1))
         normalised = centred * torch.rsqrt(variance + self.eps)
-        return (normalised * self.weight + self.bias).to(input.dtype)
+        if self.weight is not None:
+            normalised = normalised * self.weight
+        if self.bias is not None:
+            normalised = normalised + self.bias
+        return normalised.to(input.dtype)
 
     @torch.no_grad()
     def _update_running_statistics(self, mean: Tensor, unbiased_variance: Tensor) -> None:
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
-        assert self.momentum is not None
         self.num_batches_tracked.add_(1)
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)
-        self.running_var.lerp_(unbiased_variance.to(self.running_var.dtype), self.momentum)
+        for running, batch in ((self.running_mean, mean), (self.running_var, unbiased_variance)):
+            # without a momentum every batch counts alike; the counter stays on its device, where nobody waits for it
+            share = self.momentum if self.momentum is not None else 1 / self.num_batches_tracked.to(running.dtype)
+            running.lerp_(batch.to(running.dtype), share)
+
+
+def reestimates_statistics(module: nn.Module) -> bool:
+    """True while running statistics are plain averages over the batches since their reset.
+
+    ``torch.optim.swa_utils.update_bn`` and ``StochasticWeightAveraging`` set this for a pass over the training data in
+    which the averaged weights stand still.
+    """
+    return any(isinstance(part, GlobalBatchNorm1d) and part.momentum is None for part in module.modules())

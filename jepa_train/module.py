@@ -16,6 +16,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Generator, Tensor, nn
 
 from jepa_train import schedules
+from jepa_train.batch_norm import reestimates_statistics
 from jepa_train.encoder import EmbeddingEncoder, PositionKind, Projector, ViTEncoder, gather_tokens
 from jepa_train.errors import ConfigurationError
 from jepa_train.masking import MaskMode, MultiBlockMasks
@@ -255,6 +256,9 @@ class JEPA(pl.LightningModule):
                 "finite, or lower the learning rate."
             )
         self._log_step(loss, terms, context_BV, targets_BMT)
+        if reestimates_statistics(self.target.projector):
+            with torch.no_grad():
+                self.target(view_b)  # has no other forward pass, and must not take the statistics of other weights
         return loss
 
     def terms(
@@ -434,7 +438,8 @@ class JEPA(pl.LightningModule):
         optimizer.param_groups[0]["weight_decay"] = self._weight_decay()
         momentum = self._ema_momentum()
         super().optimizer_step(*args, **kwargs)
-        update_ema(self.target, self.online, momentum=momentum)
+        if not reestimates_statistics(self.target.projector):
+            update_ema(self.target, self.online, momentum=momentum)
 
 
 def _send(indices: Tensor, device: torch.device) -> Tensor:
