@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 from torch.utils.data import DataLoader, Dataset
 
 from jepa_train.data.resumable import DrawnPerEpoch, EpochSampler, ImageLoader, ResumableDataLoader
+from jepa_train.data.transforms import PictureToTensor, data_config
 from jepa_train.errors import ConfigurationError
 
 Samples = Dataset[dict[str, Any]]
@@ -65,6 +66,16 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         """Out-of-distribution sets by name."""
         return {}
 
+    def preparation(self) -> dict[str, Any]:
+        """What was done to the images, which an exported encoder needs to be given the same.
+
+        Returns:
+            ``data_config``, arguments of ``timm.data.create_transform`` for 8-bit pictures or for tensors of pixels in
+            [0, 1] (:func:`jepa_train.data.data_config` makes them), and ``background``, the color behind transparent
+            pixels, where images come from files. Empty: not known.
+        """
+        return {}
+
     def train_dataloader(self) -> DataLoader[Any]:
         """Shuffled batches without the last, smaller one; a run that was killed goes on with the very next batch."""
         augmented = self.make_augmented()
@@ -98,17 +109,18 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return loader
 
     def state_dict(self) -> dict[str, Any]:
-        """How far training got in its epoch.
+        """How far training got in its epoch, and how the images were prepared.
 
         Lightning 2.6 saves this of the loader itself too, but gives it back to loaders only that are made after the
         restart; a module that asks for ``trainer.estimated_stepping_batches`` while its optimizer is configured has
         one made before.
         """
         loader = self.trainer.train_dataloader if self.trainer is not None else None
-        return {"train": loader.state_dict()} if isinstance(loader, ResumableDataLoader) else {}
+        progress = {"train": loader.state_dict()} if isinstance(loader, ResumableDataLoader) else {}
+        return progress | self.preparation()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Inverse of :meth:`state_dict`, for the next loader that is made."""
+        """Go on in the epoch, with the next loader that is made."""
         self._resume = state_dict.get("train")
 
     def _progress(self) -> tuple[int, int]:
@@ -140,3 +152,54 @@ class ImageDataModule(pl.LightningDataModule, ABC):
             # page-locked memory speeds up copies to CUDA only; anywhere else torch warns that there is none
             "pin_memory": self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
         }
+
+
+class PictureDataModule(ImageDataModule):
+    """Pictures of any size and mode, brought to RGB squares.
+
+    Args:
+        image_size: height and width that pictures are brought to, in pixels.
+        background: color behind transparent pixels.
+        crop_scale: train on random crops of the full-resolution pictures, with this smallest and largest share of their
+            area; ``None`` takes the whole picture, its longer side cut.
+        flip: mirror training pictures left and right with probability one half.
+        batch_size, num_workers, seed: see ``ImageDataModule``.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        *,
+        background: str,
+        crop_scale: tuple[float, float] | None,
+        flip: bool,
+        batch_size: int,
+        num_workers: int,
+        seed: int,
+    ) -> None:
+        super().__init__(image_size, 3, batch_size, num_workers, seed)
+        self.background = background
+        self._whole = PictureToTensor(image_size, background=background)
+        self._drawn: PictureToTensor | None = None
+        if crop_scale is not None or flip:
+            self._drawn = PictureToTensor(image_size, background=background, crop_scale=crop_scale, flip=flip)
+
+    @abstractmethod
+    def pictures(self, part: Literal["train", "probe"], to_tensor: PictureToTensor) -> Samples:
+        """Training images or probe, made tensors by ``to_tensor``."""
+
+    def make_train(self) -> Samples:
+        """The training images, without crops and flips."""
+        return self.pictures("train", self._whole)
+
+    def make_augmented(self) -> Samples | None:
+        """The training images with crops and flips, if there are any."""
+        return None if self._drawn is None else self.pictures("train", self._drawn)
+
+    def make_probe(self) -> Samples:
+        """The images that are measured."""
+        return self.pictures("probe", self._whole)
+
+    def preparation(self) -> dict[str, Any]:
+        """ImageNet's mean and deviation, and the background."""
+        return {"data_config": data_config(self.image_size), "background": self.background}

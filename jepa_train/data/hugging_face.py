@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from torch.utils.data import Dataset
 
-from jepa_train.data.base import ImageDataModule
-from jepa_train.data.transforms import ToTensor, random_image, shuffled, whole_image
+from jepa_train.data.base import PictureDataModule
+from jepa_train.data.decoding import UNREADABLE
+from jepa_train.data.transforms import PictureToTensor, shuffled
 from jepa_train.errors import ConfigurationError
 
 
@@ -20,32 +21,45 @@ class HuggingFaceImages(Dataset[dict[str, Any]]):
         image_column: of decoded images.
         label_column: of class numbers or names; ``None`` leaves labels out.
         names: class names in the order of their numbers, where the column holds names.
-        transform: from a PIL image to a tensor.
+        to_tensor: from a picture to a tensor.
     """
 
     def __init__(
-        self, split: Any, *, image_column: str, label_column: str | None, names: list[str], transform: ToTensor
+        self, split: Any, *, image_column: str, label_column: str | None, names: list[str], to_tensor: PictureToTensor
     ) -> None:
         self._split = split
         self._order = np.array(shuffled(range(len(split))))
         self._image_column = image_column
         self._label_column = label_column
         self._numbers = {name: number for number, name in enumerate(names)}
-        self._transform = transform
+        self._to_tensor = to_tensor
 
     def __len__(self) -> int:
         return len(self._split)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        row = self._split[int(self._order[index])]
-        sample: dict[str, Any] = {"image": self._transform(row[self._image_column])}
+        """Image (3, H, W), and label if there are labels.
+
+        Raises:
+            ConfigurationError: if the row has no readable image.
+        """
+        number = int(self._order[index])
+        try:
+            row = self._split[number]
+        except UNREADABLE as error:
+            raise ConfigurationError(
+                f"row {number} of the data set cannot be read ({_one_line(error)}): repair or remove it."
+            ) from None
+        if row[self._image_column] is None:
+            raise ConfigurationError(f"row {number} of the data set has no image: remove it.")
+        sample: dict[str, Any] = {"image": self._to_tensor(row[self._image_column])}
         if self._label_column is not None:
             label = row[self._label_column]
             sample["label"] = self._numbers[label] if isinstance(label, str) else int(label)
         return sample
 
 
-class HuggingFaceDataModule(ImageDataModule):
+class HuggingFaceDataModule(PictureDataModule):
     """Images of a data set on the Hugging Face hub, or of a folder that ``datasets.load_dataset`` understands.
 
     Args:
@@ -55,6 +69,7 @@ class HuggingFaceDataModule(ImageDataModule):
         image_column: column of images.
         label_column: column of classes, numbers or names; ``None`` if there are none.
         image_size: height and width that images are brought to, in pixels.
+        background: color behind transparent pixels, a name or #rrggbb.
         crop_scale, flip: random views that the workers make, see ``ImageFolderDataModule``.
         batch_size: per process.
         num_workers: of each loader.
@@ -70,20 +85,28 @@ class HuggingFaceDataModule(ImageDataModule):
         image_column: str = "image",
         label_column: str | None = "label",
         image_size: int = 96,
+        background: str = "white",
         crop_scale: tuple[float, float] | None = None,
         flip: bool = False,
         batch_size: int = 128,
         num_workers: int = 2,
         seed: int = 0,
     ) -> None:
-        super().__init__(image_size, 3, batch_size, num_workers, seed)
+        super().__init__(
+            image_size,
+            background=background,
+            crop_scale=crop_scale,
+            flip=flip,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            seed=seed,
+        )
         self.name = name
         self.config_name = config_name
         self.train_split = train_split
         self.probe_split = probe_split
         self.image_column = image_column
         self.label_column = label_column
-        self._random_image = random_image(image_size, crop_scale=crop_scale, flip=flip)
         self._loaded: dict[str, Any] = {}
 
     def prepare_data(self) -> None:
@@ -91,25 +114,14 @@ class HuggingFaceDataModule(ImageDataModule):
         self._load(self.train_split)
         self._load(self.probe_split)
 
-    def make_train(self) -> HuggingFaceImages:
-        """The training split, without crops and flips."""
-        return self._images(self.train_split, whole_image(self.image_size))
-
-    def make_augmented(self) -> HuggingFaceImages | None:
-        """The training split with crops and flips, if there are any."""
-        return None if self._random_image is None else self._images(self.train_split, self._random_image)
-
-    def make_probe(self) -> HuggingFaceImages:
-        """The split that is measured."""
-        return self._images(self.probe_split, whole_image(self.image_size))
-
-    def _images(self, split: str, transform: ToTensor) -> HuggingFaceImages:
+    def pictures(self, part: Literal["train", "probe"], to_tensor: PictureToTensor) -> HuggingFaceImages:
+        """One of the two splits."""
         return HuggingFaceImages(
-            self._load(split),
+            self._load(self.train_split if part == "train" else self.probe_split),
             image_column=self.image_column,
             label_column=self.label_column,
             names=self._class_names(),
-            transform=transform,
+            to_tensor=to_tensor,
         )
 
     def _class_names(self) -> list[str]:

@@ -5,22 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch.utils.data import Dataset
 
-from jepa_train.data.base import ImageDataModule
-from jepa_train.data.transforms import ToTensor, random_image, shuffled, whole_image
+from jepa_train.data.base import PictureDataModule
+from jepa_train.data.decoding import UNREADABLE
+from jepa_train.data.transforms import PictureToTensor, shuffled
 from jepa_train.errors import ConfigurationError
 
 EXTENSIONS = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
 CHECKED_AT_START = 10_000  # files; of more than that, reading every header would take minutes
 PROBES = ("val", "validation", "valid", "test")  # names of the folder beside train, the first that there is
-UNREADABLE = (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError)
 
 
 class ImageFiles(Dataset[dict[str, Any]]):
@@ -33,16 +33,16 @@ class ImageFiles(Dataset[dict[str, Any]]):
         root: the folder that ``paths`` are relative to.
         paths: of images.
         labels: number of each folder, as it stands in ``paths``.
-        transform: from a PIL image to a tensor.
+        to_tensor: from a picture to a tensor.
     """
 
-    def __init__(self, root: Path, paths: Sequence[str], *, labels: dict[str, int], transform: ToTensor) -> None:
+    def __init__(self, root: Path, paths: Sequence[str], *, labels: dict[str, int], to_tensor: PictureToTensor) -> None:
         self.root = os.fspath(root)
         paths = shuffled(paths)
         # arrays: workers share them, whereas each would end up with its own copy of a million Python strings
         self._paths = np.array([os.fsencode(path) for path in paths])
         self._labels = np.array([labels[os.path.dirname(path)] for path in paths])
-        self._transform = transform
+        self._to_tensor = to_tensor
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -59,10 +59,10 @@ class ImageFiles(Dataset[dict[str, Any]]):
                 image.load()
         except UNREADABLE as error:
             raise ConfigurationError(f"{path} cannot be read as an image ({error}): repair or remove it.") from None
-        return {"image": self._transform(image), "label": int(self._labels[index])}
+        return {"image": self._to_tensor(image), "label": int(self._labels[index])}
 
 
-class ImageFolderDataModule(ImageDataModule):
+class ImageFolderDataModule(PictureDataModule):
     """All images below a folder; the folder an image lies in is its label.
 
     If there are the subfolders ``train`` and ``val`` (or ``validation``, ``valid``, ``test``), as in ImageNet, these
@@ -72,6 +72,7 @@ class ImageFolderDataModule(ImageDataModule):
     Args:
         root: the folder.
         image_size: height and width that images are brought to, in pixels.
+        background: color behind transparent pixels, a name or #rrggbb.
         crop_scale: train on random crops of the full-resolution images, with this smallest and largest share of their
             area, such as [0.3, 1.0]; made by the workers. Default: the whole image, its longer side cut.
         flip: mirror training images left and right with probability one half.
@@ -86,6 +87,7 @@ class ImageFolderDataModule(ImageDataModule):
         self,
         root: str,
         image_size: int = 96,
+        background: str = "white",
         crop_scale: tuple[float, float] | None = None,
         flip: bool = False,
         probe_share: float = 0.1,
@@ -93,31 +95,28 @@ class ImageFolderDataModule(ImageDataModule):
         num_workers: int = 2,
         seed: int = 0,
     ) -> None:
-        super().__init__(image_size, 3, batch_size, num_workers, seed)
+        super().__init__(
+            image_size,
+            background=background,
+            crop_scale=crop_scale,
+            flip=flip,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            seed=seed,
+        )
         if not 0.0 < probe_share < 1.0:
             raise ConfigurationError(f"probe_share must lie between 0 and 1, got {probe_share}.")
         self.root = Path(root)
         self.probe_share = probe_share
-        self._random_image = random_image(image_size, crop_scale=crop_scale, flip=flip)
         self._splits: tuple[_Split, _Split] | None = None
 
-    def make_train(self) -> ImageFiles:
-        """All images but the probe, without crops and flips."""
-        return self._files(0, whole_image(self.image_size))
-
-    def make_augmented(self) -> ImageFiles | None:
-        """The training images with crops and flips, if there are any."""
-        return None if self._random_image is None else self._files(0, self._random_image)
-
-    def make_probe(self) -> ImageFiles:
-        """The images of ``val`` (or what it is called), or those held out."""
-        return self._files(1, whole_image(self.image_size))
-
-    def _files(self, part: int, transform: ToTensor) -> ImageFiles:
+    def pictures(self, part: Literal["train", "probe"], to_tensor: PictureToTensor) -> ImageFiles:
+        """Images of ``train`` or of ``val``; where there are no such folders, those that are held out are the probe."""
         splits = self._train_and_probe()
         folders = sorted({os.path.dirname(path) for split in splits for path in split.paths})
         labels = {folder: label for label, folder in enumerate(folders)}
-        return ImageFiles(splits[part].root, splits[part].paths, labels=labels, transform=transform)
+        split = splits[0 if part == "train" else 1]
+        return ImageFiles(split.root, split.paths, labels=labels, to_tensor=to_tensor)
 
     def _train_and_probe(self) -> tuple[_Split, _Split]:
         if self._splits is None:

@@ -16,7 +16,6 @@ from PIL import Image
 
 from jepa_train.data import ImageFolderDataModule
 from jepa_train.data.image_folder import held_out, readable_images
-from jepa_train.data.transforms import whole_image
 from jepa_train.errors import ConfigurationError
 from tests.train.data.runs import Recorder, fit
 
@@ -231,40 +230,6 @@ def test_a_crop_has_the_share_of_the_area_it_was_told(tmp_path: Path) -> None:
     assert flipping is not None
     right = [float(flipping[0]["image"][1, 0, -1] - flipping[0]["image"][1, 0, 0]) for _ in range(30)]
     assert 5 < sum(value < 0 for value in right) < 25
-
-
-def pixels(picture: Image.Image) -> list[list[float]]:
-    """A square picture as it comes out of the transform, the normalisation undone, in [0, 255]."""
-    image = whole_image(picture.width)(picture)
-    back = image * torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1) + torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
-    assert torch.allclose(back[0], back[1], atol=1e-5)
-    return (255.0 * back[0]).round().tolist()
-
-
-def test_sixteen_bit_greyscale_keeps_its_range(tmp_path: Path) -> None:
-    values = np.array([[0, 257], [128 * 257 + 100, 65535]], dtype=np.uint16)
-    for name in ("little.png", "little.tif"):
-        Image.fromarray(values).save(tmp_path / name)
-        with Image.open(tmp_path / name) as picture:
-            assert picture.mode == "I;16"
-            assert pixels(picture) == [[0, 1], [128, 255]]
-    big = Image.frombytes("I;16B", (2, 2), values.astype(">u2").tobytes())
-    assert pixels(big) == [[0, 1], [128, 255]]
-
-
-@pytest.mark.parametrize("dtype", [np.int32, np.float32])
-def test_greyscale_without_a_range_is_stretched_to_its_own(dtype: type[Any]) -> None:
-    values = np.array([[-1000, 0], [1000, 4000]], dtype=dtype)
-    picture = Image.fromarray(values)
-    assert picture.mode == ("I" if dtype is np.int32 else "F")
-    assert pixels(picture) == [[0, 51], [102, 255]]
-    assert pixels(Image.fromarray(np.full((2, 2), 7, dtype=dtype))) == [[0, 0], [0, 0]]
-
-
-def test_what_is_not_finite_is_black() -> None:
-    values = np.array([[np.nan, 1.0], [np.inf, 2.0]], dtype=np.float32)
-    assert pixels(Image.fromarray(values)) == [[0, 0], [0, 255]]
-    assert pixels(Image.fromarray(np.full((2, 2), np.nan, dtype=np.float32))) == [[0, 0], [0, 0]]
 
 
 def test_without_random_views_training_reads_what_baselines_read(tmp_path: Path) -> None:
