@@ -6,6 +6,7 @@ This is the only place that knows how the modules of ``jepa_train`` are put toge
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jepa_train.module import JEPA
+from jepa_train.precision import at_least_float32
 from jepa_train.predictor import Predictor
 
 MOMENTUM = 0.996
@@ -44,7 +46,7 @@ class PlainPredictor(nn.Module):
         width, heads = ours.input.out_features, ours.blocks[0].attn.num_heads
         self.embed = nn.Linear(ours.input.in_features, width)
         self.blocks = nn.Sequential(*(Block(width, heads, qkv_bias=True) for _ in ours.blocks))
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
         self.project = nn.Linear(width, ours.token_head.out_features)
         self.mask_token = nn.Parameter(ours.mask_query.detach().clone())
         self.register_buffer("positions", ours.positions.clone())
@@ -80,7 +82,7 @@ class Transcription:
         self.ema_encoder = copy.deepcopy(module.target.encoder.vit)
         self.predictor = PlainPredictor(ours)
         for part in (self.encoder, self.ema_encoder, self.predictor):
-            part.to(device)
+            part.to(device, ours.input.weight.dtype)
         self.optimizer = torch.optim.AdamW([*self.encoder.parameters(), *self.predictor.parameters()], lr=1e-4)
         self.parameter_count = parameter_count(self.encoder, self.predictor)
         self.device = device
@@ -94,13 +96,13 @@ class Transcription:
         context = encoder.norm(encoder.blocks(pick(tokens, seen)))
         with torch.no_grad():
             tokens = target.patch_embed(images) + target.pos_embed
-            everything = target.norm(target.blocks(tokens)).float()
+            everything = at_least_float32(target.norm(target.blocks(tokens)))
             everything = F.layer_norm(everything, everything.shape[-1:])
         losses = []
         for block_BN in targets_BMN.unbind(1):
             hidden = self._indices(block_BN)
             predicted = self.predictor(context, seen, hidden)
-            losses.append(F.smooth_l1_loss(predicted.float(), pick(everything, hidden)))
+            losses.append(F.smooth_l1_loss(at_least_float32(predicted), pick(everything, hidden)))
         return torch.stack(losses).mean()
 
     def _indices(self, mask_BN: Tensor) -> Tensor:
@@ -140,7 +142,7 @@ class Lightly:
             mlp_dim=ours.token_head.out_features,
             predictor_embed_dim=ours.input.out_features,
             num_heads=ours.blocks[0].attn.num_heads,
-            norm_layer=nn.LayerNorm,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
         )
         self.predictor.predictor_embed.load_state_dict(ours.input.state_dict())
         self.predictor.predictor_proj.load_state_dict(ours.token_head.state_dict())

@@ -35,7 +35,8 @@ class ViTEncoder(nn.Module):
         channels: image channels.
         overrides: further arguments of ``timm.create_model``, e.g. ``embed_dim``, ``depth``, ``num_heads``,
             ``class_token``, ``reg_tokens``, ``dynamic_img_size``, ``drop_path_rate``. Without pretrained weights there
-            is no class token unless it is asked for here, as in I-JEPA.
+            is no class token unless it is asked for here, as in I-JEPA. Without them the bias of the patch embedding
+            begins at zero, as every bias of timm's blocks does.
         pretrained: load timm's published weights, class token and positions included.
         positions: ``fixed`` sin-cos as in I-JEPA, or ``learned``; pretrained weights bring learned ones.
         gradient_checkpointing: keep the inputs of blocks only and compute each block again in the backward pass.
@@ -91,8 +92,11 @@ class ViTEncoder(nn.Module):
         assert isinstance(vit, VisionTransformer)
         self.vit = vit
         vit.set_grad_checkpointing(gradient_checkpointing)
-        if positions == "fixed" and not pretrained and vit.pos_embed is not None:
-            _write_fixed_positions(vit)
+        if not pretrained:
+            if vit.patch_embed.proj.bias is not None:
+                nn.init.zeros_(vit.patch_embed.proj.bias)
+            if positions == "fixed" and vit.pos_embed is not None:
+                _write_fixed_positions(vit)
 
     @property
     def grid_size(self) -> tuple[int, int]:

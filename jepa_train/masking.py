@@ -44,7 +44,8 @@ class MultiBlockMasks:
         target_scale: smallest and largest share of the patches in a target block.
         target_aspect: smallest and largest ratio of height to width of a target block.
         context_scale: smallest and largest share of the patches in the context block (which is square).
-        min_context: fewest context patches an image may keep.
+        min_context: fewest context patches an image may keep. (The published setting of 10 is one that contexts must
+            exceed: 11 here.)
         context_group: images that settle the length of the contexts.
         mode: ``corrected`` or ``paper``.
 

@@ -28,7 +28,7 @@ from jepa_train.objectives import (
     spectral_penalty,
     token_prediction,
 )
-from jepa_train.optimization import adamw, update_ema
+from jepa_train.optimization import adamw, regroup, update_ema
 from jepa_train.pictures import log_masks
 from jepa_train.precision import attention_kernel
 from jepa_train.predictor import Predictor, PredictorMode
@@ -87,8 +87,9 @@ class JEPA(pl.LightningModule):
         ema_start, ema_end: momentum of the target encoder, linear per optimizer step; with both at 0 there is no
             average, and the target is the online encoder of the same step.
         learning_rate_start, learning_rate, learning_rate_end: warm-up from, peak, and end of the cosine.
-        warmup_fraction: share of the steps spent on warm-up.
-        weight_decay, weight_decay_end: cosine from one to the other, on matrices only; see ``parameter_groups``.
+        warmup_fraction: share of the steps spent on warm-up, rounded to whole steps.
+        weight_decay, weight_decay_end: cosine from one to the other, on matrices and the predictor's queries; see
+            ``parameter_groups``.
         seed: of all random numbers of training.
     """
 
@@ -215,9 +216,11 @@ class JEPA(pl.LightningModule):
                 module.compile(dynamic=True)  # context lengths differ from step to step
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let Lightning read an epoch's last checkpoint as that of its last batch."""
+        """Let Lightning read an epoch's last checkpoint as that of its last batch, and an older optimizer's state."""
         if "loops" in checkpoint:  # not in one of weights alone
             between_batches(checkpoint["loops"]["fit_loop"])
+        for state in checkpoint.get("optimizer_states", ()):
+            regroup(state, self)
 
     def forward(self, images: Tensor) -> Tensor:
         """Embeddings of the target encoder, (B, C, H, W) -> (B, K): what is scored and what is used downstream."""
@@ -404,10 +407,10 @@ class JEPA(pl.LightningModule):
             )
         return int(steps)
 
-    def _learning_rate_factor(self, step: int) -> float:
+    def _learning_rate_factor(self, steps_done: int) -> float:
         total_steps = self._total_steps()
         learning_rate = schedules.warmup_cosine(
-            step,
+            steps_done + 1,
             start=self.hparams["learning_rate_start"],
             peak=self.hparams["learning_rate"],
             end=self.hparams["learning_rate_end"],
@@ -426,7 +429,7 @@ class JEPA(pl.LightningModule):
 
     def _weight_decay(self) -> float:
         return schedules.cosine(
-            self.trainer.global_step,
+            self.trainer.global_step + 1,
             start=self.hparams["weight_decay"],
             end=self.hparams["weight_decay_end"],
             total_steps=self._total_steps(),

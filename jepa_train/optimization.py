@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -9,20 +10,49 @@ from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 NEVER_DECAYED = ("bias", "pos_embed", "cls_token", "reg_token")
+QUERIES = ("mask_query", "embedding_query")  # of the predictor: vectors that decay, as I-JEPA's mask token does
 
 
 def parameter_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups of the trainable parameters: matrices, which decay, and the rest, which never does.
+    """Two groups of the trainable parameters: matrices and the predictor's queries, which decay, and the rest.
 
-    The rest are biases and norms (1-d parameters), and learned positions, class and register tokens.
+    The rest, which never decays, are biases and norms (1-d parameters), learned positions, class and register tokens.
     """
-    decayed: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
+    decayed, others = ([parameter for _, parameter in group] for group in _named_groups(module, QUERIES))
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def _named_groups(module: nn.Module, decayed_vectors: tuple[str, ...]) -> list[list[tuple[str, nn.Parameter]]]:
+    """Names and trainable parameters of the group that decays, and of the one that does not."""
+    groups: list[list[tuple[str, nn.Parameter]]] = [[], []]
     for name, parameter in module.named_parameters():
         if parameter.requires_grad:
-            spared = parameter.ndim <= 1 or name.rsplit(".", 1)[-1] in NEVER_DECAYED
-            (others if spared else decayed).append(parameter)
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+            last = name.rsplit(".", 1)[-1]
+            spared = last in NEVER_DECAYED or (parameter.ndim <= 1 and last not in decayed_vectors)
+            groups[spared].append((name, parameter))
+    return groups
+
+
+def regroup(state: dict[str, Any], module: nn.Module) -> None:
+    """Bring the optimizer state of an older checkpoint, in whose run queries did not decay, into today's order.
+
+    Args:
+        state: ``state_dict`` of an optimizer on :func:`parameter_groups`, which numbers parameters group by group;
+            changed in place if it is an older one.
+        module: the model, which has the parameters' names.
+    """
+    before, now = _named_groups(module, ()), _named_groups(module, QUERIES)
+    if any(isinstance(name, str) for name in state["state"]):  # of sharded weights, found by name
+        return
+    sizes = [len(group["params"]) for group in state["param_groups"]]
+    if sizes == [len(group) for group in now] or sizes != [len(group) for group in before]:
+        return
+    old_number = {name: number for number, (name, _) in enumerate(chain(*before))}
+    order = [old_number[name] for name, _ in chain(*now)]
+    state["state"] = {number: state["state"][old] for number, old in enumerate(order) if old in state["state"]}
+    numbers = iter(range(len(order)))
+    for group, members in zip(state["param_groups"], now, strict=True):
+        group["params"] = list(islice(numbers, len(members)))
 
 
 def adamw(module: nn.Module, *, learning_rate: float, weight_decay: float, fused: bool = True) -> torch.optim.AdamW:

@@ -18,12 +18,15 @@ from jepa_train.encoder import fixed_positions
 from jepa_train.errors import ConfigurationError
 
 PredictorMode = Literal["joint", "per_block"]
+NORM_EPS = 1e-6  # of I-JEPA's layer norms, timm's blocks included; torch's default is 1e-5
+INITIAL_STD = 0.02
 
 
 class Predictor(nn.Module):
     """A narrow Vision Transformer over [context tokens, queries of one target block, embedding query].
 
-    As in I-JEPA the queries of one block never see those of another, so each block has a pass of its own.
+    As in I-JEPA the queries of one block never see those of another, so each block has a pass of its own; and weights
+    and queries begin as a truncated normal of deviation 0.02, biases at zero.
 
     Args:
         token_width: D, channels of the encoder's tokens.
@@ -63,11 +66,21 @@ class Predictor(nn.Module):
         self.register_buffer("positions", fixed_positions(grid_size, width), persistent=False)
         self.input = nn.Linear(token_width, width)
         self.blocks = nn.Sequential(*(Block(width, heads, qkv_bias=True) for _ in range(depth)))
-        self.norm = nn.LayerNorm(width)
-        self.mask_query = nn.Parameter(torch.randn(width) * 0.02)
+        self.norm = nn.LayerNorm(width, eps=NORM_EPS)
+        self.mask_query = nn.Parameter(torch.empty(width))
         self.token_head = nn.Linear(width, token_width)
-        self.embedding_query = None if embedding_size is None else nn.Parameter(torch.randn(width) * 0.02)
+        self.embedding_query = None if embedding_size is None else nn.Parameter(torch.empty(width))
         self.embedding_head = None if embedding_size is None else nn.Linear(width, embedding_size)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=INITIAL_STD)
+                nn.init.zeros_(layer.bias)
+        for query in (self.mask_query, self.embedding_query):
+            if query is not None:
+                nn.init.trunc_normal_(query, std=INITIAL_STD)
 
     def forward(self, context_BVD: Tensor, context_BV: Tensor, targets_BMT: Tensor) -> tuple[Tensor, Tensor | None]:
         """Predict M target blocks of T tokens each.

@@ -1,4 +1,9 @@
-"""Schedules as pure functions of the optimizer step: nothing to save, nothing to restore."""
+"""Schedules as pure functions of the optimizer step: nothing to save, nothing to restore.
+
+Which value a step uses is the published one (I-JEPA, arXiv 2301.08243): optimizer step t of T, counted from 1, has the
+learning rate and the weight decay at t, so that the last step has their ends and the first is past their starts; the
+average of the target that follows it has the momentum at t - 1, from its start on.
+"""
 
 from __future__ import annotations
 

@@ -124,10 +124,11 @@ def test_the_model_is_the_papers(path: Path) -> None:
     assert module.predictor.mask_query.shape == (384,)
     assert arguments["predictor_heads"] == heads
     context, targets = module.masks(16, torch.Generator().manual_seed(0))
-    assert context.shape[1] >= 10 == arguments["min_context"]
+    assert context.shape[1] > 10 == arguments["min_context"] - 1  # published: more than 10
     assert targets.shape[:2] == (16, 4)
     assert config.trainer.max_epochs == epochs
-    assert round(arguments["warmup_fraction"] * epochs, 1) == warmup
+    for steps_an_epoch in (625, 6933, 9999):  # of 2048 images: ImageNet-1k, ImageNet-22k, and a larger set
+        assert round(arguments["warmup_fraction"] * epochs * steps_an_epoch) == warmup * steps_an_epoch
     official = {
         "ema_start": 0.996,
         "ema_end": 1.0,

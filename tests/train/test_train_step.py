@@ -69,7 +69,7 @@ def make_module(**settings: Any) -> JEPA:
     return module
 
 
-def one_step(module: JEPA, images: Tensor, folder: Path) -> Recorder:
+def one_step(module: JEPA, images: Tensor, folder: Path, **settings: Any) -> Recorder:
     recorder = Recorder(module)
     trainer = pl.Trainer(
         max_steps=1,
@@ -82,6 +82,7 @@ def one_step(module: JEPA, images: Tensor, folder: Path) -> Recorder:
         limit_val_batches=0,
         log_every_n_steps=1,
         default_root_dir=folder,
+        **settings,
     )
     loader = DataLoader([{"image": image} for image in images], batch_size=BATCH)
     trainer.fit(module, loader, loader)
@@ -94,10 +95,10 @@ def one_step(module: JEPA, images: Tensor, folder: Path) -> Recorder:
 def test_loss_and_gradients_are_those_of_the_paper(
     settings: dict[str, Any], contenders: ModuleType, tmp_path: Path
 ) -> None:
-    module = make_module(**settings)
+    module = make_module(**settings).double()
     plain = contenders.Transcription(module, device="cpu", half=False)  # copies the weights before they move
-    images = torch.randn(BATCH, 3, 24, 24)
-    ours = one_step(module, images, tmp_path)
+    images = torch.randn(BATCH, 3, 24, 24, dtype=torch.float64)
+    ours = one_step(module, images, tmp_path, precision="64-true")
     context, targets = ours.masks
     patches = 36
     loss = plain.loss(
@@ -106,7 +107,7 @@ def test_loss_and_gradients_are_those_of_the_paper(
         torch.zeros(*targets.shape[:2], patches).scatter_(2, targets, 1.0),
     )
     loss.backward()
-    torch.testing.assert_close(ours.loss, loss.detach(), atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(ours.loss, loss.detach(), atol=0.0, rtol=1e-13)
     theirs = {f"online.encoder.vit.{name}": p.grad for name, p in plain.encoder.named_parameters()}
     renamed = {"embed": "input", "project": "token_head", "mask_token": "mask_query"}
     for name, parameter in plain.predictor.named_parameters():
@@ -115,7 +116,7 @@ def test_loss_and_gradients_are_those_of_the_paper(
     assert set(ours.gradients) == {name for name, gradient in theirs.items() if gradient is not None}
     for name, gradient in ours.gradients.items():
         torch.testing.assert_close(
-            gradient, theirs[name], atol=1e-6, rtol=1e-4, msg=lambda text, name=name: name + text
+            gradient, theirs[name], atol=1e-14, rtol=1e-10, msg=lambda text, name=name: name + text
         )
 
 
