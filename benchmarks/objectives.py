@@ -75,7 +75,8 @@ def train(name: str, seed: int, steps: int, folder: Path) -> None:
     started = time.process_time()
     checkpoint = "lightning.pytorch.callbacks.ModelCheckpoint"
     own = [f"--trainer.max_steps={steps}", "--trainer.max_epochs=-1", "--trainer.limit_val_batches=0"]
-    own += ["--trainer.logger=false", f"--trainer.callbacks={checkpoint}", f"--trainer.callbacks.dirpath={folder}"]
+    own += ["--monitor=null", "--trainer.logger=false"]
+    own += [f"--trainer.callbacks={checkpoint}", f"--trainer.callbacks.dirpath={folder}"]
     own += ["--trainer.callbacks.save_last=true", f"--trainer.callbacks.every_n_train_steps={steps}"]
     command_line(["fit", *arguments_of(name, seed, folder), *own])
     (folder / "seconds.json").write_text(json.dumps(time.process_time() - started))

@@ -28,7 +28,6 @@ import yaml
 from jepa_monitor import JEPAScoreMonitor
 
 ROOT = Path(__file__).resolve().parents[1]
-MONITOR = "jepa_monitor.JEPAScoreMonitor"
 
 
 class FitSeconds(pl.Callback):
@@ -56,11 +55,10 @@ class FitSeconds(pl.Callback):
 
 def run(config: dict[str, Any], options: list[str], *, monitored: bool, folder: Path) -> dict[str, Any]:
     """Seconds of one fit."""
-    callbacks = [entry for entry in config["trainer"]["callbacks"] if monitored or entry["class_path"] != MONITOR]
     timer = {"class_path": "overhead.FitSeconds", "init_args": {"file": str(folder / "seconds.json")}}
-    (folder / "config.yaml").write_text(
-        yaml.safe_dump(config | {"trainer": config["trainer"] | {"callbacks": [*callbacks, timer]}})
-    )
+    trainer = config["trainer"] | {"callbacks": [*config["trainer"]["callbacks"], timer]}
+    monitor = config.get("monitor", {}) if monitored else None
+    (folder / "config.yaml").write_text(yaml.safe_dump(config | {"trainer": trainer, "monitor": monitor}))
     command = [sys.executable, str(ROOT / "train.py"), "fit", "-c", str(folder / "config.yaml"), *options]
     command += [f"--trainer.logger.init_args.save_dir={folder}", "--trainer.enable_progress_bar=false"]
     path = os.pathsep.join([str(ROOT / "benchmarks"), os.environ.get("PYTHONPATH", "")])
@@ -84,8 +82,7 @@ def main() -> None:
     parser.add_argument("--options", nargs=argparse.REMAINDER, default=[], help="for fit; must come last")
     arguments = parser.parse_args()
     config = yaml.safe_load(arguments.config.read_text())
-    monitor = next(entry for entry in config["trainer"]["callbacks"] if entry["class_path"] == MONITOR)
-    budget = 100.0 * monitor.get("init_args", {}).get("budget", 0.05)
+    budget = 100.0 * config.get("monitor", {}).get("budget", 0.05)
     found: list[dict[str, Any]] = []
     for repeat in range(arguments.repeats):
         pair = {}

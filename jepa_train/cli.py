@@ -30,6 +30,7 @@ from jepa_train.errors import ConfigurationError
 from jepa_train.export import EXPORT_HELP, run_export
 from jepa_train.mistakes import one_sentence
 from jepa_train.module import JEPA
+from jepa_train.monitor_option import add_monitor_option, callbacks_with_monitor
 from jepa_train.processes import disconnect
 
 PACKAGE = Path(__file__).resolve().parent
@@ -58,7 +59,8 @@ class JEPACLI(LightningCLI):
     """
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """The model is built for the images that the DataModule gives."""
+        """Add the monitor; the model is built for the images that the DataModule gives."""
+        add_monitor_option(parser)
         parser.link_arguments("data.image_size", "model.image_size", apply_on="instantiate")
         parser.link_arguments("data.channels", "model.channels", apply_on="instantiate")
 
@@ -111,11 +113,12 @@ class JEPACLI(LightningCLI):
             self.checkpoint = None
 
     def instantiate_trainer(self, **kwargs: Any) -> pl.Trainer:
-        """A Trainer whose checkpoints are replaced whole, unless the user chose another way of writing them.
+        """A Trainer with the monitor, whose checkpoints are replaced whole, unless the user chose another way.
 
         The last of them is that of the last step.
         """
-        trainer = super().instantiate_trainer(**kwargs)
+        callbacks = callbacks_with_monitor(self._settings, self.config_init[self.subcommand])
+        trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         # behind those that save by themselves

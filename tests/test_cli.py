@@ -29,6 +29,7 @@ SMALL = [
     "--data.num_train=256",
     "--data.num_probe=64",
 ]
+NO_CALLBACKS = ["--monitor=null", "--trainer.callbacks=[]"]
 
 
 def fit(folder: Path, *arguments: str) -> JEPACLI:
@@ -95,7 +96,7 @@ def test_without_a_config_it_is_the_mixture_from_any_folder(
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks")  # validate has none here
 def test_the_last_checkpoint_is_the_end_and_validate_leaves_the_run_alone(tmp_path: Path) -> None:
     checkpoint = "lightning.pytorch.callbacks.ModelCheckpoint"
-    saving = [f"--trainer.callbacks={checkpoint}", "--trainer.callbacks.save_last=true"]
+    saving = ["--monitor=null", f"--trainer.callbacks={checkpoint}", "--trainer.callbacks.save_last=true"]
     cli = fit(tmp_path, *saving, "--trainer.callbacks.every_n_train_steps=3")
     run = Path(cli.trainer.log_dir)
     last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
@@ -103,7 +104,7 @@ def test_the_last_checkpoint_is_the_end_and_validate_leaves_the_run_alone(tmp_pa
     for name, value in cli.model.state_dict().items():
         assert torch.equal(last["state_dict"][name], value), name
     before = (run / "config.yaml").read_text()
-    main(["validate", *SMALL, f"--trainer.logger.save_dir={tmp_path}", "--ckpt_path=last", "--trainer.callbacks=[]"])
+    main(["validate", *SMALL, f"--trainer.logger.save_dir={tmp_path}", "--ckpt_path=last", *NO_CALLBACKS])
     assert (run / "config.yaml").read_text() == before
 
 
@@ -112,7 +113,7 @@ def test_a_checkpoint_that_began_with_published_weights_fetches_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     checkpoint = "lightning.pytorch.callbacks.ModelCheckpoint"
-    cli = fit(tmp_path, f"--trainer.callbacks={checkpoint}", "--trainer.callbacks.save_last=true")
+    cli = fit(tmp_path, "--monitor=null", f"--trainer.callbacks={checkpoint}", "--trainer.callbacks.save_last=true")
     path = Path(cli.trainer.log_dir) / "checkpoints" / "last.ckpt"
     saved = torch.load(path, weights_only=True)
     saved["hyper_parameters"]["pretrained"] = True
@@ -124,7 +125,7 @@ def test_a_checkpoint_that_began_with_published_weights_fetches_none(
         return made(name, pretrained=pretrained, **settings)
 
     monkeypatch.setattr(timm, "create_model", offline)
-    own = [f"--ckpt_path={path}", "--trainer.callbacks=[]", "--trainer.enable_checkpointing=false"]
+    own = [f"--ckpt_path={path}", *NO_CALLBACKS, "--trainer.enable_checkpointing=false"]
     again = main(["validate", *SMALL, f"--trainer.logger.save_dir={tmp_path}", *own])
     for name, value in cli.model.state_dict().items():
         assert torch.equal(again.model.state_dict()[name], value), name
@@ -138,7 +139,7 @@ def test_where_to_look_is_said_of_a_run_that_was_logged(tmp_path: Path, capsys: 
 
 
 def test_forms_of_config_options(capsys: pytest.CaptureFixture[str]) -> None:
-    quick = ["--trainer.fast_dev_run=true", "--data.num_train=256", "--trainer.callbacks=[]"]
+    quick = ["--trainer.fast_dev_run=true", "--data.num_train=256", *NO_CALLBACKS]
     main(["fit", f"-c{CONFIGS / 'mixture.yaml'}", "-c", "{trainer: {max_epochs: 3}}", *quick])
     message = one_sentence(lambda: main(["fit", *quick, "--trainer.logger=true", "--ckpt_path=last"]), capsys)
     assert "--ckpt_path last looks below the logger's folder" in message

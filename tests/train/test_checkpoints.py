@@ -39,6 +39,7 @@ TINY = [
     "--trainer.enable_progress_bar=false",
     "--trainer.enable_model_summary=false",
     "--trainer.log_every_n_steps=1",
+    "--monitor=null",
     "--trainer.callbacks=lightning.pytorch.callbacks.ModelCheckpoint",
     "--trainer.callbacks.save_last=true",
     "--data.num_train=128",

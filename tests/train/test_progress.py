@@ -28,7 +28,7 @@ TINY = [
     # schedules that do not depend on the length of the run
     *("--model.learning_rate_start=1e-3", "--model.learning_rate=1e-3", "--model.learning_rate_end=1e-3"),
     *("--model.ema_start=0.9", "--model.ema_end=0.9", "--model.weight_decay=0.04", "--model.weight_decay_end=0.04"),
-    *(CHECKPOINT, "--trainer.callbacks.save_last=true"),
+    *("--monitor=null", CHECKPOINT, "--trainer.callbacks.save_last=true"),
 ]
 STOPS = {
     "in mid-epoch": ["--trainer.max_steps=3", "--trainer.max_epochs=-1"],
