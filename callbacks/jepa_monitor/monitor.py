@@ -9,7 +9,6 @@ from dataclasses import replace
 from typing import Any, Literal, TypeVar
 
 import lightning.pytorch as pl
-from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
@@ -37,6 +36,7 @@ from .progress import progress_of
 from .publishing import announce, log_histograms, log_introduction, log_pictures, log_scalars, log_text, tensorboards
 from .ranking import rank_stability
 from .run import Run
+from .schedule import Schedule, is_fitting, is_last_batch_of_validation
 from .sources import Prepared, Sources, prepare
 from .stopwatch import Stopwatch
 from .tags import NULLS, USUAL_TAGS
@@ -74,7 +74,8 @@ class JEPAScoreMonitor(pl.Callback):
         num_samples: of the probe, the reference and each other set, taken by index from 0. ``None`` means 512, of which
             the budget may choose to take Jacobians of fewer. At least 2 K is advised.
         rank: r of ``log_density``; ``auto`` cuts the probe's mean spectrum at its widest gap.
-        every_n_epochs: measure at the end of each n-th epoch; 0 for never.
+        every_n_epochs: measure at the end of each n-th epoch, and at the first validation where nothing was measured
+            before it; 0 for no epoch.
         every_n_steps: measure also each time that many optimizer steps are done; 0 for never.
         at_start: measure before the first step (not where weights are sharded: FSDP lets training run first).
         budget: share of the training time that measurements may take in ``fit``; a run may always spend 2 seconds, and
@@ -125,7 +126,6 @@ class JEPAScoreMonitor(pl.Callback):
         )
         self.num_samples = num_samples
         self.rank = rank
-        self.every_n_epochs = every_n_epochs
         self.every_n_steps = every_n_steps
         self.at_start = at_start
         self.budget = budget
@@ -135,13 +135,24 @@ class JEPAScoreMonitor(pl.Callback):
         self.name = name
         self.history = History()
         self.readings: Readings | None = None
-        self.values: dict[str, float] = {}
         self._run = Run(self._title)
+        measures_first = at_start or every_n_epochs > 0 or every_n_steps > 0
+        self._schedule = Schedule(every_n_epochs, measures_first=measures_first)
 
     @property
     def state_key(self) -> str:
         """Tells monitors apart in a checkpoint."""
         return f"JEPAScoreMonitor[{self.name}]" if self.name else "JEPAScoreMonitor"
+
+    @property
+    def every_n_epochs(self) -> int:
+        """Epochs from one measurement to the next; 0 for no epoch."""
+        return self._schedule.every_n_epochs
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Last value of each tag."""
+        return self._schedule.last
 
     @property
     def seconds_spent(self) -> float:
@@ -152,7 +163,8 @@ class JEPAScoreMonitor(pl.Callback):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Data are looked for anew, and nothing is known of costs: another call may come with another project."""
-        self._run, self.values = Run(self._title), {}
+        self._run = Run(self._title)
+        self._schedule.begin(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the untrained encoder, unless training resumes."""
@@ -160,7 +172,7 @@ class JEPAScoreMonitor(pl.Callback):
         run.stopwatch = Stopwatch(trainer.global_step)
         run.step_seen = trainer.global_step
         if trainer.global_step == 0:
-            self.history, self.values = History(), {}
+            self.history = History()
         # the first module of a sharded model to run takes itself for the whole: training must come first
         if self.at_start and trainer.global_step == 0 and not is_sharded(pl_module):
             self._measure(trainer, pl_module)
@@ -191,66 +203,49 @@ class JEPAScoreMonitor(pl.Callback):
         Weight averaging puts the averaged weights in for the epoch of validation, and takes them out in the hook at its
         end, before or after ours. Here they are in whatever the order of the callbacks.
         """
-        loop = trainer.fit_loop.epoch_loop.val_loop if _is_fitting(trainer) else trainer.validate_loop
-        if loop.batch_progress.is_last_batch:
-            self._measure_in_validation(trainer, pl_module)
+        if is_last_batch_of_validation(trainer) and self._schedule.takes_validation(trainer):
+            self._measure(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Announce what was measured in ``fit`` and in ``validate``; measure here if the last batch was not known."""
+        """Log for callbacks that follow a tag; measure here if the last batch was not known."""
         if trainer.sanity_checking:
             return
-        if not self._run.validation_is_measured:
-            self._measure_in_validation(trainer, pl_module)
-        self._run.validation_is_measured = False
-        self._announce(trainer, pl_module)  # without a measurement in this epoch, callbacks find the last one
+        if self._schedule.takes_validation(trainer):
+            self._measure(trainer, pl_module)
+        self._schedule.end_validation()
+        self._announce(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure, and announce, where no validation in this epoch did."""
-        if self._run.epoch_validated == trainer.current_epoch:
+        """Measure, and log for callbacks that follow a tag, in an epoch without validation."""
+        if self._schedule.is_validated(trainer):
             return
-        if self._is_due(trainer):
+        if self._schedule.takes_epoch(trainer):
             self._measure(trainer, pl_module)
         self._announce(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the last measurement if the budget had left that out."""
-        run = self._run
+        run, step = self._run, self._schedule.step_measured
         if run.is_painted:
             return
         with run.stopwatch.measuring():
-            self._guarded(pl_module, "pictures", lambda: self._paint(trainer, pl_module, run.step_measured))
+            self._guarded(pl_module, "pictures", lambda: self._paint(trainer, pl_module, step))
         clock = from_first(run.stopwatch.clock(trainer.global_step, None))
         overhead = {"monitor/overhead(%)": overhead_percent(clock)}
-        self.values |= overhead
+        self.values.update(overhead)
         self.history.correct(overhead)
-        self._guarded(pl_module, "scalars", lambda: log_scalars(trainer, self._named(overhead), run.step_measured))
+        self._guarded(pl_module, "scalars", lambda: log_scalars(trainer, self._named(overhead), step))
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure in ``test``."""
         self._measure(trainer, pl_module)
         self._announce(trainer, pl_module)
 
-    def _measure_in_validation(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._run.validation_is_measured = True
-        if trainer.sanity_checking:
-            return
-        if not _is_fitting(trainer):
-            self._measure(trainer, pl_module)
-            return
-        self._run.epoch_validated = trainer.current_epoch
-        if self._is_due(trainer):
-            self._measure(trainer, pl_module)
-
-    def _is_due(self, trainer: pl.Trainer) -> bool:
-        due = self.every_n_epochs > 0 and (trainer.current_epoch + 1) % self.every_n_epochs == 0
-        return due and trainer.global_step != self._run.step_measured
-
     # what
 
     def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """One measurement, from the probe to the loggers; every process calls it."""
         run, step = self._run, trainer.global_step
-        run.step_measured = step
         clock = from_first(run.stopwatch.clock(step, _total_steps(trainer)))
         started = time.monotonic()
         with run.stopwatch.measuring():
@@ -267,7 +262,7 @@ class JEPAScoreMonitor(pl.Callback):
             values |= {"monitor/failed": float(failure is not None), "monitor/seconds(s)": seconds}
             self._tell(failure, trainer, pl_module)
             self._paint_if_earned(trainer, pl_module, replace(clock, spent=clock.spent + seconds), failure)
-            if _is_fitting(trainer):
+            if is_fitting(trainer):
                 clock = replace(clock, spent=clock.spent + from_first(time.monotonic() - started))
                 if clock.trained > 0.0:
                     values["monitor/overhead(%)"] = overhead_percent(clock)
@@ -298,7 +293,7 @@ class JEPAScoreMonitor(pl.Callback):
         values["monitor/samples"] = float(len(readings.scores.log_density))
         values["monitor/sketch_rows"] = float(plan.rows or 0)
         density = readings.scores.log_density
-        if _is_fitting(trainer):
+        if is_fitting(trainer):
             if self.history.previous is not None:
                 common = min(len(self.history.previous), len(density))
                 values["density/stability"] = rank_stability(self.history.previous[:common], density[:common])
@@ -347,7 +342,7 @@ class JEPAScoreMonitor(pl.Callback):
     def _choose(self, trainer: pl.Trainer, method: Method, prepared: Prepared, clock: Clock) -> Plan:
         """The same on every process, and told when it changes."""
         run = self._run
-        limited = _is_fitting(trainer) and self.budget is not None and self.num_samples is None
+        limited = is_fitting(trainer) and self.budget is not None and self.num_samples is None
         if (limited or self.estimator == "sketch") and not run.costs.embedding_size:
             seconds, size = try_out(method, prepared.probe)
             run.costs = replace(run.costs, per_sample=seconds * (1 + len(prepared.ood)), embedding_size=size)
@@ -374,7 +369,7 @@ class JEPAScoreMonitor(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, clock: Clock, failure: str | None
     ) -> None:
         run = self._run
-        unlimited = not _is_fitting(trainer) or self.budget is None
+        unlimited = not is_fitting(trainer) or self.budget is None
         earned = unlimited or may_paint(clock, self.budget or 0.0, run.costs.pictures)
         run.is_painted = failure is not None or from_first(earned)
         if run.is_painted and failure is None:
@@ -382,15 +377,14 @@ class JEPAScoreMonitor(pl.Callback):
 
     def _publish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, values: dict[str, float]) -> None:
         """Values to the loggers; with them, of a measurement that failed, NaN for what there was before."""
-        run, step, fitting = self._run, trainer.global_step, _is_fitting(trainer)
+        run, step, fitting = self._run, trainer.global_step, is_fitting(trainer)
         failed = values["monitor/failed"] > 0.0
+        lost = (self.values or USUAL_TAGS) if failed else ()
+        self._schedule.record(step, values, lost=lost, failed=failed)
         if fitting:
             nulls = NULLS if next(iter(_monitors(trainer)), self) is self else {}
-            gone = dict.fromkeys(self.values, math.nan) if failed else {}
-            logged = self._named(gone | values) | nulls
+            logged = self._named(self._schedule.latest) | nulls
             self._guarded(pl_module, "scalars", lambda: log_scalars(trainer, logged, step))
-        # callbacks that follow a tag keep its last value: early stopping takes NaN for a reason to stop
-        self.values = (self.values or (dict.fromkeys(USUAL_TAGS, math.nan) if failed else {})) | values
         if self.values.keys() - run.introduced:
             later = dict.fromkeys(("density/stability", "monitor/overhead(%)"), 0.0)
             run.introduced |= self.values.keys() | later.keys()
@@ -416,7 +410,7 @@ class JEPAScoreMonitor(pl.Callback):
     def _announce(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, on_step: bool = False) -> None:
         """To callbacks that follow a tag, and to the progress bar."""
         bar = [self._prefix + tag for tag in HEADLINES]
-        values = self._named(self.values)
+        values = self._named(self._schedule.values_for(trainer))
         self._guarded(
             pl_module, "announcement", lambda: announce(trainer, pl_module, values, on_step=on_step, on_bar=bar)
         )
@@ -467,21 +461,17 @@ class JEPAScoreMonitor(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """The measurements so far, so that ``density/stability`` and pictures of training go on after a resume."""
-        return self.history.state_dict()
+        return self.history.state_dict() | {"last": self.values}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Inverse of :meth:`state_dict`."""
         self.history.load_state_dict(state_dict)
-        self.values = self.history.last()
-
-
-def _is_fitting(trainer: pl.Trainer) -> bool:
-    return trainer.state.fn == TrainerFn.FITTING
+        self._schedule.resume(state_dict.get("last", {}))
 
 
 def _total_steps(trainer: pl.Trainer) -> float | None:
     """Optimizer steps of the whole run; ``None`` where that is not known."""
-    if not _is_fitting(trainer):
+    if not is_fitting(trainer):
         return None
     try:
         total = float(trainer.estimated_stepping_batches)

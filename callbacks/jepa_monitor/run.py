@@ -41,9 +41,6 @@ class Run:
         introduced: tags that the page and the layout have.
         is_painted: has the last measurement its pictures?
         step_seen: optimizer step at the end of the last batch.
-        step_measured: optimizer step of the last measurement.
-        epoch_validated: the last epoch with a validation.
-        validation_is_measured: was it the measurement's turn in the validation under way?
         notices: what was warned of.
     """
 
@@ -56,9 +53,6 @@ class Run:
     introduced: set[str] = field(default_factory=set)
     is_painted: bool = True
     step_seen: int = 0
-    step_measured: int = -1
-    epoch_validated: int = -1
-    validation_is_measured: bool = False
 
     def __post_init__(self) -> None:
         self.notices = Notices(self.title)

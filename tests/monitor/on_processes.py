@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.utils.data import Dataset, IterableDataset
 
-from jepa_monitor import JEPAScoreMonitor
+from jepa_monitor import FeatureStatistics, JEPAScoreMonitor
 from jepa_monitor.probe import gather_by_index
 from tests.monitor.projects import Autoencoder, images, loader, true_log_density
 
@@ -210,12 +210,38 @@ def measure_sharded(rank: int, world_size: int, size: int) -> dict[str, float]:
     return values
 
 
-def train_sharded(rank: int, world_size: int) -> list[float]:
-    """Trains a sharded model with a monitor of a part of it, which must not run before the whole."""
-    callback = monitor(encoder="encoder", probe=images(16, seed=2))
-    run = sharding_trainer(rank, world_size, callback, max_epochs=2)
+def train_sharded(rank: int, world_size: int, folder: str) -> dict[str, Any]:
+    """Trains a sharded model with a monitor of a part of it, which must not run before the whole, and follows a tag."""
+    tag = "gaussianity/sliced_ep_ratio"
+    callback = monitor(encoder="encoder", probe=images(16, seed=2), every_n_epochs=2)
+    statistics = FeatureStatistics(encoder="encoder", every_n_epochs=2, on_error="raise")
+    best, stop = ModelCheckpoint(folder, monitor=tag, save_top_k=-1), EarlyStopping("features/rank_ratio", patience=99)
+    callbacks = (callback, statistics, best, stop)
+    run = sharding_trainer(rank, world_size, *callbacks, max_epochs=2, enable_checkpointing=True)
     run.fit(Sharded(), loader(), loader(7, seed=1))
-    return callback.history.values["gaussianity/sliced_ep_ratio"]
+    return {
+        "values": callback.history.values[tag],
+        "rank": statistics.values["features/rank_ratio"],
+        "saved": len(best.best_k_models),
+    }
+
+
+def follow_from_the_first_validation(rank: int, world_size: int, folder: str) -> dict[str, Any]:
+    """A tag that is measured each third epoch, in a second ``fit`` and after a resume without our callbacks' state."""
+    found: dict[str, Any] = {}
+    for name, tag, callback in (
+        ("monitor", "gaussianity/sliced_ep_ratio", monitor(every_n_epochs=3, at_start=False)),
+        ("statistics", "features/std_mean", FeatureStatistics(every_n_epochs=3, on_error="raise")),
+    ):
+        best, stop = ModelCheckpoint(f"{folder}/{name}", monitor=tag, save_top_k=-1), EarlyStopping(tag, patience=99)
+        run = trainer_on(rank, world_size, callback, best, stop, max_epochs=1, enable_checkpointing=True)
+        autoencoder = module()
+        run.fit(autoencoder, loader(), loader(7, seed=1))
+        run.validate(autoencoder, loader(5, seed=3), verbose=False)
+        run.fit_loop.max_epochs = 3
+        run.fit(autoencoder, loader(), loader(7, seed=1))
+        found[name] = [run.current_epoch, len(best.best_k_models), callback.values[tag]]
+    return found
 
 
 def sharding_trainer(rank: int, world_size: int, *callbacks: pl.Callback, **settings: Any) -> pl.Trainer:

@@ -478,7 +478,7 @@ def test_alarms_are_told_when_they_begin_and_when_they_end(tmp_path: Path) -> No
         ({"limit_val_batches": 1}, {}, [0, 6, 12]),
         ({"accumulate_grad_batches": 3}, {"every_n_steps": 1}, [0, 1, 2, 3, 4]),
         ({}, {"every_n_steps": 5, "every_n_epochs": 0, "at_start": False}, [5, 10]),
-        ({"max_epochs": 4}, {"every_n_epochs": 3, "at_start": False}, [18]),
+        ({"max_epochs": 4}, {"every_n_epochs": 3, "at_start": False}, [6, 18]),
     ],
 )
 def test_when_it_measures(tmp_path: Path, settings: dict[str, Any], asked: dict[str, Any], steps: list[int]) -> None:

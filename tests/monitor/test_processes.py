@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from tests.monitor.on_processes import (
     fail_in_hook,
     fail_on_one,
+    follow_from_the_first_validation,
     follow_tags,
     gather_uneven,
     keep_a_budget,
@@ -94,11 +96,20 @@ def test_weights_spread_over_two_processes_measure_the_same() -> None:
     compare(second, first, rtol=0.0, atol=0.0)
 
 
-def test_a_sharded_model_trains_with_a_monitor_of_its_part() -> None:
-    first, second = run_on(2, train_sharded)
+def test_a_sharded_model_trains_with_callbacks_that_follow_a_monitor_of_its_part(tmp_path: Path) -> None:
+    first, second = run_on(2, train_sharded, str(tmp_path))
     assert first == second
-    assert len(first) == 2
-    assert all(math.isfinite(value) for value in first)
+    assert first["saved"] == 2
+    assert len(first["values"]) == 2
+    assert all(math.isfinite(value) for value in [*first["values"], first["rank"]])
+
+
+def test_a_tag_is_followed_from_the_first_validation_on_two_processes(tmp_path: Path) -> None:
+    first, second = run_on(2, follow_from_the_first_validation, str(tmp_path))
+    assert first == second
+    for epochs, saved, value in first.values():
+        assert (epochs, saved) == (3, 3)
+        assert math.isfinite(value)
 
 
 def test_all_processes_choose_the_same_samples() -> None:

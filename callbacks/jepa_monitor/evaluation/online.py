@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,7 +9,6 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from .. import tags
@@ -20,6 +18,7 @@ from ..isolation import undisturbed
 from ..notices import Notices
 from ..probe import ImagesKey, LabelsKey, Samples
 from ..publishing import announce, log_scalars, log_text
+from ..schedule import Schedule, is_fitting, is_last_batch_of_validation
 from ..sources import Sources, find_probe, open_samples
 from .encoders import Encoders, resolve_encoders
 from .parts import Part
@@ -41,8 +40,6 @@ class _Run:
     """What belongs to one ``fit`` or ``validate``, and is forgotten at the next."""
 
     notices: Notices
-    step_measured: int = -1
-    is_done: bool = False  # in the validation under way
     introduced: set[str] = field(default_factory=set)
 
 
@@ -52,8 +49,8 @@ class OnlineEvaluation(pl.Callback, ABC):
     Training with and without it is the same, bit for bit. Every process embeds its share of the samples, and all log
     the same values, which are those of one process, so ``ModelCheckpoint(monitor=tag)`` works on any number of them.
 
-    It measures in ``fit`` and in ``validate``: in ``fit`` at the first validation, and then at those of each n-th
-    epoch, or at the end of these epochs where there is no validation at all.
+    It measures in ``fit`` and in ``validate``: in ``fit`` as :class:`Schedule` says, at the end of epochs in a run that
+    has no validation at all. A tag that was logged once keeps its last value for callbacks that follow it.
 
     Args:
         encoder, pool: see the kinds.
@@ -93,10 +90,9 @@ class OnlineEvaluation(pl.Callback, ABC):
         self.encoder = encoder
         self.pool = pool
         self.sources = Sources(probe, reference, {}, None, images, labels, num_samples)
-        self.every_n_epochs = every_n_epochs
         self.on_error = on_error
         self.name = name
-        self.values: dict[str, float] = {}
+        self._schedule = Schedule(every_n_epochs)
         self._run = _Run(Notices(self._title))
         self.forget()
 
@@ -108,11 +104,27 @@ class OnlineEvaluation(pl.Callback, ABC):
         """Data are looked for anew."""
         self._probe: Part | None = None
 
+    @property
+    def state_key(self) -> str:
+        """Tells callbacks of one kind apart in a checkpoint."""
+        return f"{type(self).__name__}[{self.name}]" if self.name else type(self).__name__
+
+    @property
+    def every_n_epochs(self) -> int:
+        """Epochs from one measurement to the next."""
+        return self._schedule.every_n_epochs
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Last value of each tag."""
+        return self._schedule.last
+
     # when
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Another call of the Trainer may come with another project."""
-        self._run, self.values = _Run(Notices(self._title)), {}
+        self._run = _Run(Notices(self._title))
+        self._schedule.begin(trainer)
         self.forget()
 
     def on_validation_batch_end(
@@ -125,61 +137,78 @@ class OnlineEvaluation(pl.Callback, ABC):
         dataloader_idx: int = 0,
     ) -> None:
         """Measure after the last batch: weight averaging has its weights in then, whatever the order of callbacks."""
-        loop = trainer.fit_loop.epoch_loop.val_loop if _is_fitting(trainer) else trainer.validate_loop
-        if loop.batch_progress.is_last_batch:
-            self._measure_if_due(trainer, pl_module)
+        if is_last_batch_of_validation(trainer) and self._schedule.takes_validation(trainer):
+            self._measure(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Announce what was measured; measure here if the last batch was not known."""
+        """Log for callbacks that follow a tag; measure here if the last batch was not known."""
         if trainer.sanity_checking:
             return
-        self._measure_if_due(trainer, pl_module)
-        self._run.is_done = False
-        announce(trainer, pl_module, self._named(self.values))
+        if self._schedule.takes_validation(trainer):
+            self._measure(trainer, pl_module)
+        self._schedule.end_validation()
+        self._announce(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """The same for a run without validation."""
-        if not trainer.enable_validation:
-            self.on_validation_epoch_end(trainer, pl_module)
-
-    def _measure_if_due(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        run, fitting = self._run, _is_fitting(trainer)
-        if trainer.sanity_checking or run.is_done:
+        """Log for callbacks that follow a tag in an epoch without validation; measure in a run that has none."""
+        if self._schedule.is_validated(trainer):
             return
-        run.is_done = True
-        in_turn = (trainer.current_epoch + 1) % self.every_n_epochs == 0 and trainer.global_step != run.step_measured
-        # at the first too: a callback that follows a tag must find it
-        if not fitting or run.step_measured < 0 or in_turn:
-            run.step_measured = trainer.global_step
+        if not trainer.enable_validation and self._schedule.takes_epoch(trainer):
             self._measure(trainer, pl_module)
+        self._announce(trainer, pl_module)
+
+    def _announce(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        announce(trainer, pl_module, self._named(self._schedule.values_for(trainer)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The last values, which callbacks that follow a tag find after a resume."""
+        return {"last": self.values}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Inverse of :meth:`state_dict`."""
+        self._schedule.resume(state_dict["last"])
 
     # what
 
     def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         device, failure = pl_module.device, None
+        lost: tuple[str, ...] = ()
         try:
             with undisturbed(pl_module):
                 compute = self.observe(trainer, pl_module)
                 # once and handed round: the others' processors, and their rounding, may be others
                 found = from_first(together(lambda: compute() if is_first() else Found(), device=device))
-            if _is_fitting(trainer):
-                together(lambda: self._write(trainer, found.values), device=device)
         except Exception as error:  # whatever it was, training must not end by it
             if self.on_error == "raise":
                 raise
             failure = f"could not measure, and training goes on: {type(error).__name__}: {error}"
-            found = Found(dict.fromkeys(self.values or self.usual_tags, math.nan), [failure])
+            found, lost = Found(), tuple(self.values) or self.usual_tags
         self._run.notices.tell_new("failure", [failure] if failure else [])
-        self._run.notices.tell_new("meaning", [] if failure else found.reasons)
-        self.values = found.values
+        self._run.notices.tell_new("meaning", found.reasons)
+        self._schedule.record(trainer.global_step, found.values, lost=lost, failed=failure is not None)
+        if is_fitting(trainer):
+            self._write(trainer, device)
 
-    def _write(self, trainer: pl.Trainer, values: Mapping[str, float]) -> None:
-        step = trainer.global_step
-        if values:
-            log_scalars(trainer, self._named(values), step)
-        if values.keys() - self._run.introduced:
-            self._run.introduced |= values.keys()
-            log_text(trainer, f"{self._prefix}{type(self).__name__}/tags", tags.explanation(values), step)
+    def _write(self, trainer: pl.Trainer, device: torch.device) -> None:
+        """Log the latest values; a logger that fails does not end training."""
+        latest, step = self._schedule.latest, trainer.global_step
+        is_introduced = latest.keys() <= self._run.introduced
+        self._run.introduced |= latest.keys()
+
+        def write() -> None:
+            if latest:
+                log_scalars(trainer, self._named(latest), step)
+            if not is_introduced:
+                log_text(trainer, f"{self._prefix}{type(self).__name__}/tags", tags.explanation(latest), step)
+
+        failure = None
+        try:
+            together(write, device=device)
+        except Exception as error:
+            if self.on_error == "raise":
+                raise
+            failure = f"could not write what it measured: {type(error).__name__}: {error}"
+        self._run.notices.tell_new("writing", [failure] if failure else [])
 
     # of what
 
@@ -229,7 +258,3 @@ def choose(size: int, count: int, *, after: int = 0) -> Tensor:
 def part_of(samples: Samples, positions: Tensor, trainer: pl.Trainer) -> Part:
     """This process's part of some samples."""
     return Part(samples, positions, trainer.global_rank, trainer.world_size)
-
-
-def _is_fitting(trainer: pl.Trainer) -> bool:
-    return trainer.state.fn == TrainerFn.FITTING
