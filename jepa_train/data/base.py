@@ -50,6 +50,11 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     def make_probe(self) -> Samples:
         """The images that are measured."""
 
+    @property
+    def probe_advice(self) -> str:
+        """What to do to have more images measured, for a warning that there are too few; empty: nothing can be done."""
+        return ""
+
     def reference_dataset(self) -> Samples:
         """Training images by index: what baselines are fitted to."""
         if self._train is None:

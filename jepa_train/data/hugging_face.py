@@ -124,6 +124,11 @@ class HuggingFaceDataModule(PictureDataModule):
             to_tensor=to_tensor,
         )
 
+    @property
+    def probe_advice(self) -> str:
+        """A larger part of the data set."""
+        return "name a larger part of the data set with --data.probe_split, such as train[90%:]"
+
     def _class_names(self) -> list[str]:
         """Names that stand in the label column of either split, sorted; none where it holds numbers."""
         if self.label_column is None:

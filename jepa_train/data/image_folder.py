@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,12 +15,9 @@ from torch.utils.data import Dataset
 
 from jepa_train.data.base import PictureDataModule
 from jepa_train.data.decoding import UNREADABLE
+from jepa_train.data.files import Listing, find_splits, find_train_alone, readable_images, warn_of_skipped
 from jepa_train.data.transforms import PictureToTensor, shuffled
 from jepa_train.errors import ConfigurationError
-
-EXTENSIONS = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"))
-CHECKED_AT_START = 10_000  # files; of more than that, reading every header would take minutes
-PROBES = ("val", "validation", "valid", "test")  # names of the folder beside train, the first that there is
 
 
 class ImageFiles(Dataset[dict[str, Any]]):
@@ -32,7 +29,7 @@ class ImageFiles(Dataset[dict[str, Any]]):
     Args:
         root: the folder that ``paths`` are relative to.
         paths: of images.
-        labels: number of each folder, as it stands in ``paths``.
+        labels: number of each folder, as it stands in ``paths``; empty leaves labels out.
         to_tensor: from a picture to a tensor.
     """
 
@@ -41,14 +38,14 @@ class ImageFiles(Dataset[dict[str, Any]]):
         paths = shuffled(paths)
         # arrays: workers share them, whereas each would end up with its own copy of a million Python strings
         self._paths = np.array([os.fsencode(path) for path in paths])
-        self._labels = np.array([labels[os.path.dirname(path)] for path in paths])
+        self._labels = np.array([labels[os.path.dirname(path)] for path in paths]) if labels else None
         self._to_tensor = to_tensor
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Image (3, H, W) and label.
+        """Image (3, H, W), and label if there are labels.
 
         Raises:
             ConfigurationError: if the file is not a readable image.
@@ -59,15 +56,20 @@ class ImageFiles(Dataset[dict[str, Any]]):
                 image.load()
         except UNREADABLE as error:
             raise ConfigurationError(f"{path} cannot be read as an image ({error}): repair or remove it.") from None
-        return {"image": self._to_tensor(image), "label": int(self._labels[index])}
+        sample: dict[str, Any] = {"image": self._to_tensor(image)}
+        if self._labels is not None:
+            sample["label"] = int(self._labels[index])
+        return sample
 
 
 class ImageFolderDataModule(PictureDataModule):
-    """All images below a folder; the folder an image lies in is its label.
+    """All images below a folder; the folder an image lies in is its label, if there are several.
 
-    If there are the subfolders ``train`` and ``val`` (or ``validation``, ``valid``, ``test``), as in ImageNet, these
-    are the training images and the probe, and a folder's number is the same in both. Otherwise the probe is held out
-    from all images; from those of ``train`` alone, if that holds folders of its own or is the only folder.
+    Where there are folders ``train`` and ``val``, as in ImageNet, these are the training images and the probe, and a
+    folder's number is the same in both; other names that mean the same are known too, see
+    :func:`jepa_train.data.files.find_splits`. Otherwise the probe is held out from all images; from those of ``train``
+    alone, if that holds folders of its own or is the only folder. What is no image is left out, see
+    :func:`jepa_train.data.files.readable_images`.
 
     Args:
         root: the folder.
@@ -77,7 +79,8 @@ class ImageFolderDataModule(PictureDataModule):
             area, such as [0.3, 1.0]; made by the workers. Default: the whole image, its longer side cut.
         flip: mirror training images left and right with probability one half.
         probe_share: share of the images that is held out and measured, at least one, spread evenly over the sorted
-            paths; not used where there are the two subfolders.
+            paths; not used where there are the two folders. Default: a tenth, or 128 images where that is more, but no
+            more than a quarter.
         batch_size: per process.
         num_workers: of each loader.
         seed: of the order of the training images, and of crops and flips.
@@ -90,7 +93,7 @@ class ImageFolderDataModule(PictureDataModule):
         background: str = "white",
         crop_scale: tuple[float, float] | None = None,
         flip: bool = False,
-        probe_share: float = 0.1,
+        probe_share: float | None = None,
         batch_size: int = 128,
         num_workers: int = 2,
         seed: int = 0,
@@ -104,33 +107,52 @@ class ImageFolderDataModule(PictureDataModule):
             num_workers=num_workers,
             seed=seed,
         )
-        if not 0.0 < probe_share < 1.0:
+        if probe_share is not None and not 0.0 < probe_share < 1.0:
             raise ConfigurationError(f"probe_share must lie between 0 and 1, got {probe_share}.")
         self.root = Path(root)
         self.probe_share = probe_share
-        self._splits: tuple[_Split, _Split] | None = None
+        self._splits: tuple[Listing, Listing] | None = None
 
     def pictures(self, part: Literal["train", "probe"], to_tensor: PictureToTensor) -> ImageFiles:
         """Images of ``train`` or of ``val``; where there are no such folders, those that are held out are the probe."""
         splits = self._train_and_probe()
         folders = sorted({os.path.dirname(path) for split in splits for path in split.paths})
-        labels = {folder: label for label, folder in enumerate(folders)}
+        # one class is none
+        labels = {folder: label for label, folder in enumerate(folders)} if len(folders) > 1 else {}
         split = splits[0 if part == "train" else 1]
         return ImageFiles(split.root, split.paths, labels=labels, to_tensor=to_tensor)
 
-    def _train_and_probe(self) -> tuple[_Split, _Split]:
+    @property
+    def probe_advice(self) -> str:
+        """More images in the probe's own folder, or a larger share."""
+        train, probe = self._train_and_probe()
+        return f"put more images into {probe.root}" if probe.root != train.root else "raise --data.probe_share"
+
+    def _train_and_probe(self) -> tuple[Listing, Listing]:
         if self._splits is None:
-            probe = next((self.root / name for name in PROBES if (self.root / name).is_dir()), None)
-            if probe is not None and (self.root / "train").is_dir():
-                self._splits = _Split(self.root / "train"), _Split(probe)
-                _warn_of_other_folders(*self._splits)
-            else:
-                root = self.root / "train" if _is_train_alone(self.root) else self.root
-                paths = readable_images(root, at_least=2)
-                is_probe = held_out(len(paths), self.probe_share)
-                train, held = ([paths[i] for i in np.flatnonzero(chosen)] for chosen in (~is_probe, is_probe))
-                self._splits = _Split(root, train), _Split(root, held)
+            self._splits = self._known_splits() or self._held_out()
         return self._splits
+
+    def _known_splits(self) -> tuple[Listing, Listing] | None:
+        splits = find_splits(self.root)
+        if splits is None:
+            return None
+        train, probe = (readable_images(folder, at_least=1) for folder in splits)
+        warn_of_skipped(train.skipped + probe.skipped)
+        _warn_of_other_folders(train, probe)
+        return train, probe
+
+    def _held_out(self) -> tuple[Listing, Listing]:
+        found = readable_images(find_train_alone(self.root) or self.root)
+        warn_of_skipped(found.skipped)
+        count = len(found.paths)
+        is_probe = held_out(count, default_share(count) if self.probe_share is None else self.probe_share)
+        return found.take(~is_probe), found.take(is_probe)
+
+
+def default_share(count: int) -> float:
+    """Share of ``count`` images to measure: statistics of an embedding need more images than it has dimensions."""
+    return max(0.1, min(128 / count, 0.25))
 
 
 def held_out(count: int, share: float) -> NDArray[np.bool_]:
@@ -145,30 +167,7 @@ def held_out(count: int, share: float) -> NDArray[np.bool_]:
     return chosen
 
 
-def _is_train_alone(root: Path) -> bool:
-    """Is there a training set without a known probe beside it? With images straight in it, ``train`` may be a class."""
-    if not (root / "train").is_dir():
-        return False
-    beside = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and entry.name != "train")
-    if beside and not any(entry.is_dir() for entry in (root / "train").iterdir()):
-        return False
-    if beside:
-        rank_zero_warn(
-            f"Training images and probe are both of {root / 'train'}; beside it, {', '.join(map(repr, beside[:5]))} "
-            f"are left out: call the folder to measure {', '.join(PROBES)}."
-        )
-    return True
-
-
-class _Split:
-    """A folder and the paths relative to it; all readable images if none are given."""
-
-    def __init__(self, root: Path, paths: list[str] | None = None) -> None:
-        self.root = root
-        self.paths = readable_images(root, at_least=1) if paths is None else paths
-
-
-def _warn_of_other_folders(train: _Split, probe: _Split) -> None:
+def _warn_of_other_folders(train: Listing, probe: Listing) -> None:
     """Labels are compared by folder, so a probe in other folders measures nothing."""
     ours, theirs = ({os.path.dirname(path) for path in split.paths} for split in (train, probe))
     if unknown := sorted(theirs - ours):
@@ -176,49 +175,3 @@ def _warn_of_other_folders(train: _Split, probe: _Split) -> None:
             f"{len(unknown)} folders of {probe.root} are not in {train.root}, so their labels are unknown in training: "
             f"{', '.join(repr(name) for name in unknown[:5])}."
         )
-
-
-def readable_images(root: Path, *, at_least: int = 2, check_at_most: int = CHECKED_AT_START) -> list[str]:
-    """Sorted paths, relative to a folder, of the images below it.
-
-    Of up to ``check_at_most`` files the headers are read, and the unreadable ones are named in one warning; of more,
-    a file counts as an image by its name.
-
-    Raises:
-        ConfigurationError: if there is no such folder, or fewer than ``at_least`` images.
-    """
-    if not root.is_dir():
-        raise ConfigurationError(f"there is no folder {root}: point --data.root at a folder of images.")
-    found = sorted(_image_names(os.fspath(root)))
-    unreadable = [] if len(found) > check_at_most else [path for path in found if not _is_readable(root / path)]
-    if unreadable:
-        more = f" and {len(unreadable) - 10} more" if len(unreadable) > 10 else ""
-        rank_zero_warn(f"{len(unreadable)} unreadable files are left out: {', '.join(unreadable[:10])}{more}.")
-    left_out = set(unreadable)
-    readable = [path for path in found if path not in left_out]
-    if len(readable) < at_least:
-        raise ConfigurationError(
-            f"{root} holds {len(readable)} readable images ({', '.join(sorted(EXTENSIONS))}); training and probe need "
-            f"at least {at_least}."
-        )
-    return readable
-
-
-def _image_names(root: str, below: str = "") -> Iterator[str]:
-    """Files named as images, relative to ``root``; a directory's entries know their kind, so no file is looked at."""
-    with os.scandir(os.path.join(root, below)) as entries:
-        for entry in entries:
-            name = os.path.join(below, entry.name)
-            if entry.is_dir():
-                yield from _image_names(root, name)
-            elif os.path.splitext(name)[1].lower() in EXTENSIONS and entry.is_file():
-                yield name
-
-
-def _is_readable(path: Path) -> bool:
-    try:
-        with Image.open(path) as image:
-            image.verify()
-    except UNREADABLE:
-        return False
-    return True

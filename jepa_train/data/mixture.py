@@ -206,3 +206,8 @@ class MixtureDataModule(ImageDataModule):
     def make_probe(self) -> MixtureDataset:
         """Images that are measured, drawn independently of the training images."""
         return MixtureDataset(self.mixture, self.num_probe, seed=self.seed + 2)
+
+    @property
+    def probe_advice(self) -> str:
+        """More of them can be drawn."""
+        return "raise --data.num_probe"

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from jepa_train.data import HuggingFaceDataModule
+from jepa_train.data import HuggingFaceDataModule, ImageFolderDataModule
 from jepa_train.errors import ConfigurationError
 from tests.train.data.runs import fit
 
@@ -77,6 +77,38 @@ def test_parts_of_a_split_other_columns_and_names_as_labels(datasets: Any, tmp_p
     grey = grey + torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)
     written = np.random.default_rng(1).integers(0, 255, (6, 9, 9), dtype=np.uint8)[4] / 255.0
     np.testing.assert_allclose(grey.numpy(), np.stack(3 * [written]), atol=1e-6)
+
+
+def test_both_image_data_modules_agree_on_the_same_files(datasets: Any, tmp_path: Path) -> None:
+    root = Path(folder(tmp_path / "images"))
+    upside_down = Image.Exif()
+    upside_down[0x0112] = 3
+    pixels = np.random.default_rng(1).integers(0, 255, (12, 10, 4), dtype=np.uint8)
+    Image.fromarray(pixels[..., :3]).save(root / "train/a/turned.jpg", exif=upside_down)
+    Image.fromarray(pixels).save(root / "train/a/transparent.PNG")
+    Image.fromarray(pixels[..., 0].astype(np.uint16) << 8).save(root / "train/b/sixteen.png")
+    Image.fromarray(pixels[..., 0]).save(root / "train/b/grey.tif")
+    Image.fromarray(pixels[:1, :, :3].repeat(40, 1)).save(root / "train/b/thin.webp")
+    for hidden in ("a/._turned.jpg", ".ipynb_checkpoints/0.png", "__MACOSX/0.png"):
+        (root / "train" / hidden).parent.mkdir(exist_ok=True)
+        (root / "train" / hidden).write_bytes(b"no image")
+    by_folder = ImageFolderDataModule(str(root), image_size=8, background="#123456")
+    by_name = HuggingFaceDataModule(str(root), image_size=8, background="#123456")
+    for part in ("reference_dataset", "probe_dataset"):
+        ours, theirs = (
+            sorted((one["label"], *one["image"].flatten().tolist()) for one in read(getattr(data, part)()))
+            for data in (by_folder, by_name)
+        )
+        assert len(ours) == (15 if part == "reference_dataset" else 4)
+        assert ours == theirs
+    assert by_folder.preparation() == by_name.preparation()
+
+
+def test_a_row_that_is_no_image_is_named(datasets: Any, tmp_path: Path) -> None:
+    root = Path(folder(tmp_path / "images"))
+    (root / "train" / "a" / "0.png").write_bytes((root / "train" / "a" / "0.png").read_bytes()[:60])
+    with pytest.raises(ConfigurationError, match=r"row \d+ of the data set cannot be read .*: repair or remove it\."):
+        read(HuggingFaceDataModule(str(root), image_size=8).reference_dataset())
 
 
 def test_labels_can_be_left_out(datasets: Any, tmp_path: Path) -> None:

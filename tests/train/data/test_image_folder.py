@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from lightning.pytorch import Trainer
 from PIL import Image
 
 from jepa_train.data import ImageFolderDataModule
-from jepa_train.data.image_folder import held_out, readable_images
+from jepa_train.data.image_folder import default_share, held_out
 from jepa_train.errors import ConfigurationError
 from tests.train.data.runs import Recorder, fit
 
@@ -58,7 +57,7 @@ def test_the_layout_of_imagenet_is_taken_as_train_and_probe(tmp_path: Path) -> N
     assert type(sample["image"]) is torch.Tensor
 
 
-@pytest.mark.parametrize("name", ["test", "valid", "validation"])
+@pytest.mark.parametrize("name", ["test", "valid", "validation", "dev", "Test"])
 def test_the_probe_has_other_names_where_there_is_no_val(name: str, tmp_path: Path) -> None:
     imagenet(tmp_path)
     (tmp_path / "val").rename(tmp_path / name)
@@ -67,9 +66,10 @@ def test_the_probe_has_other_names_where_there_is_no_val(name: str, tmp_path: Pa
 
 def test_of_train_without_a_known_probe_a_share_is_held_out(tmp_path: Path) -> None:
     imagenet(tmp_path)
-    (tmp_path / "val").rename(tmp_path / "dev")
+    (tmp_path / "val").rename(tmp_path / "new")
     data = ImageFolderDataModule(str(tmp_path), probe_share=0.4)
-    with pytest.warns(UserWarning, match=r"beside it, 'dev' are left out: call the folder to measure val, "):
+    message = r"neither training images nor probe are left out: 'new'; call the folder to measure val, validation, "
+    with pytest.warns(UserWarning, match=message):
         assert labels(data.reference_dataset()) == [0, 0, 1]
     assert labels(data.probe_dataset()) == [1, 2]
     assert data.make_train().root == data.make_probe().root == str(tmp_path / "train")
@@ -121,27 +121,6 @@ def test_classes_of_the_probe_alone_are_warned_of(tmp_path: Path) -> None:
         assert labels(data.probe_dataset()) == [1, 2, 3]
 
 
-def test_unreadable_files_of_a_small_folder_are_named(tmp_path: Path) -> None:
-    for index in range(3):
-        write(tmp_path / f"{index}.png")
-    (tmp_path / "deep").mkdir()
-    (tmp_path / "deep" / "broken.png").write_bytes(b"no image")
-    (tmp_path / "notes.txt").write_text("no image either")
-    with pytest.warns(UserWarning, match=r"^1 unreadable files are left out: deep/broken.png\.$"):
-        assert readable_images(tmp_path) == ["0.png", "1.png", "2.png"]
-
-
-def test_of_a_big_folder_no_file_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for index in range(4):
-        (tmp_path / f"{index}.png").write_bytes(b"no image")
-    opened: list[Any] = []
-    monkeypatch.setattr(Image, "open", opened.append)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert len(readable_images(tmp_path, check_at_most=3)) == 4
-    assert not opened
-
-
 @pytest.mark.parametrize("workers", [0, 1])
 @pytest.mark.parametrize("part", ["train", "val"])
 def test_an_unreadable_file_is_one_clear_sentence(part: str, workers: int, tmp_path: Path) -> None:
@@ -159,15 +138,28 @@ def test_an_unreadable_file_is_one_clear_sentence(part: str, workers: int, tmp_p
     assert "\n" not in message
 
 
-def test_what_is_missing_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="there is no folder"):
-        readable_images(tmp_path / "no")
-    write(tmp_path / "only.png")
-    with pytest.raises(ConfigurationError, match="holds 1 readable images"):
-        readable_images(tmp_path)
+def test_a_scale_that_is_none_is_named(tmp_path: Path) -> None:
     for scale in ([0.0, 1.0], [0.5, 0.3], [0.3, 1.2], [0.3]):
         with pytest.raises(ConfigurationError, match="crop_scale"):
             ImageFolderDataModule(str(tmp_path), crop_scale=scale)  # type: ignore[arg-type]  # wrong on purpose
+
+
+@pytest.mark.parametrize(("count", "measured"), [(4, 1), (40, 10), (300, 75), (512, 128), (1000, 128), (5000, 500)])
+def test_the_probe_of_a_small_folder_has_a_larger_share(count: int, measured: int) -> None:
+    """Embeddings of 32 numbers, as in configs/image_folder.yaml, need twice as many images."""
+    assert held_out(count, default_share(count)).sum() == measured
+
+
+def test_how_to_measure_more_is_known(tmp_path: Path) -> None:
+    data = imagenet(tmp_path)
+    assert data.probe_advice == f"put more images into {tmp_path / 'val'}"
+    assert ImageFolderDataModule(str(tmp_path / "train")).probe_advice == "raise --data.probe_share"
+
+
+def test_one_class_is_none(tmp_path: Path) -> None:
+    for index in range(4):
+        write(tmp_path / f"{index}.png")
+    assert set(ImageFolderDataModule(str(tmp_path)).make_train()[0]) == {"image"}
 
 
 class Colors(Recorder):

@@ -1,0 +1,175 @@
+"""Which files below a folder are images, and which folders are training images and probe."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from jepa_train.data import ImageFolderDataModule
+from jepa_train.data.files import EXTENSIONS, find_splits, readable_images
+from jepa_train.errors import ConfigurationError
+
+
+def write(root: Path, *names: str) -> Path:
+    """A small image under each of the names."""
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (4, 4)).save(path, format="PNG")
+    return root
+
+
+def folders(root: Path) -> tuple[set[str], set[str]]:
+    """Folders that training images and probe lie in, relative to root."""
+    data = ImageFolderDataModule(str(root), probe_share=0.5)
+    parts = (data.make_train(), data.make_probe())
+    found = []
+    for part in parts:
+        paths = [Path(part.root) / os.fsdecode(path) for path in part._paths]  # type: ignore[attr-defined]
+        found.append({os.fspath(path.parent.relative_to(root)) for path in paths})
+    return found[0], found[1]
+
+
+def test_unreadable_files_of_a_small_folder_are_named(tmp_path: Path) -> None:
+    write(tmp_path, "0.png", "1.png", "2.PNG", "deep/broken.png")
+    (tmp_path / "deep" / "broken.png").write_bytes(b"no image")
+    with pytest.warns(UserWarning, match=r"^1 unreadable files are left out: deep/broken.png\.$"):
+        assert readable_images(tmp_path).paths == ["0.png", "1.png", "2.PNG"]
+
+
+def test_of_a_big_folder_no_file_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for index in range(4):
+        (tmp_path / f"{index}.png").write_bytes(b"no image")
+    (tmp_path / "._3.png").write_bytes(b"what macOS writes beside an image on other file systems")
+    opened: list[Any] = []
+    monkeypatch.setattr(Image, "open", opened.append)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert readable_images(tmp_path, check_at_most=3).paths == ["0.png", "1.png", "2.png", "3.png"]
+    assert not opened
+
+
+def test_hidden_files_and_folders_are_no_images(tmp_path: Path) -> None:
+    write(tmp_path, "cat/0.png", "dog/1.png", "__init__.png")
+    hidden = (
+        "cat/.0.png",
+        "cat/._0.png",
+        ".ipynb_checkpoints/0.png",
+        "dog/.thumbnails/large/1.png",
+        "__MACOSX/cat/0.png",
+    )
+    write(tmp_path, *hidden)
+    assert readable_images(tmp_path).paths == ["__init__.png", "cat/0.png", "dog/1.png"]
+    assert set().union(*folders(write(tmp_path, "cat/2.png", "dog/3.png"))) == {".", "cat", "dog"}
+
+
+def test_files_that_are_skipped_are_counted_once(tmp_path: Path) -> None:
+    write(tmp_path, "train/a/0.png", "train/b/0.png", "val/a/0.png", "val/b/0.png")
+    for name in ("train/labels.txt", "train/a/1.HEIC", "val/2.heic", "val/LICENSE"):
+        (tmp_path / name).touch()
+    data = ImageFolderDataModule(str(tmp_path))
+    message = r"^4 files are skipped, whose names are not those of images: 2 .heic, 1 .txt, 1 without a suffix\.$"
+    with pytest.warns(UserWarning, match=message):
+        data.make_train()
+    data.make_probe()  # where warnings are errors
+
+
+def test_every_suffix_is_one_that_pillow_reads() -> None:
+    known = Image.registered_extensions()
+    assert {suffix for suffix, format in known.items() if format in Image.OPEN} >= EXTENSIONS
+
+
+def test_a_folder_that_links_lead_to_is_read_once(tmp_path: Path) -> None:
+    root, elsewhere = write(tmp_path / "images", "cat/0.png", "owl/1.png"), write(tmp_path / "store", "2.png")
+    (root / "elk").symlink_to(elsewhere)
+    (root / "cat" / "loop").symlink_to(root)
+    (root / "ant").symlink_to(root / "owl")  # before owl by name, but owl is the folder's own
+    (root / "self").symlink_to(root / "self")
+    (root / "gone.png").symlink_to(root / "nothing")
+    (root / "same.png").symlink_to(elsewhere / "2.png")
+    with pytest.warns(
+        UserWarning, match=r"^2 links lead to folders that are read under another name, .*: ant, cat/loop\."
+    ):
+        assert readable_images(root).paths == ["cat/0.png", "elk/2.png", "owl/1.png", "same.png"]
+
+
+def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    for call in (readable_images, find_splits):
+        with pytest.raises(
+            ConfigurationError, match=r"there is no folder .*no: point --data.root at a folder of images"
+        ):
+            call(tmp_path / "no")
+    write(tmp_path, "only.png")
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(
+        ConfigurationError, match=r"holds 1 readable images \(and 1 .txt\); training and probe need at "
+    ):
+        readable_images(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    write(tmp_path, "0.png", "secret/1.png")
+    (tmp_path / "secret").chmod(0)
+    with pytest.raises(ConfigurationError, match=r"the folder .*secret cannot be read \(Permission denied\)"):
+        readable_images(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("train", "probe"),
+    [
+        ("train", "val"),
+        ("Train", "Val"),
+        ("TRAIN", "test"),
+        ("training", "testing"),
+        ("training", "validation"),
+        ("train2017", "val2017"),
+        ("train_images", "test_images"),
+        ("seg_train", "seg_test"),
+        ("images/train", "images/val"),
+        ("tiny-imagenet-200/train", "tiny-imagenet-200/val"),
+    ],
+)
+def test_training_images_and_probe_are_found_by_their_names(train: str, probe: str, tmp_path: Path) -> None:
+    names = [f"{part}/{kind}/{index}.png" for part in (train, probe) for kind in ("cat", "dog") for index in range(2)]
+    write(tmp_path, *names)
+    assert folders(tmp_path) == (
+        {f"{train}/cat", f"{train}/dog"},
+        {f"{probe}/cat", f"{probe}/dog"},
+    )
+    data = ImageFolderDataModule(str(tmp_path))
+    for part in (data.make_train(), data.make_probe()):
+        assert sorted(part[index]["label"] for index in range(4)) == [0, 0, 1, 1]  # type: ignore[index]
+
+
+def test_labels_of_boxes_beside_the_images_are_no_data_set(tmp_path: Path) -> None:
+    write(tmp_path, "images/train/0.png", "images/val/1.png")
+    for name in ("labels/train/0.txt", "labels/val/1.txt"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    assert folders(tmp_path) == ({"images/train"}, {"images/val"})
+
+
+def test_a_known_word_within_another_is_none(tmp_path: Path) -> None:
+    """And bullet_train is no training set to the probe test_tube."""
+    write(tmp_path, *(f"{name}/{index}.png" for name in ("trainer", "bullet_train", "test_tube") for index in range(4)))
+    assert folders(tmp_path) == (2 * ({"trainer", "bullet_train", "test_tube"},))
+
+
+def test_classes_with_splits_of_their_own_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, *(f"{kind}/{part}/0.png" for kind in ("cat", "dog") for part in ("train", "val")))
+    with pytest.raises(
+        ConfigurationError, match=r"2 folders of .* a probe of their own \(cat, dog\): point --data.root"
+    ):
+        find_splits(tmp_path)
+
+
+def test_folders_that_are_left_out_are_named(tmp_path: Path) -> None:
+    write(tmp_path, "set/train/0.png", "set/val/1.png", "set/test/2.png", "set/more/3.png", "other/4.png")
+    with pytest.warns(UserWarning, match="neither training images nor probe are left out: 'other', 'set/more'."):
+        assert find_splits(tmp_path) == (tmp_path / "set" / "train", tmp_path / "set" / "val")
