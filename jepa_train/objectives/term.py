@@ -10,7 +10,7 @@ from torch import Tensor, nn
 class Anticollapse(nn.Module, ABC):
     """A term that keeps embeddings, or tokens, from collapsing, of the batch joined over all processes.
 
-    It has no parameters. Terms that look at one view alone are averaged over both.
+    It has no parameters. Terms that look at one view alone are averaged over both, but for VICReg's covariance.
 
     Attributes:
         paired: compares a row of one view with the same row of the other.

@@ -38,7 +38,11 @@ def vicreg(z: Tensor, *, variance_weight: float = 25.0, covariance_weight: float
 
 
 class VICReg(Anticollapse):
-    """:func:`vicreg` of both views, averaged, with its weights as attributes."""
+    """:func:`vicreg` of both views, with its weights as attributes.
+
+    As in the published code the variance term is averaged over the views and the covariance term is summed; the paper's
+    equation 6 sums both.
+    """
 
     def __init__(self, variance_weight: float = 25.0, covariance_weight: float = 1.0) -> None:
         super().__init__()
@@ -47,7 +51,7 @@ class VICReg(Anticollapse):
 
     def forward(self, first: Tensor, second: Tensor, seed: int) -> Tensor:
         """(B, K) and (B, K) -> scalar loss; nothing is drawn from the seed."""
-        return 0.5 * (self._of_one_view(first) + self._of_one_view(second))
+        return self._of_one_view(first) + self._of_one_view(second)
 
     def _of_one_view(self, z: Tensor) -> Tensor:
-        return vicreg(z, variance_weight=self.variance_weight, covariance_weight=self.covariance_weight)
+        return vicreg(z, variance_weight=0.5 * self.variance_weight, covariance_weight=self.covariance_weight)

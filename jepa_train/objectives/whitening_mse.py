@@ -12,20 +12,25 @@ from jepa_train.objectives.term import Anticollapse
 from jepa_train.precision import at_least_float32
 
 NAME = "W-MSE"
-FLOOR = 1e-8  # variance that is added even where all variances are zero, so that Cholesky's factor exists
+FLOOR = 1e-12  # variance that is added even where all variances are zero, so that Cholesky's factor exists
+RIDGE = 1e-9  # as little as double precision needs; the paper has none
 SHORTEST = 1e-3  # whitened samples have a length around sqrt(K); shorter ones, at a collapse, are not stretched to 1
 
 
-def whitening_mse(first: Tensor, second: Tensor, *, ridge: float = 1e-3) -> Tensor:
+def whitening_mse(first: Tensor, second: Tensor, *, ridge: float = RIDGE) -> Tensor:
     """Mean over samples of ||u / |u| - v / |v| ||^2, u and v the whitened views.
 
     Each view is whitened by itself: u = L^-1 (z - mean), where L L^T = covariance + ridge * (mean variance) * I, with
-    the mean and the covariance of the joined batch. The ridge is a share of the variance, so the scale of the
-    embeddings does not count as long as it is far above 1e-4, the root of what is added at zero variance.
+    the mean and the covariance of the joined batch, in double precision. The ridge is a share of the variance, so the
+    scale of the embeddings does not count as long as it is far above 1e-6, the root of what is added at zero variance.
+
+    A ridge that can be seen invites a collapse: directions with less variance than it are not whitened, so shrinking
+    one in which the views disagree lowers the loss. With 1e-3 embeddings kept one live direction.
 
     Args:
         first, second: (B, K) two views of the samples of this process.
-        ridge: share of the mean variance; it bounds the condition number of what is factored.
+        ridge: share of the mean variance; it bounds the condition number of what is factored, and at its default
+            changes nothing but rounding.
 
     Returns:
         scalar in [0, 4]: 0 for views that are equal after whitening, 2 for unrelated ones; NaN where a covariance is
@@ -37,11 +42,12 @@ def whitening_mse(first: Tensor, second: Tensor, *, ridge: float = 1e-3) -> Tens
     """
     check_paired(first, second, NAME)
     with torch.autocast(first.device.type, enabled=False):
-        first, second = at_least_float32(first), at_least_float32(second)
+        like = at_least_float32(first)
+        first, second = _doubled(first), _doubled(second)
         because = ", one more than the embedding has coordinates"
         count = joined_count(first, NAME, at_least=max(2, first.shape[1] + 1), because=because)
         first, second = _whitened(first, count, ridge), _whitened(second, count, ridge)
-        return mean_over_processes((_directions(first) - _directions(second)).square().sum(1))
+        return mean_over_processes((_directions(first) - _directions(second)).square().sum(1)).to(like)
 
 
 class WhiteningMSE(Anticollapse):
@@ -49,13 +55,17 @@ class WhiteningMSE(Anticollapse):
 
     paired = True
 
-    def __init__(self, ridge: float = 1e-3) -> None:
+    def __init__(self, ridge: float = RIDGE) -> None:
         super().__init__()
         self.ridge = ridge
 
     def forward(self, first: Tensor, second: Tensor, seed: int) -> Tensor:
         """(B, K) and (B, K) -> scalar loss; nothing is drawn from the seed."""
         return whitening_mse(first, second, ridge=self.ridge)
+
+
+def _doubled(z: Tensor) -> Tensor:
+    return (z.cpu() if z.device.type == "mps" else z).double()  # MPS has no float64
 
 
 def _whitened(z: Tensor, count: Tensor, ridge: float) -> Tensor:

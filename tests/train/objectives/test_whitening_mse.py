@@ -12,7 +12,7 @@ from jepa_train.errors import ConfigurationError
 from jepa_train.objectives import WhiteningMSE, whitening_mse
 from tests.train.objectives.clouds import two_views
 
-TINY = 1e-13  # a ridge that is not seen
+TINY = 1e-13  # a ridge that is not seen even in twelve digits
 
 
 def oracle(first: np.ndarray, second: np.ndarray, ridge: float) -> float:
@@ -20,7 +20,7 @@ def oracle(first: np.ndarray, second: np.ndarray, ridge: float) -> float:
     whitened = []
     for z in (first, second):
         covariance = np.cov(z, rowvar=False)
-        covariance += (ridge * np.trace(covariance) / len(covariance) + 1e-8) * np.eye(len(covariance))
+        covariance += ridge * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
         whitened.append((z - z.mean(0)) @ np.linalg.inv(np.linalg.cholesky(covariance)).T)
     cosines = [u @ v / np.sqrt((u @ u) * (v @ v)) for u, v in zip(*whitened, strict=True)]
     return float(np.mean([2.0 - 2.0 * cosine for cosine in cosines]))
@@ -33,6 +33,25 @@ def test_whitening_mse_is_its_formula(ridge: float) -> None:
     assert 0.1 < expected < 2.0
     assert float(whitening_mse(first, second, ridge=ridge)) == pytest.approx(expected, rel=1e-10)
     assert float(WhiteningMSE(ridge)(first, second, 0)) == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_default_is_the_published_loss_also_of_directions_that_hardly_vary(dtype: torch.dtype) -> None:
+    scales = torch.logspace(0, -3, 16, dtype=torch.float64)
+    first, second = (view * scales for view in two_views(200, 16))
+    loss = whitening_mse(first.to(dtype), second.to(dtype))
+    assert loss.dtype == dtype
+    assert float(loss) == pytest.approx(oracle(first.numpy(), second.numpy(), 0.0), rel=1e-4)
+
+
+def test_nothing_is_won_by_shrinking_a_direction_in_which_the_views_disagree() -> None:
+    """As there is by a ridge, which then leads to a collapse."""
+    shared, *noises = torch.randn(3, 400, 4, dtype=torch.float64)
+    first, second = (shared + torch.tensor([0.1, 0.1, 0.1, 3.0]) * noise for noise in noises)
+    shrink = torch.tensor([1.0, 1.0, 1.0, 1e-2])
+    loss, ridged = whitening_mse(first, second), whitening_mse(first, second, ridge=1e-3)
+    assert float(whitening_mse(first * shrink, second * shrink)) == pytest.approx(float(loss), rel=1e-4)
+    assert float(whitening_mse(first * shrink, second * shrink, ridge=1e-3)) < 0.9 * float(ridged)
 
 
 def test_whitening_mse_at_its_ends() -> None:
