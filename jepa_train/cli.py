@@ -31,6 +31,7 @@ from jepa_train.export import EXPORT_HELP, run_export
 from jepa_train.mistakes import one_sentence
 from jepa_train.module import JEPA
 from jepa_train.monitor_option import add_monitor_option, callbacks_with_monitor
+from jepa_train.parsing import Parser
 from jepa_train.processes import disconnect
 
 PACKAGE = Path(__file__).resolve().parent
@@ -66,7 +67,10 @@ class JEPACLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, find the checkpoint and look whether it can be used, before Lightning takes over its settings."""
-        super().parse_arguments(parser, args)
+        try:
+            super().parse_arguments(parser, args)
+        except UnicodeDecodeError:
+            raise ConfigurationError("a config is not a text file: --config takes a YAML file.") from None
         self.checkpoint: dict[str, Any] | None = None
         config = self._settings
         if config.get("ckpt_path") == "last":
@@ -186,6 +190,8 @@ def main(args: list[str] | None = None) -> JEPACLI | None:
         SystemExit: after one sentence on stderr; with code 2 for anything a user can mend, 1 for a run that failed.
     """
     arguments = sys.argv[1:] if args is None else args
+    if not arguments:
+        args = arguments = ["--help"]
     connected_before = dist.is_available() and dist.is_initialized()
     with one_sentence():
         if arguments[:1] == ["export"]:
@@ -201,7 +207,7 @@ def is_overlay(config: Path) -> bool:
     """Does a config file say nothing of data, so that it can only be laid over another? False where it is none."""
     try:
         content = yaml.safe_load(config.read_text())
-    except (OSError, yaml.YAMLError):
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return False
     return isinstance(content, dict) and "data" not in content
 
@@ -227,6 +233,7 @@ def _train(arguments: list[str], args: list[str] | None) -> JEPACLI:
         pl.LightningDataModule,
         subclass_mode_data=True,
         auto_configure_optimizers=False,
+        parser_class=Parser,
         seed_everything_default=0,
         save_config_callback=SaveConfig,
         save_config_kwargs={"overwrite": True},

@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import timm
 import yaml
-from jsonargparse import ArgumentParser
 from safetensors.torch import save
 
 from jepa_monitor.history import History
@@ -26,6 +25,7 @@ from jepa_train.checkpoints import (
 from jepa_train.encoder import EmbeddingEncoder
 from jepa_train.errors import ConfigurationError
 from jepa_train.module import JEPA
+from jepa_train.parsing import Parser
 
 Which = Literal["target", "context"]
 EXPORT_HELP = "One more subcommand: export, which writes the encoder of a checkpoint for timm (export --help)."
@@ -41,10 +41,9 @@ def run_export(arguments: list[str]) -> None:
     """The subcommand ``export`` of the command line.
 
     Raises:
-        SystemExit: for options that do not exist.
-        ConfigurationError: see :func:`export`.
+        ConfigurationError: for options that do not exist; see :func:`export`.
     """
-    parser = ArgumentParser(prog="train.py export", description="Write the encoder of a checkpoint for timm.")
+    parser = Parser(prog="train.py export", description="Write the encoder of a checkpoint for timm.")
     parser.add_function_arguments(export, skip={"overwrite"}, as_positional=False)
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier export wrote")
     settings = parser.parse_args(arguments)

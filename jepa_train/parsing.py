@@ -1,0 +1,191 @@
+"""A parser whose errors are one sentence each, with the nearest name where one was mistyped."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+from pydoc import locate
+from typing import Any, NoReturn
+
+from lightning.pytorch import Callback, LightningDataModule
+from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.loggers import Logger
+
+from jepa_train.data.base import ImageDataModule
+from jepa_train.errors import ConfigurationError
+
+FAMILIES: dict[str, type] = {"data": LightningDataModule, "trainer.callbacks": Callback, "trainer.logger": Logger}
+DATA_OPTIONS = [f"--data.{name}" for name in inspect.signature(ImageDataModule).parameters]  # of any class of ours
+TYPES = {
+    "<class 'bool'>": "true or false",
+    "<class 'int'>": "a whole number",
+    "<class 'float'>": "a number",
+    "<class 'str'>": "text",
+    "<class 'dict'>": "a mapping such as {key: value}",
+    "<class 'list'>": "a list",
+    "<class 'tuple'>": "a list",
+    "<class 'collections.abc.Iterable'>": "a list",
+    "<class 'NoneType'>": "null",
+}
+
+
+class Parser(LightningArgumentParser):
+    """Lightning's parser, which says what is wrong in one sentence and leaves the pages of usage to ``--help``."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        # an abbreviation is a typo: what it stands for changes with every new option
+        super().__init__(*args, **{"allow_abbrev": False, **settings})
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Refuse the arguments.
+
+        Raises:
+            ConfigurationError: with one sentence.
+        """
+        if not self.exit_on_error:  # one of several types that a value may have, tried by jsonargparse
+            super().error(message, ex)
+        if isinstance(cause := root(ex), ConfigurationError):  # of a parser within
+            raise cause
+        parser = getattr(ex, "subcommand_parser", None) or self
+        if self._subcommands_action is not None and message.startswith("unrecognized arguments: -"):
+            raise ConfigurationError(f"options stand behind the subcommand, as in fit {message[24:]}.")
+        raise ConfigurationError(sentence(message, options=[*parser._option_string_actions, *DATA_OPTIONS])) from None
+
+
+def root(error: BaseException | None) -> BaseException | None:
+    """The exception that an exception was raised from, and so on: the first of all."""
+    while error is not None and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def sentence(message: str, options: Iterable[str]) -> str:
+    """One sentence for a message of jsonargparse or argparse.
+
+    Args:
+        message: what the parser says, over as many lines as it likes.
+        options: names of all options, with their dashes.
+    """
+    if found := re.match(r"unrecognized arguments: (\S+)", message):
+        return _unknown_option(found[1], options)
+    if found := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
+        return _unknown_subcommand(found[1], [*re.findall(r"[\w-]+", found[2]), "export"])
+    if found := re.match(r"(?:Subcommand|Group) '.*?' does not accept option '(.*)'", message):
+        return _unknown_option(f"--{found[1]}", options)
+    if found := re.match(r"argument (\S+): expected (?:one|at least one) argument", message):
+        return f"{found[1]}, or an option of it, lacks its value: options are written --NAME VALUE or --NAME=VALUE."
+    if found := re.match(r"the following arguments are required: (.*)", message):
+        return f"more is needed: give {_options(found[1])}."
+    keys = re.findall(r'Parser key "(.*?)"', message)
+    if keys in ([], ["config"]) or re.match(r"Problems? (?:parsing|in)", message):
+        return _of_config(message) or f"{one_line(message).rstrip('.')}: see --help."
+    return _of_value(message, ".".join(keys))
+
+
+def one_line(text: object) -> str:
+    """Text without line breaks."""
+    return " ".join(str(text).split())
+
+
+def meant(name: str, names: Iterable[str], cutoff: float = 0.7) -> str:
+    """A question such as `` (is --model.seed meant?)`` with the nearest of ``names``; nothing where none is near."""
+    close = get_close_matches(name, list(names), n=1, cutoff=cutoff)
+    return f" (is {close[0]} meant?)" if close else ""
+
+
+def _options(names: str, key: str = "") -> str:
+    return ", ".join(f"--{key}{name}" for name in names.split(", "))
+
+
+def _unknown_option(word: str, options: Iterable[str]) -> str:
+    name, names = word.split("=")[0].rstrip("+"), list(options)
+    if not name.startswith("-"):
+        return f"{word!r} belongs to no option: options are written --NAME VALUE or --NAME=VALUE."
+    # as it stands, or max_epochs without its group or in a wrong one, or epochs
+    last = {option: option.lstrip("-").rpartition(".")[2] for option in names}
+    own = name.lstrip("-").rpartition(".")[2]
+    hint = meant(name, [option for option in names if last[option] == own], cutoff=0.0) or meant(name, names, 0.85)
+    if not hint and (close := get_close_matches(own, last.values(), n=1, cutoff=0.7)):
+        hint = meant(name, [option for option in names if last[option] == close[0]], cutoff=0.0)
+    return f"there is no option {name}{hint}; --help lists all."
+
+
+def _unknown_subcommand(word: str, subcommands: list[str]) -> str:
+    return f"there is no subcommand {word!r}{meant(word, subcommands)}: use one of {', '.join(subcommands)}."
+
+
+def _of_config(message: str) -> str:
+    if found := re.search(r"(?:File does not exist|Path is not a file): '(.*)'", message):
+        reason = "is a folder" if "not a file" in message else "does not exist"
+        return f"the config {found[1]} {reason}: --config takes a YAML file."
+    if found := re.search(r"Unexpected config: ?(.*)", message, re.DOTALL):
+        given = one_line(found[1])
+        return f"a config maps names to settings, such as trainer: {{max_epochs: 7}}, and this one says {given!r}."
+    if found := re.match(r'(?:Parser key "config"|Problems parsing config): (.*)', message, re.DOTALL):
+        return f"a config cannot be read as YAML: {one_line(found[1])}."
+    return ""
+
+
+def _of_value(message: str, key: str) -> str:
+    """A sentence about the value of ``--key``, or of an option of the class that it names."""
+    if found := re.search(r"Option '(.*?)' is not accepted", message):
+        names = _parameters(_class_before(message, found.start()))
+        return _unknown_option(f"--{key}.{found[1]}", [f"--{key}.{name}" for name in names])
+    if found := re.search(r"the following arguments are required: (.*)", message):
+        name = _class_before(message, found.start()).rpartition(".")[2] or f"--{key}"
+        return f"{name} needs {_options(found[1], f'{key}.')}."
+    if found := re.search(r"Expected a dot import path string: (\S+)|has no attribute '(\w+)'", message):
+        return _unknown_class(key, found[1] or found[2])
+    if found := re.search(r"Given value: (\S+\.ya?ml)$", message):
+        return f"--{key} names a class, not the file {found[1]}: give configs with --config."
+    if found := re.search(r"(No module named '.*?')", message):
+        return f"the class that --{key} names cannot be imported: {found[1]}."
+    if found := re.search(r"Import path.*? does not (correspond to a subclass of \w+)", message):
+        return f"the class that --{key} names does not {found[1]}: choose another one."
+    # of nested messages the innermost comes first
+    message = message.rpartition('Parser key "')[2]
+    value = re.search(r"(?:Got|Given) value: (.*)$", message, re.MULTILINE)
+    kinds = re.findall(
+        r"Expected an? (?!path but)(.*?)(?:\. Got value|$)", message[: value and value.end()], re.MULTILINE
+    )
+    if value is None or not kinds:
+        return f"--{key}: {one_line(message.partition(chr(10))[2]).rstrip('.')}."
+    choices = list(dict.fromkeys(choice for kind in kinds for choice in _choices(kind)))
+    expected = list(dict.fromkeys(_plain(kind) for kind in kinds if not _choices(kind)))
+    if choices:
+        expected.insert(0, f"one of {', '.join(choices)}")
+    return f"--{key} must be {', or '.join(expected)}; got {value[1]}{meant(value[1], choices)}."
+
+
+def _class_before(message: str, place: int) -> str:
+    """Import path of the class that a message is about at ``place``; empty if it names none."""
+    found: list[str] = re.findall(r"Problem with given class_path '(.*?)'", message[:place])
+    return found[-1] if found else ""
+
+
+def _parameters(class_path: str) -> list[str]:
+    parameters = inspect.signature(found).parameters if callable(found := locate(class_path)) else {}
+    return [name for name, parameter in parameters.items() if parameter.kind is parameter.POSITIONAL_OR_KEYWORD]
+
+
+def _unknown_class(key: str, name: str) -> str:
+    known = sorted(_subclasses(FAMILIES[key])) if key in FAMILIES else []
+    return f"--{key} names the class {name}, which does not exist{meant(name, known, 0.5)}: give its import path."
+
+
+def _subclasses(family: type) -> set[str]:
+    """Names of all public subclasses that were imported, at any depth."""
+    direct: list[type] = family.__subclasses__()
+    return {kind.__name__ for kind in direct if not kind.__name__.startswith("_")}.union(*map(_subclasses, direct))
+
+
+def _choices(kind: str) -> list[str]:
+    return re.findall(r"'?([\w.-]+)'?(?:, |\])", kind) if kind.startswith("typing.Literal[") else []
+
+
+def _plain(kind: str) -> str:
+    if found := re.fullmatch(r"tuple with (\d+) elements", kind):
+        return f"a list of {found[1]} values"
+    return TYPES.get(kind, kind.removeprefix("<class '").removesuffix("'>").rpartition(".")[2])
