@@ -9,6 +9,7 @@ import re
 import struct
 import time
 import uuid
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,6 +25,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
 from jepa_train.errors import ConfigurationError
+from jepa_train.finite import not_finite
 from jepa_train.module import JEPA
 
 PARTIAL = ".partial"
@@ -42,6 +44,7 @@ CORRUPTED = (
     AssertionError,
     struct.error,
     pickle.UnpicklingError,
+    zipfile.BadZipFile,
 )
 
 
@@ -150,7 +153,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """What Lightning wrote to ``path``, on the CPU; tensors stay on disk until they are used.
 
     Raises:
-        ConfigurationError: if there is no such file, or it is empty, cut off, damaged, unsafe, or not of Lightning.
+        ConfigurationError: if there is no such file, or it is empty, cut off, damaged (by a single bit), unsafe, not of
+            Lightning, or not finite.
     """
     if not path.is_file():
         raise ConfigurationError(
@@ -159,6 +163,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if path.stat().st_size == 0:
         raise ConfigurationError(f"the checkpoint {path} is empty: choose an older one.")
     try:
+        with zipfile.ZipFile(path) as archive:  # torch does not look at the archive's checksums
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(damaged)
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except CORRUPTED as error:
         if "Unsupported global" in str(error):
@@ -171,6 +179,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ) from None
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), Mapping):
         raise ConfigurationError(f"{path} is not a checkpoint of Lightning: it has no state_dict; choose another one.")
+    if names := not_finite(checkpoint):
+        raise ConfigurationError(
+            f"the checkpoint {path} is of training that became non-finite ({_some(names)}): choose an older one."
+        )
     return checkpoint
 
 

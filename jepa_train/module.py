@@ -19,6 +19,7 @@ from jepa_train import schedules
 from jepa_train.batch_norm import reestimates_statistics
 from jepa_train.encoder import EmbeddingEncoder, PositionKind, Projector, ViTEncoder, gather_tokens
 from jepa_train.errors import ConfigurationError
+from jepa_train.finite import check_finite, run_failed
 from jepa_train.masking import MaskMode, MultiBlockMasks
 from jepa_train.objectives import (
     AnticollapseName,
@@ -196,6 +197,7 @@ class JEPA(pl.LightningModule):
             context_group=context_group,
             mode=mask_mode,
         )
+        self._last_finite_step = 0
         # what has no part in the loss must not wait for a gradient: DDP would
         self.predictor.token_head.requires_grad_(bool(token_weight))
 
@@ -211,12 +213,29 @@ class JEPA(pl.LightningModule):
     def setup(self, stage: str) -> None:
         """Compile, if asked to; module by module and in place, so that a checkpoint's names stay the same."""
         check_strategy(self.trainer.strategy)
+        self._last_finite_step = 0
         if stage == "fit" and self.hparams["compile"]:
             for module in (self.online.encoder, self.target.encoder, self.predictor):
                 module.compile(dynamic=True)  # context lengths differ from step to step
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """See that what is about to be written is finite, on every way to a file: no good one gives way to a bad one.
+
+        Raises:
+            RunFailed: on all processes.
+        """
+        step = checkpoint["global_step"]
+        check_finite(checkpoint, self._trainer, step=step, last_finite=self._last_finite_step)
+        self._last_finite_step = step
+
+    def on_train_end(self) -> None:
+        """See that what was trained is finite, for a run that writes no checkpoint in its end."""
+        weights, step = {"state_dict": self.state_dict()}, self.trainer.global_step
+        check_finite(weights, self.trainer, step=step, last_finite=self._last_finite_step)
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let Lightning read an epoch's last checkpoint as that of its last batch, and an older optimizer's state."""
+        self._last_finite_step = checkpoint.get("global_step", 0)
         if "loops" in checkpoint:  # not in one of weights alone
             between_batches(checkpoint["loops"]["fit_loop"])
         for state in checkpoint.get("optimizer_states", ()):
@@ -251,18 +270,23 @@ class JEPA(pl.LightningModule):
 
         terms = self.terms(view_a, view_b, context_BV, targets_BMT, slice_seed=self._seed_of(Purpose.SLICES))
         loss = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
-        # only now and then: looking at a value makes an accelerator wait
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set on the Trainer by its logger connector
-        if every and batch_idx % every == 0 and not torch.isfinite(loss):
-            raise ConfigurationError(
-                f"the training loss is {float(loss.detach())} at step {self.global_step}: look for images that are not "
-                "finite, or lower the learning rate."
-            )
+        self._notice_early(loss, batch_idx)
         self._log_step(loss, terms, context_BV, targets_BMT)
         if reestimates_statistics(self.target.projector):
             with torch.no_grad():
                 self.target(view_b)  # has no other forward pass, and must not take the statistics of other weights
         return loss
+
+    def _notice_early(self, loss: Tensor, batch_idx: int) -> None:
+        """End a run whose loss is not finite, where the loss is logged: looking at it makes an accelerator wait.
+
+        A gradient scaler leaves such steps out, and training goes on.
+        """
+        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set on the Trainer by its logger connector
+        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
+        if every and batch_idx % every == 0 and not scaled and not torch.isfinite(loss):
+            what = f"the training loss is {float(loss.detach())} at step {self.global_step}"
+            raise run_failed(what, self.trainer)
 
     def terms(
         self, view_a: Tensor, view_b: Tensor, context_BV: Tensor, targets_BMT: Tensor, *, slice_seed: int

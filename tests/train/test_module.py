@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.data import DataLoader
 
 from jepa_train import schedules
-from jepa_train.errors import ConfigurationError
+from jepa_train.errors import ConfigurationError, RunFailed
 from jepa_train.masking import MultiBlockMasks
 from jepa_train.module import JEPA
 from jepa_train.objectives import token_prediction
@@ -318,7 +318,7 @@ def test_nan_images_end_training_with_a_sentence(tmp_path: Path) -> None:
 
     trainer = make_trainer(tmp_path, steps=1)
     loader = DataLoader(NaN(), batch_size=16)
-    with pytest.raises(ConfigurationError, match="images that are not finite"):
+    with pytest.raises(RunFailed, match="images that are not finite"):
         trainer.fit(JEPA(**SMALL), loader, loader)
 
 
