@@ -146,6 +146,7 @@ class Method:
         chunk: samples a pass; ``None`` chooses by size and free memory.
         strategy: see :func:`jepa_monitor.jacobian_gram`.
         progress: is told how many samples got a Jacobian.
+        notice: called with what the user should know of the encoder.
     """
 
     encode: Encode
@@ -155,6 +156,7 @@ class Method:
     chunk: int | None = None
     strategy: Strategy = "auto"
     progress: Callable[[int], None] | None = None
+    notice: Callable[[str], None] = warnings.warn
 
     def embeddings(self, shard: Shard) -> Tensor:
         """(N, K) of all processes' samples."""
@@ -173,6 +175,7 @@ class Method:
                 strategy=self.strategy,
                 chunk=self.chunk,
                 progress=self.progress,
+                notice=self.notice,
             )
             return torch.cat(parts)
 

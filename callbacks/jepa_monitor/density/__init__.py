@@ -6,6 +6,7 @@ from .reference import EmbeddingReference
 from .score import aggregate_views, jepa_score, log_density, log_density_from_spectrum, rounding_error
 from .sketch import Sketch
 from .strategies import Encode, Strategy
+from .survey import require_real
 from .volume import log_singular_values, log_volume
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "log_singular_values",
     "log_volume",
     "map_grams",
+    "require_real",
     "rounding_error",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -15,20 +16,35 @@ from torch import Tensor
 from .strategies import (
     Encode,
     Strategy,
+    agrees_with_autograd,
     jacobian_by_forward_mode,
     jacobian_by_jacrev,
     jacobian_by_loop,
     jacobian_by_replication,
+    on_a_copy,
 )
 from .survey import Survey, output_replaced, survey
 
 T = TypeVar("T")
+
+
+class _WrongRule(Exception):
+    """A strategy's rows are not those of a plain backward pass."""
+
 
 # elements of the largest activation in one pass: below, calls cost more than arithmetic; above, caches overflow
 _ELEMENTS_PER_PASS_CPU = 1280 * 1024
 _ELEMENTS_PER_PASS_ACCELERATOR = 1 << 26
 _ROWS_AT_LEAST = 16  # vectors that a pass should have before it gets more samples
 _GRAM_COLUMNS = 1 << 10
+_WRONG_RULE = (
+    "torch's vectorised derivative of an operation in this encoder differs from autograd's own (torch.cdist has such "
+    "rules): Jacobians are computed row by row instead, which is right and slower."
+)
+_GRAD_MODE = (
+    "this encoder gives other embeddings where gradients are off (torch's fast path for transformers sets padded "
+    "positions to 0): Jacobians and scores are of the embeddings that it gives where gradients are on, as in training."
+)
 
 
 def jacobian_gram(
@@ -46,7 +62,9 @@ def jacobian_gram(
     the Gram is accumulated in ``gram_dtype``: a float32 Gram loses singular values below 3e-4 of the largest.
 
     Works under ``no_grad`` and ``inference_mode`` (where ``torch.autograd.functional.jacobian`` silently returns
-    zeros), with fused attention, frozen parameters and compiled modules (run eagerly).
+    zeros), with fused attention, frozen parameters, compiled modules (run eagerly), encoders that write into their
+    input (a copy of it) and encoders that differentiate inside. One combination of the rows is compared with a plain
+    backward pass, and where they differ (a wrong rule of torch) the loop is taken, with one warning.
 
     Args:
         encode: maps (B, ...) inputs to (B, K) embeddings, each sample by itself: in eval mode.
@@ -69,8 +87,9 @@ def jacobian_gram(
         (N, K, K), or (N, M, M) with ``rows``.
 
     Raises:
-        ValueError: if ``encode`` does not return (B, K), if samples influence each other (the message names the
-            module), or if its output does not depend on its input through autograd.
+        ValueError: if inputs or embeddings are integer or complex, if ``encode`` does not return (B, K), if samples
+            influence each other (the message names the module), or if its output does not depend on its input through
+            autograd.
     """
     return gram_and_embedding(encode, x, rows=rows, strategy=strategy, chunk=chunk, gram_dtype=gram_dtype)[0]
 
@@ -102,14 +121,21 @@ def map_grams(
     chunk: int | None = None,
     gram_dtype: torch.dtype = torch.float64,
     progress: Callable[[int], None] | None = None,
+    notice: Callable[[str], None] = warnings.warn,
 ) -> list[T]:
     """``function(gram (B, K, K), z (B, K))`` of one part of the samples after the other, so that none is kept.
 
     Args:
         function: what is wanted of the Gram matrices.
         encode, x, rows, strategy, chunk, gram_dtype: see :func:`jacobian_gram`.
-        progress: is told how many samples were done after each part.
+        progress: called with the number of samples that were done after each part.
+        notice: called with what the user should know; warns.
     """
+    if not x.is_floating_point():
+        raise ValueError(
+            f"inputs are {x.dtype}; a Jacobian is with respect to real floating-point numbers: pass x.float(), or "
+            "what an embedding table makes of them."
+        )
     with differentiable(x.device.type):
         # a clone, because a tensor made under inference mode cannot take part in autograd
         inputs = x.clone().detach()
@@ -119,19 +145,28 @@ def map_grams(
             size = z.shape[1] if rows is None else len(rows)
             return [function(z.new_empty(0, size, size), z)]
         facts = survey(encode, inputs)
+        if facts.depends_on_grad_mode:
+            notice(_GRAD_MODE)
+        encode = on_a_copy(encode)
         plan = _Plan.make(strategy, facts, inputs, rows, chunk)
         results, start = [], 0
+        # a rule may be wrong for one number of samples and right for another
+        compared: set[tuple[_Plan, int]] = set()
         while start < len(inputs):
             part = inputs[start : start + plan.samples]
             try:
-                gram, z = plan.gram(encode, part, rows, facts, gram_dtype)
+                gram, z = plan.gram(encode, part, rows, facts, gram_dtype, compare=(plan, len(part)) not in compared)
             except torch.OutOfMemoryError:
                 plan = plan.halved()
+            except _WrongRule:
+                notice(_WRONG_RULE)
+                plan = replace(plan, route="loop")
             except RuntimeError:
                 if strategy != "auto" or plan.route in ("loop", "replicate"):
                     raise
                 plan = plan.without_vmap()  # an operation without a vmap or forward-mode rule
             else:
+                compared.add((plan, len(part)))
                 results.append(function(gram, z.to(gram_dtype)))
                 start += len(part)
                 if progress is not None:
@@ -185,11 +220,11 @@ class _Plan:
         return cls(route, at_patches, samples, vectors)
 
     def gram(
-        self, encode: Encode, x: Tensor, rows: Tensor | None, facts: Survey, dtype: torch.dtype
+        self, encode: Encode, x: Tensor, rows: Tensor | None, facts: Survey, dtype: torch.dtype, *, compare: bool
     ) -> tuple[Tensor, Tensor]:
-        """(B, M, M) and z (B, K) of one part."""
+        """(B, M, M) and z (B, K) of one part; raises :class:`_WrongRule` where a comparison finds one."""
         if not self.at_patches or facts.patch_layer is None:
-            jacobian, z = self._jacobian(encode, x, rows, facts.embedding_size)
+            jacobian, z = self._jacobian(encode, x, rows, facts.embedding_size, compare=compare)
             return _squared(jacobian, dtype), z
         layer = facts.patch_layer
         with torch.no_grad():
@@ -199,16 +234,22 @@ class _Plan:
             with output_replaced(layer, tokens):
                 return encode(x)
 
-        jacobian, z = self._jacobian(encode_tokens, tokens, rows, facts.embedding_size)
+        jacobian, z = self._jacobian(encode_tokens, tokens, rows, facts.embedding_size, compare=compare)
         return _squared(jacobian, dtype, through=cast("Tensor", layer.weight)), z
 
-    def _jacobian(self, encode: Encode, x: Tensor, rows: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
+    def _jacobian(
+        self, encode: Encode, x: Tensor, rows: Tensor | None, size: int, *, compare: bool
+    ) -> tuple[Tensor, Tensor]:
         if self.route == "loop":
             return jacobian_by_loop(encode, x, rows)
         if self.route == "forward":
-            return jacobian_by_forward_mode(encode, x, rows, columns_per_pass=self.vectors)
-        strategy = jacobian_by_jacrev if self.route == "jacrev" else jacobian_by_replication
-        return strategy(encode, x, rows, embedding_size=size, rows_per_pass=self.vectors)
+            jacobian, z = jacobian_by_forward_mode(encode, x, rows, columns_per_pass=self.vectors)
+        else:
+            strategy = jacobian_by_jacrev if self.route == "jacrev" else jacobian_by_replication
+            jacobian, z = strategy(encode, x, rows, embedding_size=size, rows_per_pass=self.vectors)
+        if compare and not agrees_with_autograd(jacobian, encode, x, rows):
+            raise _WrongRule
+        return jacobian, z
 
     def halved(self) -> _Plan:
         """With half the memory; raises if it is already the least."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from .jacobian import gram_and_embedding
 from .rank import auto_rank
 from .strategies import Encode, Strategy
+from .survey import require_real
 from .volume import log_singular_values
 
 SMALLEST_VARIANCE = 1e-10
@@ -47,9 +48,9 @@ class EmbeddingReference:
         Directions with less than 1e-10 of the largest variance are left out, samples that are not finite too.
 
         Raises:
-            ValueError: with N <= K samples, or when all embeddings are equal or none is finite.
+            ValueError: with N <= K samples, when all embeddings are equal or none is finite, or for complex ones.
         """
-        z = z[torch.isfinite(z).all(1)].double()
+        z = require_real(z)[torch.isfinite(z).all(1)].double()
         if len(z) <= z.shape[1]:
             raise ValueError(
                 f"{len(z)} finite embeddings cannot give the covariance of {z.shape[1]} coordinates: "

@@ -127,7 +127,7 @@ def _draw_views(x: Tensor, views: Transform, num_views: int, seed: int) -> Tenso
     devices = [x.device] if x.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        return torch.stack([views(sample) for sample in x for _ in range(num_views)])
+        return torch.stack([views(sample.clone()) for sample in x for _ in range(num_views)])
 
 
 def _joined(scores: Tensor, num_views: int) -> Tensor:

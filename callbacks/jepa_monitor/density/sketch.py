@@ -131,7 +131,7 @@ class Sketch:
 
 def _embed(encode: Encode, x: Tensor) -> Tensor:
     with differentiable(x.device.type), torch.no_grad():
-        return encode(x.clone())
+        return encode(x.clone()).detach()
 
 
 def _whitener(mean_gram: Tensor, *, smallest: float) -> Tensor:

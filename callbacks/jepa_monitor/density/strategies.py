@@ -21,6 +21,36 @@ Encode: TypeAlias = Callable[[Tensor], Tensor]
 Strategy: TypeAlias = Literal["auto", "loop", "replicate", "jacrev", "forward", "patches"]
 
 
+def on_a_copy(encode: Encode) -> Encode:
+    """The same encoder, which may now write into its input: that of the caller, or a leaf of autograd, stays whole."""
+    return lambda x: encode(x.clone())
+
+
+def agrees_with_autograd(jacobian: Tensor, encode: Encode, x: Tensor, rows: Tensor | None) -> bool:
+    """Compare one combination of a Jacobian's rows (B, M, D) with a plain backward pass.
+
+    Vectorised rules of torch can be wrong without an error (``torch.cdist`` has such rules, and which are taken depends
+    on the number of samples). A combination of all rows sees each of them. Samples whose plain gradient is not finite
+    do not count.
+    """
+    weights = torch.arange(1, jacobian.shape[1] + 1, dtype=torch.float64).cos().to(x)
+    with torch.enable_grad():
+        x = x.detach().requires_grad_(True)
+        z = encode(x)
+        of_outputs = weights if rows is None else weights @ rows.to(weights)
+        (gradient,) = torch.autograd.grad((z @ of_outputs.to(z)).sum(), x)
+    expected, found = gradient.flatten(1), weights @ jacobian
+    tolerance = torch.finfo(x.dtype).eps ** 0.5
+    # gradients as small as that, beside a sample's embedding and input, are rounding themselves
+    nothing = 32.0 * tolerance * _largest_of_each(z) / _largest_of_each(x).clamp_min(1.0)
+    close = (found - expected).abs().amax(1) <= tolerance * expected.abs().amax(1).maximum(nothing.to(x))
+    return bool((close | ~torch.isfinite(expected).all(1)).all())
+
+
+def _largest_of_each(values: Tensor) -> Tensor:
+    return values.detach().flatten(1).abs().nan_to_num(0.0, 0.0, 0.0).amax(1)
+
+
 def jacobian_by_loop(encode: Encode, x: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
     """One forward pass, then one backward pass a row into a preallocated buffer. Works for whatever autograd does."""
     with torch.enable_grad():

@@ -27,12 +27,14 @@ class Survey:
         largest_activation: elements a sample of the largest module output.
         activation_bytes: of all leaf modules' outputs, a sample.
         patch_layer: the non-overlapping convolution through which alone the input enters, if there is one.
+        depends_on_grad_mode: embeddings without gradients are others than with them.
     """
 
     embedding_size: int
     largest_activation: int
     activation_bytes: int
     patch_layer: nn.Module | None
+    depends_on_grad_mode: bool
 
 
 def survey(encode: Encode, x: Tensor) -> Survey:
@@ -43,17 +45,19 @@ def survey(encode: Encode, x: Tensor) -> Survey:
         x: (N, ...) inputs, at least one.
 
     Raises:
-        ValueError: if the output is not (B, K), does not depend on the input through autograd, is random, or if a
-            sample's embedding depends on the other samples of its batch.
+        ValueError: if the output is not (B, K), is integer or complex, does not depend on the input through autograd,
+            is random, or if a sample's embedding depends on the other samples of its batch.
     """
     pair = torch.stack([x[0], x[1 % len(x)]]).detach().requires_grad_(True)
     sizes: list[int] = []
     total_bytes = 0
     entrances: list[nn.Module] = []
+    with torch.enable_grad():
+        entering = pair.clone()  # an encoder may write into its input
 
     def look(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         nonlocal total_bytes
-        if any(argument is pair for argument in args):
+        if any(argument is entering and argument._version == 0 for argument in args):
             entrances.append(module)
         if isinstance(output, Tensor) and next(module.children(), None) is None:
             sizes.append(output.numel() // 2)
@@ -62,25 +66,40 @@ def survey(encode: Encode, x: Tensor) -> Survey:
     with _buffers_kept(), warnings.catch_warnings():
         # a compiled module's hooks fire once more for its wrapper, which changes nothing here
         warnings.filterwarnings("ignore", "Using `torch.compile")
-        with _graph_only(), _every_module(look):
-            z = encode(pair)
+        # the fast path of transformers, which is taken without gradients alone
+        warnings.filterwarnings("ignore", "The PyTorch API of nested tensors")
+        with torch.enable_grad(), _every_module(look):
+            z = encode(entering)
         _require_embedding(z, pair)
-        _require_independent_samples(encode, pair.detach(), z)
-        patch_layer = next((module for module in entrances if _is_patch_layer(module)), None)
+        z_found, patch_layer = z.detach(), next((module for module in entrances if _is_patch_layer(module)), None)
+        del z  # and with it the graph
+        _require_independent_samples(encode, pair.detach(), z_found)
         if patch_layer is not None and not _is_only_entrance(encode, pair, patch_layer):
             patch_layer = None
+        with torch.no_grad():
+            z_without = encode(pair.detach().clone())
     # an encoder may have no modules at all
-    return Survey(z.shape[1], max(*sizes, z.shape[1], x[0].numel()), total_bytes, patch_layer)
+    largest = max(*sizes, z_found.shape[1], x[0].numel())
+    return Survey(z_found.shape[1], largest, total_bytes, patch_layer, not _same(z_found, z_without))
 
 
 @contextmanager
 def output_replaced(layer: nn.Module, value: Tensor) -> Generator[None, None, None]:
-    """While it lasts, ``layer`` returns ``value``."""
-    handle = layer.register_forward_hook(lambda module, args, output: value)
+    """While it lasts, ``layer`` returns a copy of ``value``, into which the encoder may write."""
+    handle = layer.register_forward_hook(lambda module, args, output: value.clone())
     try:
         yield
     finally:
         handle.remove()
+
+
+def require_real(z: Tensor) -> Tensor:
+    """The embeddings as they are; ValueError for complex ones, whose imaginary parts would be lost."""
+    if z.is_complex():
+        raise ValueError(
+            f"embeddings are {z.dtype}, not real numbers: pass torch.view_as_real(z).flatten(1), or z.abs()."
+        )
+    return z
 
 
 def _require_embedding(z: Tensor, pair: Tensor) -> None:
@@ -89,26 +108,35 @@ def _require_embedding(z: Tensor, pair: Tensor) -> None:
             f"the encoder must map {len(pair)} inputs to embeddings of shape ({len(pair)}, K), "
             f"got {tuple(z.shape)}: pool its tokens or feature maps first."
         )
+    if not require_real(z).is_floating_point():
+        raise ValueError(f"the embeddings are {z.dtype}; a Jacobian needs floating-point numbers.")
     if not _depends(z, pair):
         raise ValueError("the embeddings do not depend on the inputs through autograd: is there a detach or no_grad?")
 
 
-@torch.no_grad()
 def _require_independent_samples(encode: Encode, pair: Tensor, z: Tensor) -> None:
     first, second = pair
     # a neighbour that differs everywhere and stays in the range of the inputs
     other = torch.stack([first, torch.where(second == 0, torch.ones_like(second), 0.5 * second)])
-    if _same(z[0], encode(other)[0]):
+    if _same(z[0], _embeddings(encode, other)[0]):
         return
-    random = not _same(z[0], encode(pair)[0])
+    random = not _same(z[0], _embeddings(encode, pair)[0])
     name = _first_difference(encode, pair, pair if random else other)
     fault = "is random" if random else "mixes the samples of a batch"
     remedy = "put the encoder into eval mode" + ("" if random else ", and let the batch be its first dimension")
     raise ValueError(f"{name} {fault}, so a sample has no Jacobian of its own: {remedy}.")
 
 
+def _embeddings(encode: Encode, inputs: Tensor) -> Tensor:
+    """Embeddings as they are where gradients are on: some encoders have others where they are off."""
+    with torch.enable_grad():
+        return encode(inputs.detach().requires_grad_(True).clone()).detach()
+
+
 def _same(a: Tensor, b: Tensor) -> bool:
-    """Up to rounding, relative to the largest entry; not finite counts as the same."""
+    """True if they are equal up to rounding, relative to the largest entry; not finite counts as the same."""
+    if a.shape != b.shape:
+        return False
     scale = a.abs().nan_to_num(0.0, 0.0, 0.0).max() if a.numel() else torch.zeros(())
     difference = (a - b).abs().nan_to_num(0.0, 0.0, 0.0)
     return bool((difference <= torch.finfo(a.dtype).eps ** 0.5 * scale).all())
@@ -134,10 +162,10 @@ def _outputs_of_first_sample(encode: Encode, pair: Tensor) -> list[tuple[nn.Modu
         leaf = next(module.children(), None) is None
         # tokens may be folded into the batch, (2 T, ...), so the first sample has the first half
         if leaf and isinstance(output, Tensor) and output.ndim and len(output) % 2 == 0:
-            outputs.append((module, output[: len(output) // 2].clone()))
+            outputs.append((module, output[: len(output) // 2].detach().clone()))
 
     with _every_module(keep):
-        encode(pair)
+        _embeddings(encode, pair)
     return outputs
 
 
@@ -169,16 +197,9 @@ def _is_only_entrance(encode: Encode, pair: Tensor, layer: nn.Module) -> bool:
     """Does the embedding depend on the input through one call of the layer and in no other way?"""
     calls: list[nn.Module] = []
     tokens = layer(pair).detach().requires_grad_(True)
-    with _graph_only(), output_replaced(layer, tokens), _every_module(lambda module, *_: calls.append(module)):
-        z = encode(pair)
+    with torch.enable_grad(), output_replaced(layer, tokens), _every_module(lambda module, *_: calls.append(module)):
+        z = encode(pair.clone())
     return calls.count(layer) == 1 and _depends(z, tokens) and not _depends(z, pair)
-
-
-@contextmanager
-def _graph_only() -> Generator[None, None, None]:
-    """Record the autograd graph without the tensors that a backward pass would need: a forward pass' memory."""
-    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(lambda tensor: None, lambda nothing: nothing):
-        yield
 
 
 def _depends(output: Tensor, leaf: Tensor) -> bool:
