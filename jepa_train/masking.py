@@ -88,7 +88,7 @@ class MultiBlockMasks:
         Raises:
             ConfigurationError: if no draw in 20 leaves ``min_context`` patches; the message says what to change.
         """
-        size_draw, context_draw = torch.rand(2, generator=generator).tolist()
+        size_draw, context_draw = torch.rand(2, generator=generator, dtype=torch.float32).tolist()
         target_size = self._block_size(size_draw, self.target_scale, self.target_aspect)
         context_size = self._block_size(context_draw, self.context_scale, (1.0, 1.0))
 
@@ -104,7 +104,7 @@ class MultiBlockMasks:
             return _first(free, raster_order(free), length), targets
         published = self._published_length(batch_size, size_draw, context_draw, generator)
         length = min(length, max(published, self.min_context))
-        return _first(free, torch.rand(free.shape, generator=generator), length), targets
+        return _first(free, torch.rand(free.shape, generator=generator, dtype=torch.float32), length), targets
 
     def _draw(
         self, batch_size: int, context_size: BlockSize, target_size: BlockSize, generator: Generator
@@ -169,7 +169,7 @@ class MultiBlockMasks:
 
 def raster_order(free: Tensor) -> Tensor:
     """A priority in [0, 1) that grows along the raster, for each row of (B, N)."""
-    return torch.arange(free.shape[1]).div(free.shape[1]).expand(free.shape)
+    return torch.arange(free.shape[1], dtype=torch.float32).div(free.shape[1]).expand(free.shape)
 
 
 def _first(free: Tensor, order: Tensor, length: int) -> Tensor:

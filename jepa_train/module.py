@@ -361,7 +361,7 @@ class JEPA(pl.LightningModule):
         # the geometry is drawn for the global batch, so that it does not depend on the number of processes;
         # pixel noise is too large for that and is drawn by each process for itself
         generator = Generator().manual_seed(self._seed_of(Purpose.VIEWS))
-        draws = torch.rand(2, len(images) * self.trainer.world_size, 4, generator=generator)
+        draws = torch.rand(2, len(images) * self.trainer.world_size, 4, generator=generator, dtype=torch.float32)
         draws = draws[:, self.trainer.global_rank :: self.trainer.world_size]
         noise_generator = Generator(images.device).manual_seed(self._seed_of(Purpose.PIXEL_NOISE, own=True))
         view_a, view_b = (self.view(images, draws=draw, noise_generator=noise_generator) for draw in draws)

@@ -10,22 +10,23 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .density import Encode, differentiable
+from .density import Encode, differentiable, require_real
+from .layout import channel_axis
+from .selection import usual_encoder
 
 Pool = Literal["auto", "mean", "cls", "flatten"] | Callable[[Tensor], Tensor]
 EncoderChoice = str | Callable[[nn.Module, Tensor], Tensor] | None
 Preprocess = str | Callable[[Tensor], Tensor] | None
-USUAL_NAMES = ("target", "teacher", "encoder", "backbone", "student", "model", "net", "feature_extractor")
 HALF_PRECISION = (torch.bfloat16, torch.float16)
 
 
 def resolve_encoder(module: nn.Module, encoder: EncoderChoice, pool: Pool) -> tuple[Encode, str]:
-    """A function from inputs to (B, K) embeddings, and a description of it.
+    """A function from inputs to (B, K) embeddings, and a description of it with the reason for the choice.
 
     Args:
         module: the Lightning module.
-        encoder: dotted path to a submodule, a function ``(module, inputs) -> embeddings``, or ``None``: the first of
-            target, teacher, encoder, backbone, student, model, net, feature_extractor, else the module's forward.
+        encoder: dotted path to a submodule, a function ``(module, inputs) -> embeddings``, or ``None``: the submodule
+            that :func:`usual_encoder` finds by its name, else the module's forward.
         pool: see :func:`pool_embedding`.
 
     Raises:
@@ -36,10 +37,10 @@ def resolve_encoder(module: nn.Module, encoder: EncoderChoice, pool: Pool) -> tu
         return (lambda inputs: pool_embedding(function(module, inputs), pool)), getattr(
             function, "__name__", "function"
         )
-    children = {name for name, child in module.named_children() if child is not None}
-    name = encoder if encoder is not None else next((usual for usual in USUAL_NAMES if usual in children), "")
+    name, reason = (encoder, "") if encoder is not None else usual_encoder(module)
     chosen = find_submodule(module, name)
-    return partial(_encode_and_pool, chosen, pool), f"{name or 'forward'} ({type(chosen).__name__})"
+    description = ", because ".join(filter(None, [type(chosen).__name__, reason]))
+    return partial(_encode_and_pool, chosen, pool), f"{name or 'forward'} ({description})"
 
 
 def find_submodule(module: nn.Module, name: str) -> nn.Module:
@@ -56,17 +57,18 @@ def find_submodule(module: nn.Module, name: str) -> nn.Module:
 
 
 def _encode_and_pool(encoder: nn.Module, pool: Pool, inputs: Tensor) -> Tensor:
-    return pool_embedding(encoder(inputs), pool)
+    return pool_embedding(encoder(inputs), pool, encoder)
 
 
-def pool_embedding(output: Any, pool: Pool) -> Tensor:
-    """One vector per sample: (B, K) as it is, tokens (B, T, K) or feature maps (B, C, H, W) pooled.
+def pool_embedding(output: Any, pool: Pool, encoder: nn.Module | None = None) -> Tensor:
+    """One vector per sample: (B, K) as it is, tokens (B, T, K) or feature maps (B, C, H, W), (B, H, W, C) pooled.
 
     Args:
         output: what the encoder returned; of a tuple or list the first member, of an output object its
             ``last_hidden_state``.
         pool: ``mean`` (and ``auto``) over tokens or positions, ``cls`` the first token, ``flatten`` everything, or a
             function of the output.
+        encoder: the module that returned it, which may say where channels are (:func:`channel_axis`).
 
     Raises:
         ValueError: for an output that cannot be pooled that way.
@@ -80,10 +82,11 @@ def pool_embedding(output: Any, pool: Pool) -> Tensor:
         raise ValueError(f"the encoder returned a {type(output).__name__}: pass pool=, a function of it to (B, K).")
     if pool == "flatten" or output.ndim == 2:
         return output.flatten(1)
-    if output.ndim == 3:
-        return output[:, 0] if pool == "cls" else output.mean(1)
-    if output.ndim == 4 and pool != "cls":
-        return output.mean((2, 3))
+    if output.ndim == 3 and pool == "cls":
+        return output[:, 0]
+    if output.ndim in (3, 4) and pool != "cls":
+        channels = channel_axis(output.shape, encoder)
+        return output.mean([axis for axis in range(1, output.ndim) if axis != channels])
     raise ValueError(f"cannot pool an output of shape {tuple(output.shape)} by {pool!r}: pass pool=, a function of it.")
 
 
@@ -146,11 +149,12 @@ def resolve_preprocess(module: nn.Module, preprocess: Preprocess) -> Callable[[T
     """
     if preprocess is None:
         return lambda inputs: inputs
-    return find_submodule(module, preprocess) if isinstance(preprocess, str) else preprocess
+    function = find_submodule(module, preprocess) if isinstance(preprocess, str) else preprocess
+    return lambda inputs: function(inputs.clone())  # it may write into them, and they are needed again
 
 
 def embed(encode: Encode, inputs: Tensor, *, chunk: int = 256) -> Tensor:
-    """Embeddings (N, K) in float64 without Jacobians."""
+    """Embeddings (N, K) in float64 without Jacobians; ValueError where they are complex."""
     # leaving inference mode switches gradients on
     with differentiable(inputs.device.type), torch.no_grad():
-        return torch.cat([encode(part.clone()).double() for part in inputs.split(chunk)])
+        return torch.cat([require_real(encode(part.clone())).double() for part in inputs.split(chunk)])

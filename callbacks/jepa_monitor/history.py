@@ -111,7 +111,7 @@ def _packed(rows: dict[int, Tensor]) -> dict[str, Any]:
     return {
         "steps": list(rows),
         "lengths": [len(row) for row in rows.values()],
-        "rows": torch.cat([*rows.values(), torch.zeros(0)]),
+        "rows": torch.cat([*rows.values(), torch.zeros(0, dtype=torch.float32)]),
     }
 
 
@@ -129,5 +129,5 @@ def spread_over(values: Tensor, count: int) -> list[int]:
     """Positions of ``count`` samples from the lowest to the highest value, evenly spaced in rank."""
     finite = torch.isfinite(values).nonzero().flatten()
     order = finite[values[finite].argsort()]
-    chosen = torch.linspace(0, len(order) - 1, min(count, len(order))).round().long()
+    chosen = torch.linspace(0, len(order) - 1, min(count, len(order)), dtype=torch.float32).round().long()
     return [int(i) for i in order[chosen]]

@@ -60,8 +60,9 @@ class JEPAScoreMonitor(pl.Callback):
     function of inputs) has a known truth; one with ``coordinates`` (inputs to (N, 2)) is drawn in that plane.
 
     Args:
-        encoder: dotted path to a submodule, a function ``(module, inputs) -> embeddings``, or ``None`` for the first of
-            target, teacher, encoder, backbone, student, model, net, feature_extractor, else the module's forward.
+        encoder: dotted path to a submodule, a function ``(module, inputs) -> embeddings``, or ``None`` for the first
+            submodule whose name is or contains target, teacher, encoder, backbone, student, model, net or
+            feature_extractor, in this order and without heads, else the module's forward; the log says which and why.
         pool: how tokens or feature maps become one vector: ``mean``, ``cls``, ``flatten`` or a function.
         preprocess: applied to inputs on the device, a function of them or the path of a submodule (an embedding table);
             Jacobians are with respect to its result.
@@ -277,7 +278,8 @@ class JEPAScoreMonitor(pl.Callback):
             run.prepared = prepare(self.sources, trainer, pl_module.device)
             rank_zero_info(self._introduction(trainer, pl_module, run.prepared))
         prepared = run.prepared
-        method = together(lambda: self._method(pl_module), device=pl_module.device)
+        noticed: set[str] = set()
+        method = together(lambda: replace(self._method(pl_module), notice=noticed.add), device=pl_module.device)
         plan = self._choose(trainer, method, prepared, clock)
         samples = plan.samples * (1 + len(prepared.ood)) // trainer.world_size
         with progress_of(trainer, self._title, total=samples) as progress:
@@ -304,6 +306,7 @@ class JEPAScoreMonitor(pl.Callback):
         values |= {tag: float(tag in ringing) for tag in MESSAGES}
         run.notices.tell(changes(self.history.alarms, ringing))
         run.notices.tell_new("meaning", problems(readings, prepared.facts))
+        run.notices.tell_new("encoder", noticed)
         self.history.alarms = ringing
         run.costs = replace(
             run.costs,

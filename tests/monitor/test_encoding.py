@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jepa_monitor.encoding import pool_embedding, resolve_encoder
+from jepa_monitor import gaussianity
+from jepa_monitor.density import EmbeddingReference
+from jepa_monitor.encoding import embed, pool_embedding, resolve_encoder, resolve_preprocess
 from jepa_monitor.isolation import evaluating
+from jepa_monitor.selection import usual_encoder
 
 
 class Project(nn.Module):
@@ -24,14 +27,84 @@ def test_choices() -> None:
     project, x = Project().eval(), torch.randn(5, 4)
     encode, description = resolve_encoder(project, None, "auto")
     assert torch.equal(encode(x), project.backbone(x))
-    assert description == "backbone (Sequential)"
-    encode, _ = resolve_encoder(project, "backbone.0", "auto")
+    assert description == "backbone (Sequential, because 'backbone' is in its name)"
+    encode, description = resolve_encoder(project, "backbone.0", "auto")
     assert torch.equal(encode(x), project.backbone[0](x))
+    assert description == "backbone.0 (Linear)"
     encode, _ = resolve_encoder(project, lambda module, inputs: module.head(module.backbone(inputs)), "auto")
     assert torch.equal(encode(x), project(x))
     encode, description = resolve_encoder(nn.Linear(4, 2), None, "auto")
     assert encode(x).shape == (5, 2)
-    assert description == "forward (Linear)"
+    assert description == "forward (Linear, because no submodule is named like an encoder)"
+
+
+def part(*names: str) -> nn.Module:
+    """A module with the submodules named, all of them linear."""
+    module = nn.Module()
+    for name in names:
+        module.add_module(name, nn.Linear(4, 3))
+    return module
+
+
+class BackboneAndHead(nn.Module):
+    """A wrapper such as DINO's, with logits behind the features."""
+
+    def __init__(self, head: nn.Module) -> None:
+        super().__init__()
+        self.backbone = nn.Linear(4, 3)
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.backbone(x))
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        # lightly's DINO, iBOT, DINOv2 and CAPI
+        (("student_backbone", "student_head", "teacher_backbone", "teacher_head"), "teacher_backbone"),
+        # lightly's MoCo and BYOL
+        (("backbone", "projection_head", "backbone_momentum", "projection_head_momentum"), "backbone"),
+        (("encoder_q", "encoder_k"), "encoder_q"),
+        (("context_encoder", "target_encoder", "predictor"), "target_encoder"),
+        (("encoder", "target_encoder"), "target_encoder"),
+        (("teacher", "student"), "teacher"),
+        (("student", "student_head"), "student"),
+        (("encoder_norm", "encoder", "encoder_head"), "encoder"),
+        (("resnet", "fc"), "resnet"),
+        (("Backbone", "Head"), "Backbone"),
+        # a head, or what only sounds like an encoder, is none
+        (("teacher_head", "student_projector", "autoencoder", "target_predictor", "pos_encoder"), ""),
+        (("vit", "fc"), ""),
+    ],
+)
+def test_names_that_contain_the_usual_ones(names: tuple[str, ...], chosen: str) -> None:
+    for order in (names, names[::-1]) if chosen != "encoder_q" else (names,):
+        path, reason = usual_encoder(part(*order))
+        assert path == chosen
+        assert reason.endswith("is in its name") == bool(chosen)
+
+
+def test_a_module_without_weights_is_no_encoder_by_half_its_name() -> None:
+    module = part("encoder")
+    module.add_module("target_transform", nn.Identity())
+    assert usual_encoder(module)[0] == "encoder"
+    assert usual_encoder(nn.ModuleDict({"encoder": nn.Flatten()}))[0] == "encoder"
+
+
+def test_the_backbone_before_the_head_within_a_submodule_too() -> None:
+    x, project = torch.randn(5, 4), nn.Module()
+    project.student, project.teacher = (BackboneAndHead(nn.Linear(3, 2048)) for _ in range(2))
+    encode, description = resolve_encoder(project, None, "auto")
+    assert torch.equal(encode(x), project.teacher.backbone(x))
+    assert description == "teacher.backbone (Linear, because 'teacher' is in its name)"
+    project.teacher = BackboneAndHead(nn.Identity())
+    assert usual_encoder(project)[0] == "teacher"
+    # DINOv2 keeps its parts in a dictionary, which cannot be called
+    project.teacher = nn.ModuleDict({"dino_head": nn.Linear(3, 2048), "backbone": nn.Linear(4, 3)})
+    assert usual_encoder(project)[0] == "teacher.backbone"
+    project.teacher = nn.ModuleDict({"dino_head": nn.Linear(3, 2048)})
+    assert usual_encoder(project)[0] == "student.backbone"
 
 
 def test_an_unknown_path_names_what_there_is() -> None:
@@ -66,3 +139,24 @@ def test_evaluating_puts_each_mode_back_even_after_an_error() -> None:
     assert project.training
     assert not project.backbone[1].training
     assert project.backbone[2].training
+
+
+def test_complex_embeddings_are_refused_and_not_halved() -> None:
+    z = torch.complex(torch.randn(9, 3), torch.randn(9, 3))
+    for call in (
+        lambda: embed(lambda x: z, torch.ones(9, 3)),
+        lambda: gaussianity(z),
+        lambda: EmbeddingReference.fit(z),
+    ):
+        with pytest.raises(ValueError, match=r"complex64, not real numbers: pass torch\.view_as_real"):
+            call()
+
+
+def test_what_writes_into_its_input_leaves_the_probe_whole() -> None:
+    x = torch.randn(5, 4)
+    before = x.clone()
+    preprocess = resolve_preprocess(nn.Module(), lambda inputs: inputs.sub_(0.5).div_(0.25))
+    for _ in range(2):
+        assert torch.equal(preprocess(x), (before - 0.5) / 0.25)
+    embed(lambda inputs: inputs.relu_(), x)
+    assert torch.equal(x, before)

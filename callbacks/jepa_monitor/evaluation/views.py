@@ -29,12 +29,12 @@ def crop_and_flip(images: Tensor, generator: torch.Generator) -> Tensor:
             f"random crops need floating-point images (B, C, H, W), got {images.dtype} of shape {tuple(images.shape)}: "
             "pass view=, a function (inputs, generator) -> inputs."
         )
-    area, aspect, left, top, side = torch.rand(5, len(images), generator=generator)
+    area, aspect, left, top, side = torch.rand(5, len(images), generator=generator, dtype=torch.float32)
     area = SMALLEST_AREA + (1.0 - SMALLEST_AREA) * area
     aspect = torch.exp((2.0 * aspect - 1.0) * math.log(ASPECT))
     width, height = (area * aspect).sqrt().clamp_max(1.0), (area / aspect).sqrt().clamp_max(1.0)
     mirrored = torch.where(side < 0.5, -1.0, 1.0)
-    theta = torch.zeros(len(images), 2, 3)
+    theta = area.new_zeros(len(images), 2, 3)
     theta[:, 0, 0], theta[:, 0, 2] = width * mirrored, (2.0 * left - 1.0) * (1.0 - width)
     theta[:, 1, 1], theta[:, 1, 2] = height, (2.0 * top - 1.0) * (1.0 - height)
     grid = F.affine_grid(theta.to(images), list(images.shape), align_corners=False)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities import rank_zero_warn
 
+from ..density import require_real
+
 MAX_AXES = 64
 # float32 embeddings have nothing but rounding in directions that are smaller than this, relative to the largest
 SMALLEST_AXIS = 1e-6
@@ -101,8 +103,8 @@ def count_axes(n: int, k: int) -> int:
 
 
 def as_float64(z: Tensor) -> Tensor:
-    """Detached float64, on the same device where that has float64."""
-    z = z.detach()
+    """Detached float64, on the same device where that has float64; ValueError for complex numbers."""
+    z = require_real(z.detach())
     return (z.cpu() if z.device.type == "mps" else z).double()
 
 

@@ -59,8 +59,8 @@ def epps_pulley(characteristic_sums: Tensor, count: Tensor | float) -> Tensor:
 
 
 def random_directions(size: int, count: int, *, generator: Generator) -> Tensor:
-    """(size, count) unit vectors, uniform on the sphere, drawn on the generator's device."""
-    directions = torch.randn(size, count, generator=generator, device=generator.device)
+    """(size, count) unit vectors in float32, uniform on the sphere, drawn on the generator's device."""
+    directions = torch.randn(size, count, generator=generator, dtype=torch.float32, device=generator.device)
     lengths: Tensor = directions.norm(dim=0, keepdim=True)
     return directions / lengths.clamp_min(math.sqrt(torch.finfo(torch.float32).tiny))
 
