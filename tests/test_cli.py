@@ -186,7 +186,8 @@ def test_the_run_holds_what_the_design_lists(run: tuple[JEPACLI, Path]) -> None:
         assert {f"{group}/{name}" for name in names.split()} <= scalars
     steps = [event.step for event in events.Scalars("density/spearman")]
     per_epoch = 256 // cli.datamodule.batch_size
-    assert steps == [0, per_epoch, 2 * per_epoch]
+    assert set(steps) <= {0, per_epoch, 2 * per_epoch}  # in so short a run the budget may leave one out
+    assert (steps[0], steps[-1]) == (0, 2 * per_epoch)
     for tag in tags["images"]:  # drawn when the budget allows it, and always of the last measurement
         drawn = [event.step for event in events.Images(tag)]
         assert set(drawn) <= set(steps)

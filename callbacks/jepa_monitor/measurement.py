@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .agreement import process_count, together
-from .budget import CALIBRATION_SAMPLES, Plan
+from .agreement import from_first, process_count, together
+from .budget import CALIBRATION_SAMPLES, Plan, Trial, can_sketch, sketch_rows
 from .density import (
     EmbeddingReference,
     Encode,
@@ -44,6 +44,8 @@ from .ranking import (
 )
 
 LogDensity = Callable[[Tensor], Tensor]
+TRIAL_SECONDS = 0.2  # of the last pass of a trial
+EMBEDDED_IN_TRIAL = 128  # samples on each process
 
 
 @dataclass(frozen=True)
@@ -115,9 +117,8 @@ class Readings:
         knn: (N,) distance to the nearest reference embeddings, or ``None``.
         ood: scores of further sets.
         problem: why there is no log density, or ``None``.
+        sketch_rows: rows of the sketch; 0 if all Jacobians are exact.
         sketch_spearman: cross-validated rank correlation of sketched with exact volumes; ``None`` if all are exact.
-        seconds_of_jacobians: on this process.
-        seconds_per_sample: the same for one exact Jacobian in each set.
     """
 
     z: Tensor
@@ -129,9 +130,8 @@ class Readings:
     knn: Tensor | None
     ood: Mapping[str, Scores] = field(default_factory=dict)
     problem: str | None = None
+    sketch_rows: int = 0
     sketch_spearman: float | None = None
-    seconds_of_jacobians: float = 0.0
-    seconds_per_sample: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -213,8 +213,7 @@ class _Measured:
     spectra: _Spectra
     volumes: Mapping[str, tuple[Tensor, Tensor | None]]
     rank: int
-    seconds: float
-    seconds_per_sample: float
+    sketch_rows: int = 0
     sketch_spearman: float | None = None
 
 
@@ -237,10 +236,10 @@ def read(
     white, problem = _whitening(z)
     count = min(plan.samples, num_samples)
     sets = {name: _start_of(shard, count) for name, shard in {"": probe, **ood}.items()}
-    if plan.rows is None:
-        measured = _exact(method, sets, white)
+    if plan.sketch and can_sketch(count, z.shape[1]):
+        measured = _sketched(method, sets, _start_of(probe, CALIBRATION_SAMPLES), white, sketch_rows(z.shape[1]))
     else:
-        measured = _sketched(method, sets, _start_of(probe, CALIBRATION_SAMPLES), white, plan.rows)
+        measured = _exact(method, sets, white)
     z_white = None if white is None else white.whiten(z)
     scores = {}
     for name, (plain, volume) in measured.volumes.items():
@@ -259,22 +258,47 @@ def read(
         knn=knn,
         ood=scores,
         problem=problem,
+        sketch_rows=measured.sketch_rows,
         sketch_spearman=measured.sketch_spearman,
-        seconds_of_jacobians=measured.seconds,
-        seconds_per_sample=measured.seconds_per_sample,
     )
 
 
-def try_out(method: Method, probe: Shard, *, samples: int = 8) -> tuple[float, int]:
-    """Seconds a sample for an exact Jacobian, after a first pass that warms up, and the embedding size K."""
-    shard = _start_of(probe, samples * process_count())
+def try_out(method: Method, probe: Shard, *, sets: int) -> Trial:
+    """Time the encoder on the first samples of a probe, as many as take a moment. Every process calls it.
+
+    Args:
+        method: the encoder, and how its Jacobians are computed.
+        probe: this process's shard.
+        sets: as large as the probe, itself among them, that will be measured.
+    """
     method = replace(method, progress=None)
-    seconds, size = 0.0, 0
-    for _ in range(2):
+    most = len(probe.indices) * process_count()
+
+    def seconds_a_sample(function: Callable[[Shard], Tensor], count: int) -> float:
         started = time.monotonic()
-        size = method.of_grams(lambda gram: gram[:, 0], shard).shape[1]
-        seconds = (time.monotonic() - started) / (len(shard.indices) * process_count())
-    return seconds, size
+        function(_start_of(probe, count))
+        return from_first(time.monotonic() - started) / count
+
+    def jacobians(shard: Shard) -> Tensor:
+        return method.of_grams(lambda gram: gram[:, 0], shard)
+
+    count = min(2 * process_count(), most)
+    seconds_a_sample(jacobians, count)  # warms up
+    per_jacobian = math.inf  # the least, because other work on the machine only adds
+    while True:
+        count = min(4 * count, most)
+        seconds = seconds_a_sample(jacobians, count)
+        per_jacobian = min(per_jacobian, seconds)
+        if seconds * count >= TRIAL_SECONDS or count == most:
+            break
+    embedded = min(EMBEDDED_IN_TRIAL * process_count(), most)
+    per_embedding = min(seconds_a_sample(method.embeddings, embedded) for _ in range(2))
+    return Trial(
+        per_jacobian=sets * per_jacobian,
+        per_forward=per_embedding * process_count(),
+        embeddings=sets * per_embedding * most,
+        embedding_size=method.embeddings(_start_of(probe, 1)).shape[1],
+    )
 
 
 def _start_of(shard: Shard, count: int) -> Shard:
@@ -292,7 +316,6 @@ def _whitening(z: Tensor) -> tuple[EmbeddingReference | None, str | None]:
 
 
 def _exact(method: Method, sets: Mapping[str, Shard], white: EmbeddingReference | None) -> _Measured:
-    started = time.monotonic()
     spectra = {}
     for name, shard in sets.items():
         size = shard.inputs[0].numel()
@@ -304,20 +327,15 @@ def _exact(method: Method, sets: Mapping[str, Shard], white: EmbeddingReference 
         joint = method.of_grams(both, shard)
         directions = joint.shape[1] if white is None else joint.shape[1] - len(white.whitener)
         spectra[name] = _Spectra(joint[:, :directions], None if white is None else joint[:, directions:])
-    seconds = time.monotonic() - started
     rank = spectra[""].rank(method.rank)
-    volumes = {name: found.volumes(rank) for name, found in spectra.items()}
-    return _Measured(spectra[""], volumes, rank, seconds, seconds / len(spectra[""].plain))
+    return _Measured(spectra[""], {name: found.volumes(rank) for name, found in spectra.items()}, rank)
 
 
 def _sketched(
     method: Method, sets: Mapping[str, Shard], calibration: Shard, white: EmbeddingReference | None, rows: int
 ) -> _Measured:
     """Exact Gram matrices of some probe samples calibrate one sketch for each of the two volumes."""
-    started = time.monotonic()
     gram = method.of_grams(lambda gram: gram, calibration)
-    seconds = time.monotonic() - started
-    seconds_per_sample = seconds / len(gram) * len(sets)
     size = calibration.inputs[0].numel()
     spectra = _Spectra.of(gram, white, input_size=size)
     rank = spectra.rank(method.rank)
@@ -330,8 +348,12 @@ def _sketched(
 
     try:
         sketches = [Sketch.calibrate(gram, rows, target=target(which)) for which in range(1 if white is None else 2)]
-    except ValueError:  # too few finite Jacobians: those that there are say so themselves
-        return _exact(method, {name: _start_of(shard, CALIBRATION_SAMPLES) for name, shard in sets.items()}, white)
+    except ValueError:  # too few finite Jacobians; values of other samples, or exact ones, would be other values
+        nothing = {
+            name: gather_by_index(shard.indices, torch.full((len(shard.indices),), torch.nan, device=method.device))
+            for name, shard in sets.items()
+        }
+        return _Measured(spectra, {name: (none, none) for name, none in nothing.items()}, rank, rows, math.nan)
 
     def estimates(sketched: Tensor) -> Tensor:
         blocks = sketched.cpu().split([len(sketch.rows) for sketch in sketches], dim=1)
@@ -340,12 +362,10 @@ def _sketched(
         return torch.stack(found, dim=1).to(sketched.device)
 
     volumes: dict[str, tuple[Tensor, Tensor | None]] = {}
-    started = time.monotonic()
     for name, shard in sets.items():
         values = method.of_grams(estimates, shard, rows=torch.cat([sketch.rows for sketch in sketches]))
         volumes[name] = (values[:, 0], values[:, 1] if white is not None else None)
-    seconds += time.monotonic() - started
-    return _Measured(spectra, volumes, rank, seconds, seconds_per_sample, sketches[-1].cross_validated_spearman)
+    return _Measured(spectra, volumes, rank, rows, sketches[-1].cross_validated_spearman)
 
 
 def scalars(readings: Readings, facts: ProbeFacts) -> dict[str, float]:
@@ -402,9 +422,11 @@ def variance_share(z: Tensor) -> float:
 
 
 def _jacobian_scalars(readings: Readings) -> dict[str, float]:
-    bad = ~torch.isfinite(readings.log_singular).all(1)
+    bad, unscored = ~torch.isfinite(readings.log_singular).all(1), ~torch.isfinite(readings.scores.jepa_score)
+    if readings.sketch_rows and bool(unscored.all()):  # a sketch that could not be calibrated scores nothing
+        unscored = bad
     values = {
-        "jacobian/nonfinite_fraction": float((~torch.isfinite(readings.scores.jepa_score)).double().mean()),
+        "jacobian/nonfinite_fraction": float(unscored.double().mean()),
         "jacobian/clipped_fraction": float((readings.log_singular[~bad] <= math.log(EPS) + 1e-9).double().mean()),
     }
     if readings.log_singular_white is not None:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .agreement import from_first, together
 from .alarms import MESSAGES, alarms, changes
-from .budget import Clock, Estimator, Plan, allowed_seconds, choose_plan, may_paint, overhead_percent, sketch_rows
+from .budget import Budget, Estimator, Plan, Trial
 from .encoding import (
     HALF_PRECISION,
     EncoderChoice,
@@ -28,6 +28,7 @@ from .encoding import (
     resolve_preprocess,
 )
 from .history import History
+from .horizon import horizon_of
 from .illustrations import illustrate
 from .isolation import undisturbed
 from .measurement import LogDensity, Method, Readings, problems, read, scalars, try_out
@@ -38,10 +39,10 @@ from .ranking import rank_stability
 from .run import Run
 from .schedule import Schedule, is_fitting, is_last_batch_of_validation
 from .sources import Prepared, Sources, prepare
-from .stopwatch import Stopwatch
 from .tags import NULLS, USUAL_TAGS
 
 DEFAULT_SAMPLES = 512
+HALF_PRECISION_SPEEDUP = 3.0  # of training on an accelerator, beside the float32 of a trial
 SHARDED_CHUNK = 16  # samples a pass where processes must make the same passes, whatever memory each has
 T = TypeVar("T")
 HEADLINES = ("density/spearman", "gaussianity/sliced_ep_ratio")
@@ -73,16 +74,17 @@ class JEPAScoreMonitor(pl.Callback):
         images: where the inputs are in a sample: a key, a position, or a function; the usual places are tried.
         labels: where class labels are, for the gallery; the usual places are tried.
         num_samples: of the probe, the reference and each other set, taken by index from 0. ``None`` means 512, of which
-            the budget may choose to take Jacobians of fewer. At least 2 K is advised.
+            a run too short for them takes Jacobians of fewer, the same ones to its end. At least 2 K is advised.
         rank: r of ``log_density``; ``auto`` cuts the probe's mean spectrum at its widest gap.
         every_n_epochs: measure at the end of each n-th epoch, and at the first validation where nothing was measured
             before it; 0 for no epoch.
         every_n_steps: measure also each time that many optimizer steps are done; 0 for never.
         at_start: measure before the first step (not where weights are sharded: FSDP lets training run first).
-        budget: share of the training time that measurements may take in ``fit``; a run may always spend 2 seconds, and
-            at least 64 samples are measured. ``None`` sets no limit.
-        estimator: ``exact`` or ``sketch`` Jacobians; ``auto`` takes sketches where exact ones of 256 samples exceed the
-            budget.
+        budget: share of the training time that measurements may take in ``fit``, and at least 2 seconds a run: where
+            that does not suffice for all of them, some are left out, but never the first and the last. ``None`` sets
+            no limit.
+        estimator: ``exact`` or ``sketch`` Jacobians; ``auto`` takes sketches where K is at least 64 and exact ones of
+            256 samples exceed the budget.
         chunk: samples a pass of a Jacobian; ``None`` chooses by the encoder's size and the free memory.
         on_error: ``warn`` goes on training when a measurement fails, with NaN for its values; ``raise`` does not.
         name: goes before all tags, to tell several monitors apart.
@@ -129,13 +131,13 @@ class JEPAScoreMonitor(pl.Callback):
         self.rank = rank
         self.every_n_steps = every_n_steps
         self.at_start = at_start
-        self.budget = budget
         self.estimator = estimator
         self.chunk = chunk
         self.on_error = on_error
         self.name = name
         self.history = History()
         self.readings: Readings | None = None
+        self._budget = Budget(budget, estimator)
         self._run = Run(self._title)
         measures_first = at_start or every_n_epochs > 0 or every_n_steps > 0
         self._schedule = Schedule(every_n_epochs, measures_first=measures_first)
@@ -157,23 +159,26 @@ class JEPAScoreMonitor(pl.Callback):
 
     @property
     def seconds_spent(self) -> float:
-        """On measurements and pictures in this fit."""
-        return self._run.stopwatch.spent
+        """Seconds of measurements and pictures in this run."""
+        return self._budget.spent
 
     # when
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Data are looked for anew, and nothing is known of costs: another call may come with another project."""
+        """Data are looked for anew: another call may come with another project."""
         self._run = Run(self._title)
         self._schedule.begin(trainer)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the untrained encoder, unless training resumes."""
         run = self._run
-        run.stopwatch = Stopwatch(trainer.global_step)
         run.step_seen = trainer.global_step
         if trainer.global_step == 0:
             self.history = History()
+            self._budget.forget()
+        self._budget.start(trainer.global_step)
+        if trainer.is_global_zero and not tensorboards(trainer):
+            self._budget.record_pictures(0.0)
         # the first module of a sharded model to run takes itself for the whole: training must come first
         if self.at_start and trainer.global_step == 0 and not is_sharded(pl_module):
             self._measure(trainer, pl_module)
@@ -187,7 +192,7 @@ class JEPAScoreMonitor(pl.Callback):
         """
         before, self._run.step_seen = self._run.step_seen, trainer.global_step
         if self.every_n_steps and before // self.every_n_steps < trainer.global_step // self.every_n_steps:
-            self._measure(trainer, pl_module)
+            self._measure_in_budget(trainer, pl_module)
             self._announce(trainer, pl_module, on_step=True)
 
     def on_validation_batch_end(
@@ -205,14 +210,14 @@ class JEPAScoreMonitor(pl.Callback):
         end, before or after ours. Here they are in whatever the order of the callbacks.
         """
         if is_last_batch_of_validation(trainer) and self._schedule.takes_validation(trainer):
-            self._measure(trainer, pl_module)
+            self._measure_in_budget(trainer, pl_module)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log for callbacks that follow a tag; measure here if the last batch was not known."""
         if trainer.sanity_checking:
             return
         if self._schedule.takes_validation(trainer):
-            self._measure(trainer, pl_module)
+            self._measure_in_budget(trainer, pl_module)
         self._schedule.end_validation()
         self._announce(trainer, pl_module)
 
@@ -221,39 +226,46 @@ class JEPAScoreMonitor(pl.Callback):
         if self._schedule.is_validated(trainer):
             return
         if self._schedule.takes_epoch(trainer):
-            self._measure(trainer, pl_module)
+            self._measure_in_budget(trainer, pl_module)
         self._announce(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the last measurement if the budget had left that out."""
-        run, step = self._run, self._schedule.step_measured
-        if run.is_painted:
-            return
-        with run.stopwatch.measuring():
-            self._guarded(pl_module, "pictures", lambda: self._paint(trainer, pl_module, step))
-        clock = from_first(run.stopwatch.clock(trainer.global_step, None))
-        overhead = {"monitor/overhead(%)": overhead_percent(clock)}
-        self.values.update(overhead)
-        self.history.correct(overhead)
-        self._guarded(pl_module, "scalars", lambda: log_scalars(trainer, self._named(overhead), step))
+        step = self._schedule.step_measured
+        if not self._run.is_painted:
+            with self._budget.measuring():
+                self._guarded(pl_module, "pictures", lambda: self._paint(trainer, pl_module, step))
+            overhead = {"monitor/overhead(%)": self._budget.overhead_percent(trainer.global_step)}
+            self.values.update(overhead)
+            self.history.correct(overhead)
+            self._guarded(pl_module, "scalars", lambda: log_scalars(trainer, self._named(overhead), step))
+        self._budget.stop(trainer.global_step)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Stop the clock of a fit that was interrupted; another may go on."""
+        self._budget.stop(self._run.step_seen)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure in ``test``."""
         self._measure(trainer, pl_module)
         self._announce(trainer, pl_module)
 
+    def _measure_in_budget(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not is_fitting(trainer) or self._budget.allows_measurement(horizon_of(trainer)):
+            self._measure(trainer, pl_module)
+
     # what
 
     def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """One measurement, from the probe to the loggers; every process calls it."""
-        run, step = self._run, trainer.global_step
-        clock = from_first(run.stopwatch.clock(step, _total_steps(trainer)))
+        run, budget, step = self._run, self._budget, trainer.global_step
+        is_first = run.prepared is None
         started = time.monotonic()
-        with run.stopwatch.measuring():
+        with budget.measuring():
             failure = None
             try:
                 with undisturbed(pl_module):
-                    values = self._observe(trainer, pl_module, clock)
+                    values = self._observe(trainer, pl_module)
             except Exception as error:  # whatever it was, training must not end by it
                 if self.on_error == "raise":
                     raise
@@ -262,26 +274,30 @@ class JEPAScoreMonitor(pl.Callback):
             seconds = from_first(time.monotonic() - started)
             values |= {"monitor/failed": float(failure is not None), "monitor/seconds(s)": seconds}
             self._tell(failure, trainer, pl_module)
-            self._paint_if_earned(trainer, pl_module, replace(clock, spent=clock.spent + seconds), failure)
             if is_fitting(trainer):
-                clock = replace(clock, spent=clock.spent + from_first(time.monotonic() - started))
-                if clock.trained > 0.0:
-                    values["monitor/overhead(%)"] = overhead_percent(clock)
+                # the first one also reads data and draws null values
+                budget.record_measurement(step, run.seconds_of_reading if is_first else seconds, failed=bool(failure))
+            run.is_painted = failure is not None or not is_fitting(trainer) or budget.allows_pictures()
+            if run.is_painted and failure is None:
+                self._guarded(pl_module, "pictures", lambda: self._paint(trainer, pl_module, step))
+            if is_fitting(trainer):
+                if not math.isnan(overhead := budget.overhead_percent(step)):
+                    values["monitor/overhead(%)"] = overhead
                 self.history.append(step, trainer.current_epoch, values)
             self._publish(trainer, pl_module, values)
-        run.stopwatch.lap(clock)
 
-    def _observe(self, trainer: pl.Trainer, pl_module: pl.LightningModule, clock: Clock) -> dict[str, float]:
+    def _observe(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
         """Values of the encoder by tag."""
-        run, started, first = self._run, time.monotonic(), self._run.prepared is None
+        run = self._run
         if run.prepared is None:
             run.prepared = prepare(self.sources, trainer, pl_module.device)
             rank_zero_info(self._introduction(trainer, pl_module, run.prepared))
         prepared = run.prepared
         noticed: set[str] = set()
         method = together(lambda: replace(self._method(pl_module), notice=noticed.add), device=pl_module.device)
-        plan = self._choose(trainer, method, prepared, clock)
+        plan = self._plan(trainer, method, prepared)
         samples = plan.samples * (1 + len(prepared.ood)) // trainer.world_size
+        started = time.monotonic()
         with progress_of(trainer, self._title, total=samples) as progress:
             self.readings = readings = read(
                 replace(method, progress=progress),
@@ -291,9 +307,10 @@ class JEPAScoreMonitor(pl.Callback):
                 num_samples=prepared.size,
                 plan=plan,
             )
+        run.seconds_of_reading = time.monotonic() - started
         values = scalars(readings, prepared.facts)
         values["monitor/samples"] = float(len(readings.scores.log_density))
-        values["monitor/sketch_rows"] = float(plan.rows or 0)
+        values["monitor/sketch_rows"] = float(readings.sketch_rows)
         density = readings.scores.log_density
         if is_fitting(trainer):
             if self.history.previous is not None:
@@ -308,12 +325,6 @@ class JEPAScoreMonitor(pl.Callback):
         run.notices.tell_new("meaning", problems(readings, prepared.facts))
         run.notices.tell_new("encoder", noticed)
         self.history.alarms = ringing
-        run.costs = replace(
-            run.costs,
-            per_sample=from_first(readings.seconds_per_sample),
-            # the first measurement reads data and draws null values, which the next will not
-            fixed=0.0 if first else from_first(time.monotonic() - started - readings.seconds_of_jacobians),
-        )
         return values
 
     def _method(self, pl_module: pl.LightningModule) -> Method:
@@ -342,41 +353,27 @@ class JEPAScoreMonitor(pl.Callback):
             strategy="loop" if sharded else "auto",
         )
 
-    def _choose(self, trainer: pl.Trainer, method: Method, prepared: Prepared, clock: Clock) -> Plan:
-        """The same on every process, and told when it changes."""
-        run = self._run
-        limited = is_fitting(trainer) and self.budget is not None and self.num_samples is None
-        if (limited or self.estimator == "sketch") and not run.costs.embedding_size:
-            seconds, size = try_out(method, prepared.probe)
-            run.costs = replace(run.costs, per_sample=seconds * (1 + len(prepared.ood)), embedding_size=size)
-        if limited and self.budget is not None:
-            plan = choose_plan(
-                allowed_seconds(clock, self.budget, reserve=run.costs.pictures) - run.costs.fixed,
-                seconds_per_sample=run.costs.per_sample,
-                num_samples=prepared.size,
-                embedding_size=run.costs.embedding_size,
-                estimator=self.estimator,
-                current=run.plan,
-            )
-        else:
-            plan = Plan(prepared.size, sketch_rows(run.costs.embedding_size) if self.estimator == "sketch" else None)
-        plan = from_first(plan)  # each process has its own clock, and only the first one draws
-        if plan != run.plan:
-            rank_zero_info(f"{self._title} takes {plan} from step {trainer.global_step} on.")
-        run.plan = plan
+    def _plan(self, trainer: pl.Trainer, method: Method, prepared: Prepared) -> Plan:
+        """What was decided at the first measurement of the run; all samples where nothing is limited."""
+        budget = self._budget
+        limited = is_fitting(trainer) and budget.share is not None
+        if self.num_samples is not None or (budget.decided is None and not limited):
+            return Plan(prepared.size, sketch=self.estimator == "sketch")
+        is_new = budget.decided is None
+        plan = budget.plan(
+            prepared.size, horizon=horizon_of(trainer), trial=lambda: self._try_out(trainer, method, prepared)
+        )
+        if is_new:
+            rank_zero_info(f"{self._title} {budget.text}")
         return plan
 
-    # where to
+    def _try_out(self, trainer: pl.Trainer, method: Method, prepared: Prepared) -> Trial:
+        trial = try_out(method, prepared.probe, sets=1 + len(prepared.ood))
+        if method.device.type != "cpu" and "16" in str(trainer.precision):
+            return replace(trial, per_forward=trial.per_forward / HALF_PRECISION_SPEEDUP)
+        return trial
 
-    def _paint_if_earned(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, clock: Clock, failure: str | None
-    ) -> None:
-        run = self._run
-        unlimited = not is_fitting(trainer) or self.budget is None
-        earned = unlimited or may_paint(clock, self.budget or 0.0, run.costs.pictures)
-        run.is_painted = failure is not None or from_first(earned)
-        if run.is_painted and failure is None:
-            self._guarded(pl_module, "pictures", lambda: self._paint(trainer, pl_module, trainer.global_step))
+    # where to
 
     def _publish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, values: dict[str, float]) -> None:
         """Values to the loggers; with them, of a measurement that failed, NaN for what there was before."""
@@ -408,7 +405,7 @@ class JEPAScoreMonitor(pl.Callback):
             log_histograms(trainer, self.readings, step, prefix=self._prefix)
             drawn = illustrate(self.readings, self._run.prepared, self.history)
             log_pictures(trainer, self._named(drawn), step)
-        self._run.costs = replace(self._run.costs, pictures=time.monotonic() - started)
+        self._budget.record_pictures(time.monotonic() - started)
 
     def _announce(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, on_step: bool = False) -> None:
         """To callbacks that follow a tag, and to the progress bar."""
@@ -463,24 +460,15 @@ class JEPAScoreMonitor(pl.Callback):
         return f"JEPAScoreMonitor {self.name}".strip()
 
     def state_dict(self) -> dict[str, Any]:
-        """The measurements so far, so that ``density/stability`` and pictures of training go on after a resume."""
-        return self.history.state_dict() | {"last": self.values}
+        """The measurements so far and the budget, so that a resumed run measures the same samples and goes on."""
+        return self.history.state_dict() | {"last": self.values, "budget": self._budget.state_dict(self._run.step_seen)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Inverse of :meth:`state_dict`."""
         self.history.load_state_dict(state_dict)
         self._schedule.resume(state_dict.get("last", {}))
-
-
-def _total_steps(trainer: pl.Trainer) -> float | None:
-    """Optimizer steps of the whole run; ``None`` where that is not known."""
-    if not is_fitting(trainer):
-        return None
-    try:
-        total = float(trainer.estimated_stepping_batches)
-    except Exception:  # with a schedule of accumulation; the class depends on which package the Trainer is from
-        return None
-    return total if math.isfinite(total) and total > 0 else None
+        if "budget" in state_dict:  # older checkpoints lack it
+            self._budget.load_state_dict(state_dict["budget"])
 
 
 def _callbacks(trainer: pl.Trainer) -> list[Any]:

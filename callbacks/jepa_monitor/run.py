@@ -4,27 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .budget import Plan
 from .notices import Notices
 from .sources import Prepared
-from .stopwatch import Stopwatch
-
-
-@dataclass(frozen=True)
-class Costs:
-    """Seconds of the last measurement, and K; before the first, what pictures take about, and 0.
-
-    Attributes:
-        per_sample: for an exact Jacobian in each set.
-        fixed: for all else, without pictures.
-        pictures: for these.
-        embedding_size: K.
-    """
-
-    per_sample: float = 0.0
-    fixed: float = 0.0
-    pictures: float = 0.6
-    embedding_size: int = 0
 
 
 @dataclass
@@ -34,25 +15,21 @@ class Run:
     Attributes:
         title: of the monitor, before its warnings.
         prepared: the data, once they were read.
-        plan: of the last measurement.
-        costs: of the last measurement.
-        stopwatch: of the fit.
         failure: why the last measurement failed, if it did.
         introduced: tags that the page and the layout have.
         is_painted: has the last measurement its pictures?
         step_seen: optimizer step at the end of the last batch.
+        seconds_of_reading: what the last reading of the encoder took.
         notices: what was warned of.
     """
 
     title: str
     prepared: Prepared | None = None
-    plan: Plan | None = None
-    costs: Costs = field(default_factory=Costs)
-    stopwatch: Stopwatch = field(default_factory=Stopwatch)
     failure: str | None = None
     introduced: set[str] = field(default_factory=set)
     is_painted: bool = True
     step_seen: int = 0
+    seconds_of_reading: float = 0.0
 
     def __post_init__(self) -> None:
         self.notices = Notices(self.title)

@@ -61,11 +61,17 @@ MEANINGS: tuple[tuple[str, str, str, str], ...] = (
     ("alarm/collapse", "1 while the embeddings use hardly any direction or hardly vary", "0", "1"),
     ("alarm/nonfinite_jacobian", "1 while some Jacobian is not finite", "0", "-"),
     ("alarm/turned_over", "1 if the ranking has turned over since the last measurement", "0", "-"),
-    ("monitor/samples", "samples with a Jacobian", "-", "-"),
-    ("monitor/sketch_rows", "rows of a sketch; 0 if Jacobians are exact", "-", "-"),
+    ("monitor/samples", "samples with a Jacobian, the same for the whole run", "-", "-"),
+    ("monitor/sketch_rows", "rows of a sketch, the same for the whole run; 0 if Jacobians are exact", "-", "-"),
     ("monitor/failed", "1 if the measurement failed: every other value is NaN then", "-", "-"),
     ("monitor/seconds(s)", "duration of the measurement, without pictures", "-", "-"),
-    ("monitor/overhead(%)", "time measured so far, with pictures, over time trained so far", "-", "-"),
+    (
+        "monitor/overhead(%)",
+        "time measured so far, with pictures, over time trained so far: about 5 % of the training time by default, "
+        "at least 2 s a run",
+        "-",
+        "-",
+    ),
     ("null/", "values without information, drawn as lines", "-", "-"),
 )
 

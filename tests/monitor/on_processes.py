@@ -177,10 +177,10 @@ def keep_a_budget(rank: int, world_size: int) -> tuple[list[float], list[float]]
     """Samples and overhead of each measurement, with an encoder that is slower on one process."""
 
     def encode(module: Any, x: Tensor) -> Tensor:
-        time.sleep(1e-3 * (1 + rank) * len(x))
+        time.sleep(4e-3 * (1 + rank) * len(x))
         return module(x)
 
-    callback = monitor(encoder=encode, probe=images(200, seed=2), ood={}, budget=0.5)
+    callback = monitor(encoder=encode, probe=images(200, seed=2), ood={}, budget=0.05)
     trainer_on(rank, world_size, callback, max_epochs=3).fit(module(), loader(), loader(7, seed=1))
     values = callback.history.values
     return values["monitor/samples"], values["monitor/overhead(%)"]

@@ -1,9 +1,11 @@
-"""How much of a measurement a budget allows."""
+"""What a measurement does, and how often, within a share of the training time."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,103 +13,263 @@ from hypothesis import strategies as st
 from jepa_monitor.budget import (
     CALIBRATION_SAMPLES,
     FEWEST_SAMPLES,
-    FIRST_SECONDS,
     GRACE_SECONDS,
-    Clock,
+    TOLERANCE,
+    UNKNOWN_SECONDS,
+    Budget,
     Plan,
-    allowed_seconds,
+    Trial,
     choose_plan,
-    exact_equivalents,
-    may_paint,
-    overhead_percent,
     sketch_rows,
 )
+from jepa_monitor.horizon import Horizon, horizon_of
+from tests.monitor.projects import Autoencoder, loader
 
-seconds = st.floats(1e-3, 1e6)
 positive = st.floats(1e-6, 1e4)
+TRIAL = Trial(per_jacobian=0.01, per_forward=1e-4, embeddings=0.0, embedding_size=32)
 
 
-@given(trained=st.floats(100.0, 1e6), budget=st.floats(0.02, 0.5), measurements=st.integers(1, 50))
-def test_a_run_that_spends_what_is_allowed_stays_within_its_budget(
-    trained: float, budget: float, measurements: int
+class Run:
+    """A run by a clock of its own: steps, turns of the measurement, and what they cost."""
+
+    def __init__(self, budget: float | None, *, step_seconds: float, steps: int, known: bool = True) -> None:
+        self.now = 0.0
+        self.budget = Budget(budget, clock=lambda: self.now)
+        self.step_seconds, self.steps, self.known = step_seconds, steps, known
+        self.measured: list[int] = []
+
+    def horizon(self, step: int) -> Horizon:
+        return Horizon(step, self.steps - step if self.known else None, samples_a_step=100)
+
+    def measure(self, step: int, seconds: float, *, failed: bool = False) -> None:
+        with self.budget.measuring():
+            self.now += seconds
+            self.budget.record_measurement(step, seconds, failed=failed)
+        self.measured.append(step)
+
+    def train(self, *, every: int, seconds: float, until: int | None = None) -> None:
+        """Measure before training and at each turn that is allowed."""
+        self.budget.start(0)
+        self.measure(0, seconds)
+        for step in range(every, (until or self.steps) + 1, every):
+            self.now += every * self.step_seconds
+            if self.budget.allows_measurement(self.horizon(step)):
+                self.measure(step, seconds)
+
+
+@given(
+    budget=st.floats(0.01, 0.5),
+    step_seconds=st.floats(1e-3, 10.0),
+    turns=st.integers(1, 60),
+    every=st.integers(1, 50),
+    seconds=st.floats(1e-3, 50.0),
+)
+def test_a_run_keeps_its_budget_and_measures_its_first_and_its_last_turn(
+    budget: float, step_seconds: float, turns: int, every: int, seconds: float
 ) -> None:
-    spent = 0.0
-    for turn in range(1, measurements + 1):
-        progress = turn / measurements
-        clock = Clock(trained * progress, spent, progress, 1.0 / measurements)
-        spent += max(0.0, allowed_seconds(clock, budget))
-    assert spent <= max(GRACE_SECONDS, budget * trained) * (1.0 + 1e-9)
+    run = Run(budget, step_seconds=step_seconds, steps=turns * every)
+    run.train(every=every, seconds=seconds)
+    assert run.measured[0] == 0
+    assert run.measured[-1] == turns * every
+    allowed = max(GRACE_SECONDS, budget * turns * every * step_seconds)
+    assert run.budget.spent <= max(allowed, 2.0 * seconds) * (1.0 + 1e-9)
+    if allowed > 1.0 + (turns + 1) * seconds:
+        assert run.measured == list(range(0, turns * every + 1, every))  # there is time for all of them
+    assert run.budget.trained == pytest.approx(turns * every * step_seconds)
 
 
-@given(trained=st.floats(100.0, 1e6), budget=st.floats(0.02, 0.5))
-def test_without_a_known_end_only_what_was_earned_is_spent(trained: float, budget: float) -> None:
-    spent = 0.0
-    for turn in range(1, 20):
-        spent += max(0.0, allowed_seconds(Clock(trained * turn, spent, None), budget))
-        assert spent <= max(GRACE_SECONDS, budget * trained * turn) * (1.0 + 1e-9)
+def test_measurements_are_spread_over_the_run() -> None:
+    run = Run(0.05, step_seconds=0.1, steps=1000)
+    run.train(every=10, seconds=0.9)
+    assert len(run.measured) == 5  # of the 5 seconds, 0.4 are kept for the last pictures
+    gaps = [b - a for a, b in zip(run.measured, run.measured[1:], strict=False)]
+    assert max(gaps) - min(gaps) <= 20
 
 
-def test_before_training_nothing_is_known() -> None:
-    assert allowed_seconds(Clock(0.0, 0.0, None), 0.05) == FIRST_SECONDS
-    assert math.isinf(overhead_percent(Clock(0.0, 1.0, None)))
-    assert overhead_percent(Clock(50.0, 1.0, 0.5)) == pytest.approx(2.0)
+@given(budget=st.floats(0.02, 0.5), seconds=st.floats(0.1, 20.0))
+def test_without_a_known_end_only_what_was_earned_is_spent(budget: float, seconds: float) -> None:
+    run = Run(budget, step_seconds=1.0, steps=2000, known=False)
+    run.train(every=10, seconds=seconds)
+    for turn, step in enumerate(run.measured[1:], start=2):
+        assert turn * seconds <= max(GRACE_SECONDS, budget * step) * (1.0 + 1e-9)
+
+
+def test_without_a_limit_all_turns_are_measured() -> None:
+    run = Run(None, step_seconds=1e-6, steps=50)
+    run.train(every=10, seconds=100.0)
+    assert run.measured == [0, 10, 20, 30, 40, 50]
+    assert run.budget.allows_pictures()
+
+
+def test_max_time_ends_a_run_too() -> None:
+    run = Run(0.05, step_seconds=1.0, steps=10**6)
+    run.budget.start(0)
+    run.measure(0, 4.0)
+    run.now += 99.0
+    assert not run.budget.allows_measurement(Horizon(99, None, seconds_left=101.0))  # 10 s in all, of which 4 are spent
+    run.now += 99.0
+    assert run.budget.allows_measurement(Horizon(198, None, seconds_left=2.0))  # the last
+
+
+def test_a_first_measurement_that_failed_is_made_again() -> None:
+    run = Run(0.05, step_seconds=1e-3, steps=100)
+    run.budget.start(0)
+    run.measure(0, 60.0, failed=True)
+    run.now += 0.01
+    assert run.budget.allows_measurement(run.horizon(10))
 
 
 def test_pictures_wait_until_they_are_earned() -> None:
-    assert may_paint(Clock(0.0, 1.0, None), 0.05, 0.5)  # within what a run may always spend
-    assert not may_paint(Clock(0.0, 1.0, None), 0.05, 0.6)  # the last ones will cost as much again
-    assert not may_paint(Clock(100.0, 4.1, 0.5), 0.05, 0.5)
-    assert may_paint(Clock(200.0, 4.1, 0.5), 0.05, 0.5)
-    assert allowed_seconds(Clock(100.0, 4.0, 1.0), 0.05, reserve=0.4) == pytest.approx(0.6)
+    run = Run(0.05, step_seconds=1.0, steps=100)
+    run.budget.record_pictures(0.5)
+    assert run.budget.allows_pictures()  # within what a run may always spend
+    run.budget.start(0)
+    run.measure(0, 1.0)
+    assert not run.budget.allows_pictures()  # the last measurement and its pictures will cost 1.5 seconds more
+    run.now += 60.0
+    assert run.budget.allows_pictures()
+
+
+def test_the_overhead_is_nan_before_training() -> None:
+    run = Run(0.05, step_seconds=1.0, steps=100)
+    run.budget.start(0)
+    run.measure(0, 1.0)
+    assert math.isnan(run.budget.overhead_percent(0))
+    run.now += 50.0
+    assert run.budget.overhead_percent(50) == pytest.approx(2.0)
+
+
+def decided(run: Run, trial: Trial = TRIAL, *, num_samples: int = 512) -> Plan:
+    return run.budget.plan(num_samples, horizon=run.horizon(0), trial=lambda: trial)
+
+
+@pytest.mark.parametrize(
+    ("steps", "known", "plan"),
+    [
+        (100, True, Plan(64)),  # 2 s in all, of which two measurements may take 0.8 s each
+        (10_000, True, Plan(512)),  # a step takes 0.04 s by the trial, 5 % of them are 20 s
+        (10_000, False, Plan(512)),  # 5 s each
+    ],
+)
+def test_it_is_decided_at_the_first_measurement_and_kept(steps: int, known: bool, plan: Plan) -> None:
+    run = Run(0.05, step_seconds=0.04, steps=steps, known=known)
+    assert decided(run) == plan
+    assert str(plan) in run.budget.text
+    assert "the length of the run is unknown" in run.budget.text or known
+    slower = Trial(per_jacobian=10.0, per_forward=1.0, embeddings=9.0, embedding_size=192)
+    assert decided(run, slower) == plan
+    run.train(every=steps, seconds=100.0)
+    assert decided(run, slower) == plan
+
+
+def test_a_choice_of_few_samples_says_what_to_change() -> None:
+    run = Run(0.05, step_seconds=0.04, steps=10)
+    assert decided(run, Trial(1.0, 1e-4, 0.0, 64)) == Plan(FEWEST_SAMPLES)
+    assert "raise budget or give num_samples" in run.budget.text
+
+
+def test_a_resumed_run_goes_on_with_its_plan_and_what_it_spent() -> None:
+    whole = Run(0.05, step_seconds=0.1, steps=1000)
+    plan = decided(whole)
+    whole.train(every=10, seconds=0.9)
+    first = Run(0.05, step_seconds=0.1, steps=1000)
+    decided(first)
+    first.train(every=10, seconds=0.9, until=500)
+    resumed = Run(0.05, step_seconds=0.1, steps=1000)
+    resumed.budget.load_state_dict(first.budget.state_dict(500))
+    assert decided(resumed, Trial(100.0, 1.0, 1.0, 192)) == plan
+    resumed.budget.start(500)
+    assert resumed.budget.spent == first.budget.spent
+    for step in range(510, 1001, 10):
+        resumed.now += 1.0
+        if resumed.budget.allows_measurement(resumed.horizon(step)):
+            resumed.measure(step, 0.9)
+    assert first.measured + resumed.measured == whole.measured
+    resumed.budget.stop(1000)
+    assert resumed.budget.trained == pytest.approx(100.0)
 
 
 @given(seconds=st.floats(0.0, 1e5), per_sample=positive, num_samples=st.integers(1, 4096), size=st.integers(1, 2048))
 def test_a_plan_is_the_most_that_fits(seconds: float, per_sample: float, num_samples: int, size: int) -> None:
     plan = choose_plan(seconds, seconds_per_sample=per_sample, num_samples=num_samples, embedding_size=size)
     assert min(FEWEST_SAMPLES, num_samples) <= plan.samples <= num_samples
-    if plan.rows is None:
-        cost = plan.samples * per_sample
+    if plan.sketch:
+        assert size >= 64
+        cost = (CALIBRATION_SAMPLES + plan.samples * 2 * sketch_rows(size) / size) * per_sample
     else:
-        assert 2 <= plan.rows < size
-        cost = (CALIBRATION_SAMPLES + plan.samples * 2 * plan.rows / size) * per_sample
+        cost = plan.samples * per_sample
     if plan.samples > FEWEST_SAMPLES:
-        assert cost <= seconds * (1.0 + 1e-9)
+        assert cost <= seconds * TOLERANCE * (1.0 + 1e-9)
     exact = seconds / per_sample >= num_samples
     assert not exact or plan == Plan(num_samples)
 
 
 def test_the_order_is_exact_then_fewer_then_a_sketch() -> None:
-    def plan(affordable: float, estimator: str = "auto") -> Plan:
+    def plan(affordable: float, estimator: str = "auto", size: int = 192) -> Plan:
         return choose_plan(
             affordable,
             seconds_per_sample=1.0,
             num_samples=512,
-            embedding_size=192,
+            embedding_size=size,
             estimator=estimator,  # type: ignore[arg-type]  # each of its names
         )
 
     assert plan(512) == Plan(512)
-    assert plan(300) == Plan(256)  # in steps, so that small changes of speed change nothing
-    assert plan(270) == plan(300)
-    assert plan(150) == Plan(512, 16)
-    assert plan(60) == Plan(64)
-    assert plan(0) == Plan(64)
+    assert plan(350) == Plan(512)  # a little too much for all of them, so that short runs can be compared
+    assert plan(300) == Plan(256)
+    assert plan(270) == plan(300)  # in steps, so that small differences of speed make none
+    assert plan(150) == Plan(512, sketch=True)
+    assert plan(150, size=32) == Plan(128)  # four rows of 32 say little
+    assert plan(60) == Plan(45)
+    assert plan(0) == Plan(FEWEST_SAMPLES)
     assert plan(150, "exact") == Plan(128)
-    assert plan(1000, "sketch") == Plan(512, 16)
-    assert str(plan(150)) == "sketches of 16 rows of 512 samples"
-
-
-@given(affordable=st.floats(0.0, 2000.0), samples=st.sampled_from([64, 128, 512]), rows=st.sampled_from([None, 16]))
-def test_a_plan_is_kept_while_it_is_about_right(affordable: float, samples: int, rows: int | None) -> None:
-    settings = {"seconds_per_sample": 1.0, "num_samples": 512, "embedding_size": 192}
-    current = Plan(samples, rows)
-    chosen = choose_plan(affordable, current=current, **settings)  # type: ignore[arg-type]  # numbers all of them
-    cost = exact_equivalents(current, 192)
-    if 0.8 * cost <= affordable <= 2.0 * cost:
-        assert chosen == current
-    else:
-        assert chosen == choose_plan(affordable, **settings)  # type: ignore[arg-type]  # as above
+    assert plan(1000, "sketch") == Plan(512, sketch=True)
+    assert str(plan(150)) == "sketched Jacobians of 512 samples"
 
 
 def test_rows_of_a_sketch_are_fewer_than_directions() -> None:
     assert [sketch_rows(size) for size in (2, 16, 64, 192, 2048)] == [2, 2, 8, 16, 16]
+
+
+@pytest.mark.filterwarnings("ignore:Found 1 module.s. in eval mode")  # as the project means it
+@pytest.mark.parametrize(
+    ("settings", "steps_left", "has_seconds"),
+    [
+        ({"max_epochs": 3}, 18, False),
+        ({"max_steps": 4}, 4, False),
+        ({"max_epochs": 3, "accumulate_grad_batches": 2}, 9, False),
+        ({"max_epochs": -1, "max_time": "00:00:01:00"}, None, True),
+        ({"max_epochs": -1, "limit_train_batches": 2, "max_steps": 6}, 6, False),
+    ],
+)
+def test_the_trainer_knows_how_long_a_run_will_be(
+    settings: dict[str, Any], steps_left: int | None, has_seconds: bool
+) -> None:
+    class Stop(pl.Callback):
+        def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            found.append(horizon_of(trainer))
+            trainer.should_stop = True
+
+    found: list[Horizon] = []
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        callbacks=[Stop()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        **settings,
+    )
+    trainer.fit(Autoencoder(), loader(), loader(seed=1))
+    (horizon,) = found
+    assert horizon.steps_left == steps_left
+    assert horizon.samples_a_step == 8 * settings.get("accumulate_grad_batches", 1)
+    assert (horizon.seconds_left is not None) == has_seconds
+    assert horizon.seconds_left is None or 50.0 < horizon.seconds_left <= 60.0
+
+
+def test_of_an_unknown_length_a_measurement_takes_a_few_seconds() -> None:
+    run = Run(0.05, step_seconds=0.04, steps=1, known=False)
+    assert decided(run, Trial(0.1, 1e-4, 1.0, 8)).samples * 0.1 <= UNKNOWN_SECONDS - 1.0

@@ -508,19 +508,62 @@ def test_several_validation_loaders(tmp_path: Path) -> None:
     assert "density/spearman" in run.callback_metrics
 
 
-def test_a_budget_chooses_samples_and_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    def slow(module: nn.Module, x: Tensor) -> Tensor:
-        time.sleep(2e-3 * len(x))
-        return module(x)
+def slowed(module: nn.Module, x: Tensor) -> Tensor:
+    time.sleep(4e-3 * len(x))
+    return module(x)
 
-    callback = monitor(encoder=slow, probe=images(400, seed=1), reference=images(), budget=1e-6, estimator="exact")
-    trainer(tmp_path, callback).fit(Autoencoder(), loader(), loader(seed=1))
-    assert callback.history.values["monitor/samples"][-1] == 64.0
-    assert len(callback.readings.z) == 400 if callback.readings else False
-    assert "takes exact Jacobians of 64 samples from step" in caplog.text
-    free = monitor(encoder=slow, probe=images(100, seed=1), reference=images(), num_samples=100, budget=1e-6)
-    trainer(tmp_path, free).fit(Autoencoder(), loader(), loader(seed=1))
-    assert set(free.history.values["monitor/samples"]) == {100.0}  # asked for, so it is what there is
+
+def test_a_budget_is_decided_once_and_a_resumed_run_keeps_to_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def limited(encoder: Callable[[nn.Module, Tensor], Tensor]) -> JEPAScoreMonitor:
+        return monitor(encoder=encoder, probe=images(200, seed=1), reference=images(), ood={}, budget=0.05)
+
+    first = limited(slowed)
+    run, path = trainer(tmp_path, first, max_epochs=6), tmp_path / "last.ckpt"
+    run.fit(Autoencoder(), loader(), loader(seed=1))
+    run.save_checkpoint(path)
+    (samples,) = set(first.history.values["monitor/samples"])  # the same at each measurement
+    assert 16.0 <= samples < 200.0
+    assert first.readings is not None
+    assert len(first.readings.z) == 200  # embeddings are of all of them
+    assert first.history.steps[0] == 0
+    assert first.history.steps[-1] == 36
+    assert f"takes exact Jacobians of {samples:.0f} samples, the same for the whole run" in caplog.text
+    assert caplog.text.count("the same for the whole run") == 1
+    resumed = limited(lambda module, x: module(x))  # now there would be time for all of them
+    again = trainer(tmp_path, resumed, max_epochs=8)
+    again.fit(Autoencoder(), loader(), loader(seed=1), ckpt_path=path)
+    assert resumed.history.steps[-1] == 48
+    assert set(resumed.history.values["monitor/samples"]) == {samples}
+    assert set(resumed.history.values["monitor/sketch_rows"]) == {0.0}
+    assert resumed.history.followed == first.history.followed
+    assert all(torch.isfinite(row).all() for row in resumed.history.percentiles.values())
+    assert resumed.seconds_spent > first.seconds_spent
+    again.validate(Autoencoder(), loader(seed=1), verbose=False)
+    assert resumed.values["monitor/samples"] == samples  # so that its values can be compared with those of the run
+
+
+def test_samples_that_were_asked_for_are_measured_less_often_rather_than_fewer(tmp_path: Path) -> None:
+    callback = monitor(encoder=slowed, probe=images(100, seed=1), reference=images(), num_samples=100, budget=1e-6)
+    trainer(tmp_path, callback, max_epochs=20).fit(Autoencoder(), loader(), loader(seed=1))
+    assert set(callback.history.values["monitor/samples"]) == {100.0}
+    assert callback.history.steps[0] == 0
+    assert callback.history.steps[-1] == 120
+    assert len(callback.history.steps) < 10
+
+
+def test_a_sketch_that_cannot_be_calibrated_is_not_replaced(tmp_path: Path) -> None:
+    probe = images(64, seed=1)
+    probe[:40] = torch.nan
+    callback = monitor(encoder="encoder", estimator="sketch", probe=probe, reference=images(64))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        (values,) = trainer(tmp_path, callback).validate(Autoencoder(), loader(), verbose=False)
+    assert values["monitor/samples"] == 64.0
+    assert values["monitor/sketch_rows"] == 2.0
+    assert math.isnan(values["density/spearman"])
+    assert values["jacobian/nonfinite_fraction"] == pytest.approx(40 / 48)
 
 
 def test_sketches_rank_as_exact_jacobians_do(tmp_path: Path) -> None:
