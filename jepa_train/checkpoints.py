@@ -192,12 +192,13 @@ def is_sharded(path: Path) -> bool:
 
 
 def newest_checkpoint(folder: Path) -> Path:
-    """The newest whole ``last.ckpt`` (or last-v1, ...) of the runs in ``folder``; those that are not are named.
+    """The newest whole ``last.ckpt`` (or last-v1, ...) of runs in ``folder`` or in a folder of it; others are named.
 
     Raises:
         ConfigurationError: if there is none.
     """
-    found = [path for path in folder.glob("*/checkpoints/last*.ckpt") if re.fullmatch(r"last(-v\d+)?", path.stem)]
+    paths = [path for depth in ("*", "*/*") for path in folder.glob(f"{depth}/checkpoints/last*.ckpt")]
+    found = [path for path in paths if re.fullmatch(r"last(-v\d+)?", path.stem)]
     reasons = []
     for path in sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True):
         try:

@@ -10,10 +10,11 @@ import lightning.pytorch as pl
 import torch.distributed as dist
 import yaml
 from jsonargparse import Namespace
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 
 from jepa_train.checkpoints import (
     AtomicCheckpointIO,
@@ -21,7 +22,6 @@ from jepa_train.checkpoints import (
     check_arguments,
     check_fits,
     model_arguments,
-    newest_checkpoint,
     read_checkpoint,
     weight_shapes,
     without_fetching,
@@ -33,23 +33,13 @@ from jepa_train.module import JEPA
 from jepa_train.monitor_option import add_monitor_option, callbacks_with_monitor
 from jepa_train.parsing import Parser
 from jepa_train.processes import disconnect
+from jepa_train.progress import limit_reached
+from jepa_train.run_config import SaveConfig
+from jepa_train.start import Start, find_start, go_on_in_folder
 
 PACKAGE = Path(__file__).resolve().parent
 # a wheel carries the configs inside the package, a clone beside it
 CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
-SUBCOMMANDS = ("fit", "validate", "test", "predict")
-
-
-class SaveConfig(SaveConfigCallback):
-    """Keeps the resolved config beside the run, as a file and as a page in TensorBoard."""
-
-    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Write the page; the file is written by Lightning."""
-        text = self.parser.dump(self.config, skip_none=False)
-        for logger in trainer.loggers:
-            add_text = getattr(getattr(logger, "experiment", None), "add_text", None)
-            if add_text is not None:
-                add_text("config", f"```yaml\n{text}\n```")
 
 
 class JEPACLI(LightningCLI):
@@ -57,7 +47,14 @@ class JEPACLI(LightningCLI):
 
     ``--ckpt_path`` takes a file, or ``last`` for the newest one below the logger's folder. The model is built with the
     checkpoint's hyper-parameters; options that say otherwise are named, and refused where they ask for other weights.
+
+    Args:
+        start: what the arguments begin with, see :func:`find_start`.
     """
+
+    def __init__(self, *args: Any, start: Start | None = None, **kwargs: Any) -> None:
+        self.start = start or Start()
+        super().__init__(*args, **kwargs)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the monitor; the model is built for the images that the DataModule gives."""
@@ -66,21 +63,37 @@ class JEPACLI(LightningCLI):
         parser.link_arguments("data.channels", "model.channels", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse, find the checkpoint and look whether it can be used, before Lightning takes over its settings."""
+        """Parse, and look whether the checkpoint can be used, before Lightning takes over its settings."""
         try:
             super().parse_arguments(parser, args)
         except UnicodeDecodeError:
             raise ConfigurationError("a config is not a text file: --config takes a YAML file.") from None
         self.checkpoint: dict[str, Any] | None = None
         config = self._settings
-        if config.get("ckpt_path") == "last":
-            self._go_on_in_the_newest_run()
+        if self.start.is_last:
+            config.ckpt_path = self.start.checkpoint
+            if self.config.subcommand == "fit":
+                go_on_in_folder(config, Path(config.ckpt_path).parent.parent)
         path = config.get("ckpt_path")
         # folders are checkpoints of sharded models, addresses are Lightning's business
-        if path is None or Path(path).is_dir() or path == "hpc" or "://" in path:
-            return
+        if path is not None and not (Path(path).is_dir() or path == "hpc" or "://" in path):
+            self._look_at(path, args)
+        if self.start.checkpoint is not None:
+            rank_zero_info(self.start.sentence(self.config.subcommand))
+
+    def _look_at(self, path: str, args: ArgsType) -> None:
+        """See that the checkpoint is of this model, and has what the subcommand needs; leave a finished run alone."""
         self.checkpoint = read_checkpoint(Path(path))
-        self._check_use(path, self.checkpoint)
+        check_arguments(self.checkpoint, Path(path))
+        config = self._settings
+        if self.config.subcommand == "fit":
+            if "optimizer_states" not in self.checkpoint:
+                raise ConfigurationError(
+                    f"the checkpoint {path} holds weights alone, from which training cannot go on: save checkpoints "
+                    "without save_weights_only."
+                )
+            if reached := limit_reached(self.checkpoint, config.trainer, path):
+                self.parser.exit(message=f"{reached}\n")
         # what was asked for, before the checkpoint's hyper-parameters take its place
         typed, configured = self._given_options(args)
         self._typed = {name: config.model[name] for name in typed if name in config.model}
@@ -88,6 +101,8 @@ class JEPACLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         """Tell which of the given options the checkpoint overrides, and fetch nothing that it replaces."""
+        if self.config.subcommand == "predict":
+            self._keep_no_record()
         if self.checkpoint is None:
             return
         used = self._settings.model
@@ -133,23 +148,19 @@ class JEPACLI(LightningCLI):
     def _settings(self) -> Namespace:
         return cast("Namespace", self.config[self.config.subcommand])
 
-    def _go_on_in_the_newest_run(self) -> None:
-        config = self._settings
-        logger = config.trainer.logger
-        if not isinstance(logger, Namespace) or "init_args" not in logger or not logger.init_args.get("name"):
-            raise ConfigurationError("--ckpt_path last looks below the logger's folder: name a logger, or give a path.")
-        path = newest_checkpoint(Path(logger.init_args.save_dir) / logger.init_args.name)
-        config.ckpt_path = str(path)
-        if self.config.subcommand == "fit":  # the others would write their own config over that of the training
-            logger.init_args.version = path.parent.parent.name
+    def _keep_no_record(self) -> None:
+        """Let ``predict`` make no folder: it logs nothing, and nobody takes what it would return."""
+        self._settings.trainer.logger, self.save_config_callback = False, None
+        if self._settings.return_predictions is None:
+            self._settings.return_predictions = False
 
-    def _check_use(self, path: str, checkpoint: dict[str, Any]) -> None:
-        """See that the checkpoint is of this model, and has what the subcommand needs."""
-        check_arguments(checkpoint, Path(path))
-        if self.config.subcommand == "fit" and "optimizer_states" not in checkpoint:
-            raise ConfigurationError(
-                f"the checkpoint {path} holds weights alone, from which training cannot go on: save checkpoints "
-                "without save_weights_only."
+    def before_predict(self) -> None:
+        """Say that only callbacks keep embeddings."""
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # set by its callback connector
+        if not any(isinstance(callback, BasePredictionWriter) for callback in callbacks):
+            rank_zero_info(
+                "predict computes the embeddings and keeps none of them: add a callback that writes them (a "
+                "BasePredictionWriter, with --trainer.callbacks+=), or call Trainer.predict from Python."
             )
 
     def _given_options(self, args: ArgsType) -> tuple[list[str], list[str]]:
@@ -203,31 +214,9 @@ def main(args: list[str] | None = None) -> JEPACLI | None:
     return cli
 
 
-def is_overlay(config: Path) -> bool:
-    """Does a config file say nothing of data, so that it can only be laid over another? False where it is none."""
-    try:
-        content = yaml.safe_load(config.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return False
-    return isinstance(content, dict) and "data" not in content
-
-
-def _configs(arguments: list[str]) -> list[Path]:
-    """What the options ``-c FILE``, ``-cFILE``, ``--config FILE`` and ``--config=FILE`` name."""
-    files = []
-    for option, following in zip(arguments, [*arguments[1:], ""], strict=True):
-        name, _, value = option.partition("=")
-        if name in ("-c", "--config"):
-            files.append(Path(value or following))
-        elif option.startswith("-c"):  # the short form without a space
-            files.append(Path(option.removeprefix("-c")))
-    return files
-
-
 def _train(arguments: list[str], args: list[str] | None) -> JEPACLI:
-    # a default config is merged with overlays alone: settings of it would leak into a config of other data
-    given = [config for config in _configs(arguments) if not is_overlay(config)]
-    defaults = [] if given else [str(CONFIGS / "mixture.yaml")]
+    start = find_start(arguments, CONFIGS / "mixture.yaml")
+    defaults = [str(path) for path in start.default_configs]
     return JEPACLI(
         JEPA,
         pl.LightningDataModule,
@@ -236,7 +225,10 @@ def _train(arguments: list[str], args: list[str] | None) -> JEPACLI:
         parser_class=Parser,
         seed_everything_default=0,
         save_config_callback=SaveConfig,
-        save_config_kwargs={"overwrite": True},
-        parser_kwargs={"epilog": EXPORT_HELP, **{name: {"default_config_files": defaults} for name in SUBCOMMANDS}},
+        parser_kwargs={
+            "epilog": EXPORT_HELP,
+            **{name: {"default_config_files": defaults} for name in JEPACLI.subcommands()},
+        },
         args=args,
+        start=start,
     )

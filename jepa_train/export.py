@@ -26,6 +26,7 @@ from jepa_train.encoder import EmbeddingEncoder
 from jepa_train.errors import ConfigurationError
 from jepa_train.module import JEPA
 from jepa_train.parsing import Parser
+from jepa_train.run_config import config_beside, read_yaml
 
 Which = Literal["target", "context"]
 EXPORT_HELP = "One more subcommand: export, which writes the encoder of a checkpoint for timm (export --help)."
@@ -205,11 +206,9 @@ def _data_settings(checkpoint: Mapping[str, Any], ckpt_path: Path) -> str:
     saved = checkpoint.get("datamodule_hyper_parameters")
     if saved:
         return _yaml({name: value for name, value in saved.items() if name != "_instantiator"})
-    run_config = ckpt_path.parent.parent / "config.yaml"
-    if run_config.is_file():
-        data = (yaml.safe_load(run_config.read_text()) or {}).get("data")
-        if data:
-            return _yaml(data)
+    run_config = config_beside(ckpt_path)
+    if run_config is not None:
+        return _yaml((read_yaml(run_config) or {})["data"])
     return "Not recorded: neither in the checkpoint nor in a config.yaml of its run."
 
 

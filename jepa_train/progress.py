@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
+
+from jepa_train.errors import ConfigurationError
 
 
 def between_batches(loops: dict[str, Any]) -> None:
@@ -21,3 +24,38 @@ def between_batches(loops: dict[str, Any]) -> None:
         epochs[kind]["processed"] -= 1
         batches[kind]["completed"] -= 1
     loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+
+
+def epochs_trained(loops: Mapping[str, Any]) -> int:
+    """Epochs whose last batch a checkpoint has seen, whether it was written within that batch or at the epoch's end."""
+    epochs, batches = loops["epoch_progress"]["current"], loops["epoch_loop.batch_progress"]
+    completed: int = epochs["completed"]
+    if epochs["processed"] > completed or batches["is_last_batch"]:
+        return completed + 1
+    return completed
+
+
+def limit_reached(checkpoint: Mapping[str, Any], limits: Mapping[str, Any], path: str) -> str | None:
+    """A sentence about the limit of the Trainer that a checkpoint has reached; ``None`` where training can go on.
+
+    Args:
+        checkpoint: with Lightning's ``loops``.
+        limits: ``max_epochs`` and ``max_steps``, of which ``None`` and negative numbers are none.
+        path: the checkpoint's.
+
+    Raises:
+        ConfigurationError: if it is past the limit.
+    """
+    done = {"max_epochs": epochs_trained(checkpoint["loops"]["fit_loop"]), "max_steps": checkpoint["global_step"]}
+    for name, number in done.items():
+        limit, kind = limits[name], name.removeprefix("max_")
+        if limit is None or not 0 <= limit <= number:
+            continue
+        if number > limit:
+            raise ConfigurationError(
+                f"the checkpoint {path} has trained {number} {kind} already, more than {name} {limit}: give a larger "
+                f"--trainer.{name}."
+            )
+        longer = f"to make it longer, give a larger --trainer.{name}"
+        return f"The run of {path} is finished, with {number} of {limit} {kind}: {longer}."
+    return None

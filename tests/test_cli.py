@@ -15,9 +15,10 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from jepa_monitor import JEPAScoreMonitor
-from jepa_train.cli import CONFIGS, JEPACLI, is_overlay, main
+from jepa_train.cli import CONFIGS, JEPACLI, main
 from jepa_train.errors import RunFailed
 from jepa_train.module import JEPA
+from jepa_train.start import is_overlay
 from tests.idx_files import write_idx
 from tests.sentences import FAILED, one_sentence
 

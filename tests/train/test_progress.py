@@ -38,7 +38,7 @@ STOPS = {
 }
 LONGER = {
     "steps": ["--trainer.max_steps=13", "--trainer.max_epochs=-1"],
-    "epochs": ["--trainer.max_epochs=3"],
+    "epochs": ["--trainer.max_epochs=3", "--trainer.max_steps=-1"],
 }
 SAVING = {"by epochs": [], "by steps": ["--trainer.callbacks.every_n_train_steps=2"]}
 
@@ -92,9 +92,10 @@ def test_a_run_that_is_over_is_left_as_it_is(
 ) -> None:
     ended = fit(tmp_path, *SAVING[saving], *STOPS[stop])
     trained = len(seen)
-    again = fit(tmp_path, *SAVING[saving], *STOPS[stop], "--ckpt_path=last")
-    assert len(seen) == trained
-    assert again["global_step"] == ended["global_step"]
+    with pytest.raises(SystemExit) as left:
+        fit(tmp_path, *SAVING[saving], *STOPS[stop], "--ckpt_path=last")
+    assert left.value.code == 0
+    assert len(seen) == trained == ended["global_step"]
 
 
 def test_a_run_shorter_than_the_distance_of_checkpoints_leaves_one(tmp_path: Path) -> None:

@@ -1,0 +1,111 @@
+"""The record of a run: its config, written once into its folder, and found again beside its checkpoints."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import yaml
+from jsonargparse import Namespace
+from lightning.fabric.utilities.cloud_io import get_filesystem
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.trainer.states import TrainerFn
+
+# options of the Trainer's methods are those of one call: a checkpoint to begin with, what to print, what to return
+OF_ONE_CALL = {
+    name
+    for method, no_options in LightningCLI.subcommands().items()
+    for name in inspect.signature(getattr(pl.Trainer, method)).parameters.keys() - no_options
+}
+RECORD = "config.yaml"
+OF_A_RUN = ("trainer", "model", "data")  # what a record has, and other files of that name lack
+
+
+class SaveConfig(SaveConfigCallback):
+    """Keeps the config beside the run, as a file and as a page in TensorBoard.
+
+    The first record of a folder is its ``config.yaml``, which nothing replaces. A later call in the same folder writes
+    ``config_<subcommand>_<number>.yaml`` beside it, if it has other settings.
+    """
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Write file and page on the first process; all of them ask for the folder, which is a collective."""
+        if self.already_saved:
+            return
+        self.already_saved = True
+        folder = trainer.log_dir
+        if trainer.is_global_zero and folder is not None:
+            text = repeatable(self.parser, self.config)
+            _write_once(folder, TrainerFn(stage).value, text)
+            _log_page(trainer, text)
+
+    def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Do nothing: ``setup`` has written all there is."""
+
+
+def repeatable(parser: LightningArgumentParser, config: Namespace) -> str:
+    """YAML with which each subcommand can begin a run in a folder of its own.
+
+    It leaves out the arguments of one call, and the version of the logger's folder.
+    """
+    kept = config.clone()
+    for name in OF_ONE_CALL:
+        kept.pop(name, None)
+    for logger in loggers_of(kept):
+        if "version" in logger.init_args:
+            logger.init_args.version = None
+    return str(parser.dump(kept, skip_none=False))
+
+
+def loggers_of(config: Namespace) -> list[Namespace]:
+    """The loggers of a subcommand's config that are described by a class and its arguments."""
+    given = config.trainer.logger
+    loggers = given if isinstance(given, list) else [given]
+    return [logger for logger in loggers if isinstance(logger, Namespace) and "init_args" in logger]
+
+
+def _write_once(folder: str, subcommand: str, text: str) -> None:
+    files = get_filesystem(folder)
+    files.makedirs(folder, exist_ok=True)
+    before, path = "", os.path.join(folder, RECORD)
+    for number in itertools.count(1):
+        if not files.exists(path):
+            break
+        before, path = path, os.path.join(folder, f"config_{subcommand}_{number}.yaml")
+    if not before or files.read_text(before) != text:
+        files.write_text(path, text)
+
+
+def _log_page(trainer: pl.Trainer, text: str) -> None:
+    for logger in trainer.loggers:
+        add_text = getattr(getattr(logger, "experiment", None), "add_text", None)
+        if add_text is not None:
+            add_text("config", f"```yaml\n{text}\n```")
+
+
+def config_beside(checkpoint: Path) -> Path | None:
+    """The config of the run that wrote a checkpoint: that of the last ``fit`` in its folder, or ``None``."""
+    folder = checkpoint.parent
+    if folder.absolute().name == "checkpoints":
+        folder = Path(os.path.normpath(folder / ".."))
+    later = {
+        int(found[1]): path for path in folder.glob("*.yaml") if (found := re.fullmatch(r"config_fit_(\d+)", path.stem))
+    }
+    path = later[max(later)] if later else folder / RECORD
+    content = read_yaml(path)
+    return path if content is not None and content.keys() >= set(OF_A_RUN) else None
+
+
+def read_yaml(source: str | Path) -> dict[str, Any] | None:
+    """The mapping in a YAML file, or in a text of YAML; ``None`` where there is none."""
+    try:
+        text = Path(source).read_text() if os.path.isfile(source) else str(source)
+        content = yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError):
+        return None
+    return content if isinstance(content, dict) else None

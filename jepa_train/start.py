@@ -1,0 +1,133 @@
+"""What a command begins with: a checkpoint, and the config files that lie beneath what the user gave."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+
+from jepa_train.checkpoints import newest_checkpoint
+from jepa_train.errors import ConfigurationError
+from jepa_train.run_config import config_beside, loggers_of, read_yaml
+
+LAST = "last"
+VERBS = {"fit": "Resuming", "validate": "Validating", "test": "Testing", "predict": "Predicting with"}
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a command starts from.
+
+    Attributes:
+        checkpoint: file or folder that ``--ckpt_path`` names, the newest one for ``last``; ``None`` without.
+        is_last: whether it was found by ``last``, so that ``fit`` goes on in its folder.
+        run_config: the config of the run that wrote it, if that stands beside it and lies beneath what was given.
+        default_configs: config files beneath what was given.
+    """
+
+    checkpoint: str | None = None
+    is_last: bool = False
+    run_config: Path | None = None
+    default_configs: tuple[Path, ...] = ()
+
+    def sentence(self, subcommand: str) -> str:
+        """What is used, and where its settings come from."""
+        if self.run_config is not None:
+            settings = f"{self.run_config}, except for what the command says otherwise"
+        elif self.default_configs:
+            settings = f"{self.default_configs[0]}, because no config of its run stands beside it"
+        else:
+            settings = "the given config"
+        return f"{VERBS[subcommand]} {self.checkpoint} with the settings of {settings}."
+
+
+def find_start(arguments: Sequence[str], default_config: Path) -> Start:
+    """Look which checkpoint the arguments name, and what its run says of all they leave out.
+
+    Beneath a checkpoint's options and configs lies the config of its run, unless one of these is of other data. Without
+    a checkpoint, or where no config stands beside it, the default config lies beneath options and overlays; a config
+    with data stands by itself, because settings of the default would leak into it.
+
+    Raises:
+        ConfigurationError: if there is no newest checkpoint, or no folder to look for it.
+    """
+    given = _given(arguments)
+    configs = [content for source in given.config if (content := read_yaml(source)) is not None]
+    chosen = [given.ckpt_path, *(config.get("ckpt_path") for config in reversed(configs))]
+    checkpoint = next((str(path) for path in chosen if path is not None), None)
+    is_last = checkpoint == LAST
+    if is_last:
+        checkpoint = str(newest_checkpoint(_folder_of_runs(given, configs, default_config)))
+    run_config = config_beside(Path(checkpoint)) if checkpoint is not None else None
+    # a source that cannot be read is the parser's to name
+    whole = [source for source in given.config if not is_overlay(source)]
+    if run_config is not None and _same_data(run_config, configs):
+        return Start(checkpoint, is_last, run_config, (run_config,))
+    return Start(checkpoint, is_last, None, () if whole else (default_config,))
+
+
+def go_on_in_folder(config: Namespace, folder: Path) -> None:
+    """Let the loggers of a subcommand's config write into the folder of an earlier run, SAVE_DIR/NAME/VERSION."""
+    for logger in loggers_of(config):
+        place = logger.init_args
+        place.version = folder.name
+        if logger.class_path.endswith(("TensorBoardLogger", "CSVLogger")) and _parent(place) != folder.parent:
+            place.save_dir, place.name = str(folder.parents[1]), folder.parent.name
+
+
+def _parent(place: Namespace) -> Path:
+    return Path(place.save_dir) / (place.name or "")
+
+
+def is_overlay(source: str | Path) -> bool:
+    """Does a config say nothing of data, so that it can only be laid over another? False where it is none."""
+    content = read_yaml(source)
+    return content is not None and "data" not in content
+
+
+def _given(arguments: Sequence[str]) -> argparse.Namespace:
+    """The few options that decide on the defaults of all others, which the parser itself needs to begin with."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("-c", "--config", action="append", default=[])
+    parser.add_argument("--ckpt_path")
+    parser.add_argument("--trainer.logger", dest="logger")
+    for name in ("save_dir", "name"):
+        parser.add_argument(f"--trainer.logger.{name}", f"--trainer.logger.init_args.{name}", dest=name)
+    try:
+        return parser.parse_known_args(arguments)[0]
+    except argparse.ArgumentError:  # an option without its value, which the whole parser will name
+        return parser.parse_args([])
+
+
+def _folder_of_runs(given: argparse.Namespace, configs: Sequence[Mapping[str, Any]], default_config: Path) -> Path:
+    """The folder below which ``last`` looks: that of one name, where options or configs say which; else of all."""
+    default = {} if any("data" in config for config in configs) else read_yaml(default_config) or {}
+    save_dir = _of_logger(default).get("save_dir")
+    name = None
+    for config in configs:
+        save_dir, name = (_of_logger(config).get(key, value) for key, value in (("save_dir", save_dir), ("name", name)))
+    save_dir, name = given.save_dir or save_dir, given.name or name
+    if save_dir is None or given.logger in ("true", "false", "null"):
+        raise ConfigurationError("--ckpt_path last looks below the logger's folder: name a logger, or give a path.")
+    return Path(save_dir) / (name or "")
+
+
+def _of_logger(config: Mapping[str, Any]) -> dict[str, Any]:
+    logger = (config.get("trainer") or {}).get("logger")
+    first = logger[0] if isinstance(logger, list) and logger else logger
+    return (first.get("init_args") or {}) if isinstance(first, dict) else {}
+
+
+def _same_data(run_config: Path, configs: Sequence[Mapping[str, Any]]) -> bool:
+    """Are the data of all given configs of the run's class? A path may be written in several ways, its end may not."""
+    own = _class_of((read_yaml(run_config) or {})["data"])
+    return all(_class_of(config["data"]) in (own, None) for config in configs if "data" in config)
+
+
+def _class_of(data: Any) -> str | None:
+    path = data.get("class_path") if isinstance(data, dict) else data
+    return path.rsplit(".", 1)[-1] if isinstance(path, str) else None

@@ -1,0 +1,254 @@
+"""Runs as they lie on a disk: their record is written once, and a checkpoint suffices to use or resume them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from jepa_train.cli import CONFIGS, JEPACLI, main
+from tests.idx_files import write_idx
+from tests.sentences import one_sentence
+
+QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--monitor=null"]
+TINY = [
+    *QUIET,
+    "--trainer.max_epochs=1",
+    "--trainer.log_every_n_steps=1",
+    "--trainer.callbacks=lightning.pytorch.callbacks.ModelCheckpoint",
+    "--trainer.callbacks.save_last=true",
+    "--model.encoder_overrides={embed_dim: 16, depth: 1, num_heads: 2}",
+    "--model.projector_hidden=16",
+    "--model.predictor_width=16",
+]
+MIXTURE = ["--data.num_train=64", "--data.num_probe=32", "--data.batch_size=32"]
+SUBCOMMANDS = ["fit", "validate", "test", "predict"]
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The dirpath has changed"),  # validate has a folder of its own, or none
+    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),  # a resumed run's
+    pytest.mark.filterwarnings("ignore:The number of training batches"),  # is small here
+    pytest.mark.filterwarnings("ignore:The checkpoint .* decides the model"),  # what -c repeats of it
+]
+
+
+def command(*arguments: str) -> JEPACLI:
+    cli = main([*arguments])
+    assert cli is not None
+    return cli
+
+
+def make_run(*arguments: str) -> Path:
+    """The folder of a run of two steps or so."""
+    return Path(command("fit", *arguments[:2], *TINY, *arguments[2:]).trainer.log_dir)
+
+
+@pytest.fixture(scope="module")
+def mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that holds ``runs`` with one run of a data set whose sizes are not the default's."""
+    folder = tmp_path_factory.mktemp("mixture")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        make_run("-c", str(CONFIGS / "mixture.yaml"), *MIXTURE, "--data.image_size=24", "--data.contrast=0.3")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run(mixture: Path, here: Path) -> Path:
+    """A copy of the run, ``runs/mixture/version_0``, to do anything with."""
+    shutil.copytree(mixture / "runs", here / "runs")
+    return Path("runs/mixture/version_0")
+
+
+def last_of(folder: Path) -> Path:
+    return folder / "checkpoints" / "last.ckpt"
+
+
+def versions(name: str = "mixture") -> list[str]:
+    return sorted(path.name for path in Path("runs", name).iterdir())
+
+
+def records(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("*.yaml") if path.name != "hparams.yaml")
+
+
+# the record
+
+
+def test_the_record_has_what_makes_the_run_and_nothing_of_one_call(run: Path) -> None:
+    record = yaml.safe_load((run / "config.yaml").read_text())
+    assert set(record) == {"seed_everything", "trainer", "monitor", "model", "data"}
+    assert record["trainer"]["logger"]["init_args"]["version"] is None
+    assert record["data"]["init_args"]["contrast"] == 0.3
+
+
+@pytest.mark.parametrize("subcommand", SUBCOMMANDS)
+def test_nothing_overwrites_it_and_it_works_for_every_subcommand(subcommand: str, run: Path) -> None:
+    before = (run / "config.yaml").read_bytes()
+    into_the_same = ["--trainer.logger.version=version_0"] if subcommand != "predict" else []
+    command(subcommand, f"--ckpt_path={last_of(run)}", *into_the_same, "--trainer.max_epochs=2")
+    assert (run / "config.yaml").read_bytes() == before
+    beside = [f"config_{subcommand}_1.yaml"] if into_the_same else []
+    assert records(run) == sorted(["config.yaml", *beside])
+    for record in [*beside, "config.yaml"]:
+        command("fit", "-c", str(run / record), "--trainer.max_epochs=1")
+    assert versions() == [f"version_{number}" for number in range(1 + len(records(run)))]
+    command(subcommand, "-c", str(run / "config.yaml"), "--trainer.fast_dev_run=true")
+
+
+def test_a_resume_writes_its_settings_once_and_the_next_takes_them_up(run: Path) -> None:
+    shutil.copy(last_of(run), "killed.ckpt")
+    command("fit", "--ckpt_path=last", "--trainer.max_epochs=2")
+    assert records(run) == ["config.yaml", "config_fit_1.yaml"]
+    shutil.copy("killed.ckpt", last_of(run))
+    cli = command("fit", "--ckpt_path=last")
+    assert (cli.trainer.max_epochs, cli.trainer.global_step) == (2, 4)
+    assert records(run) == ["config.yaml", "config_fit_1.yaml"]
+    assert versions() == ["version_0"]
+
+
+# predict
+
+
+def test_predict_says_that_it_keeps_nothing_and_leaves_no_folder(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    command("predict", f"--ckpt_path={last_of(run)}")
+    assert "predict computes the embeddings and keeps none of them: add a callback" in caplog.text
+    assert versions() == ["version_0"]
+    assert {path.name for path in Path().iterdir()} == {"runs"}
+
+
+# a checkpoint suffices
+
+
+def write_folder(folder: Path) -> list[str]:
+    pixels = np.random.default_rng(0).integers(0, 255, (40, 48, 48, 3), dtype=np.uint8)
+    folder.mkdir()
+    for index, image in enumerate(pixels):
+        Image.fromarray(image).save(folder / f"{index}.png")
+    sizes = ["--data.image_size=48", "--data.batch_size=16", "--data.num_workers=0", "--data.probe_share=0.2"]
+    return [f"--data.root={folder}", *sizes]
+
+
+def write_fashion(folder: Path) -> list[str]:
+    folder.mkdir()
+    write_idx(folder)
+    return [f"--data.root={folder}"]
+
+
+OTHER_RUNS: dict[str, Callable[[Path], list[str]]] = {
+    "digits": lambda folder: ["--trainer.limit_train_batches=2"],
+    "image_folder": write_folder,
+    "fashion_mnist": write_fashion,
+}
+
+
+@pytest.mark.parametrize("name", OTHER_RUNS)
+def test_a_checkpoint_of_any_run_is_enough(name: str, here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    arguments = OTHER_RUNS[name](here / "images")
+    folder = make_run("-c", str(CONFIGS / f"{name}.yaml"), *arguments)
+    for subcommand in SUBCOMMANDS[1:]:
+        cli = command(subcommand, f"--ckpt_path={last_of(folder)}", "--trainer.fast_dev_run=true")
+        assert type(cli.datamodule).__name__ in (CONFIGS / f"{name}.yaml").read_text()
+    assert f"Validating {last_of(folder)} with the settings of {folder}/config.yaml" in caplog.text
+
+
+def test_an_overlay_needs_not_be_given_again(here: Path) -> None:
+    folder = make_run("-c", str(CONFIGS / "objective" / "vicreg.yaml"), *MIXTURE, "--model.token_weight=0.5")
+    cli = command("validate", f"--ckpt_path={last_of(folder)}")
+    assert (cli.model.hparams["anticollapse"], cli.model.hparams["token_weight"]) == ("vicreg", 0.5)
+
+
+def test_what_is_given_lies_on_top(run: Path) -> None:
+    Path("mine.yaml").write_text("data: {class_path: MixtureDataModule, init_args: {num_probe: 48}}\n")
+    checkpoint = f"--ckpt_path={last_of(run)}"
+    assert command("validate", checkpoint, "--data.num_probe=40").datamodule.num_probe == 40
+    cli = command("validate", "-c", "mine.yaml", checkpoint)
+    assert (cli.datamodule.num_probe, cli.datamodule.image_size) == (48, 24)
+
+
+def test_a_config_of_other_data_stands_alone(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = one_sentence(
+        lambda: main(["validate", "-c", str(CONFIGS / "digits.yaml"), *QUIET, f"--ckpt_path={last_of(run)}"]), capsys
+    )
+    assert "of a model of other sizes" in message
+
+
+def test_a_moved_checkpoint_is_used_with_the_default_and_says_so(
+    run: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copy(last_of(run), "moved.ckpt")
+    Path("config.yaml").write_text("services: {}\n")  # of something else
+    assert "of a model of other sizes" in one_sentence(lambda: main(["validate", "--ckpt_path=moved.ckpt"]), capsys)
+    command("validate", "--ckpt_path=moved.ckpt", *QUIET, *MIXTURE, "--data.image_size=24")
+    said = r"moved.ckpt with the settings of \S+mixture.yaml, because no config of its run stands"
+    assert re.search(said, caplog.text)
+
+
+# last
+
+
+def test_last_is_the_newest_of_all_unless_something_says_which(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+    newer = Path("runs/other/version_3")
+    shutil.copytree(run, newer)
+    os.utime(last_of(run), ns=(1_000, 1_000))
+    for arguments, expected in {
+        (): newer,
+        ("--trainer.logger.name=mixture",): run,
+        ("-c", str(CONFIGS / "mixture.yaml")): run,
+    }.items():
+        command(
+            "validate", *arguments, *QUIET, "--data.image_size=24", "--trainer.fast_dev_run=true", "--ckpt_path=last"
+        )
+        assert f"Validating {last_of(expected)} with the settings of" in caplog.text
+        caplog.clear()
+
+
+def test_last_goes_on_with_the_runs_own_config_in_its_folder(here: Path) -> None:
+    folder = make_run("-c", str(CONFIGS / "image_folder.yaml"), *write_folder(here / "images"))
+    cli = command("fit", "--ckpt_path=last", "--trainer.max_epochs=2")
+    assert Path(cli.trainer.log_dir) == folder
+    assert cli.datamodule.root == here / "images"
+    assert cli.trainer.current_epoch == 2
+
+
+def test_last_finds_a_run_that_was_moved(run: Path) -> None:
+    Path("elsewhere").mkdir()
+    shutil.move("runs", "elsewhere/old")
+    cli = command("fit", "--ckpt_path=last", "--trainer.logger.save_dir=elsewhere/old", "--trainer.max_epochs=2")
+    assert Path(cli.trainer.log_dir) == Path("elsewhere/old/mixture/version_0")
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--trainer.max_epochs=-1", "--trainer.max_steps=2"]], ids=["epochs", "steps"]
+)
+def test_a_finished_run_says_so_and_is_left_alone(
+    arguments: list[str], run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted((path, path.stat().st_mtime_ns) for path in Path("runs").rglob("*"))
+    with pytest.raises(SystemExit) as ended:
+        main(["fit", "--ckpt_path=last", *arguments])
+    assert ended.value.code == 0
+    limit, number = ("max_steps", "2 of 2 steps") if arguments else ("max_epochs", "1 of 1 epochs")
+    finished = f"The run of {last_of(run)} is finished, with {number}: "
+    assert capsys.readouterr().err.endswith(f"{finished}to make it longer, give a larger --trainer.{limit}.\n")
+    assert sorted((path, path.stat().st_mtime_ns) for path in Path("runs").rglob("*")) == before
+
+
+def test_less_than_was_trained_is_one_sentence(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command("fit", "--ckpt_path=last", "--trainer.max_epochs=3")
+    message = one_sentence(lambda: main(["fit", "--ckpt_path=last", "--trainer.max_epochs=2"]), capsys)
+    assert "last.ckpt has trained 3 epochs already, more than max_epochs 2" in message
