@@ -86,7 +86,7 @@ def measure(name: str, seed: int, folder: Path) -> None:
     """Write ``values.json``: what the callbacks of configs/fashion_mnist.yaml say of the checkpoint."""
     from jepa_train.cli import main as command_line
 
-    own = [f"--ckpt_path={folder / 'last.ckpt'}", "--trainer.logger=false"]
+    own = [f"--ckpt_path={folder / 'last.ckpt'}", "--trainer.logger=false", "--trainer.limit_val_batches=1.0"]
     metrics = command_line(["validate", *arguments_of(name, seed, folder), *own]).trainer.callback_metrics
     (folder / "values.json").write_text(json.dumps({tag: float(value) for tag, value in metrics.items()}))
 

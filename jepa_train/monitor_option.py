@@ -12,13 +12,16 @@ from jepa_monitor import JEPAScoreMonitor
 from jepa_train.errors import ConfigurationError
 
 CLASS_PATH = "jepa_monitor.JEPAScoreMonitor"
+MONITOR_OPTIONS = [f"--monitor.{name}" for name in inspect.signature(JEPAScoreMonitor).parameters]
 
 
 def add_monitor_option(parser: LightningArgumentParser) -> None:
     """Let the parser take ``--monitor.NAME`` for each setting of the monitor, and ``null`` for no monitor."""
-    names = ", ".join(f"--monitor.{name}" for name in inspect.signature(JEPAScoreMonitor).parameters)
     parser.add_subclass_arguments(
-        JEPAScoreMonitor, "monitor", fail_untyped=False, help=f"The monitor's settings: {names}; or null for none."
+        JEPAScoreMonitor,
+        "monitor",
+        fail_untyped=False,
+        help=f"The monitor's settings: {', '.join(MONITOR_OPTIONS)}; or null for none.",
     )
     parser.set_defaults({"monitor": {"class_path": CLASS_PATH}})
 

@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import Logger
 
 from jepa_train.data.base import ImageDataModule
 from jepa_train.errors import ConfigurationError
+from jepa_train.monitor_option import MONITOR_OPTIONS
 
 FAMILIES: dict[str, type] = {"data": LightningDataModule, "trainer.callbacks": Callback, "trainer.logger": Logger}
 DATA_OPTIONS = [f"--data.{name}" for name in inspect.signature(ImageDataModule).parameters]  # of any class of ours
@@ -51,7 +52,8 @@ class Parser(LightningArgumentParser):
         parser = getattr(ex, "subcommand_parser", None) or self
         if self._subcommands_action is not None and message.startswith("unrecognized arguments: -"):
             raise ConfigurationError(f"options stand behind the subcommand, as in fit {message[24:]}.")
-        raise ConfigurationError(sentence(message, options=[*parser._option_string_actions, *DATA_OPTIONS])) from None
+        options = [*parser._option_string_actions, *DATA_OPTIONS, *MONITOR_OPTIONS]
+        raise ConfigurationError(sentence(message, options)) from None
 
 
 def root(error: BaseException | None) -> BaseException | None:
@@ -132,7 +134,7 @@ def _of_value(message: str, key: str) -> str:
     """A sentence about the value of ``--key``, or of an option of the class that it names."""
     if found := re.search(r"Option '(.*?)' is not accepted", message):
         names = _parameters(_class_before(message, found.start()))
-        return _unknown_option(f"--{key}.{found[1]}", [f"--{key}.{name}" for name in names])
+        return _unknown_option(f"--{key}.{found[1]}", [*(f"--{key}.{name}" for name in names), *MONITOR_OPTIONS])
     if found := re.search(r"the following arguments are required: (.*)", message):
         name = _class_before(message, found.start()).rpartition(".")[2] or f"--{key}"
         return f"{name} needs {_options(found[1], f'{key}.')}."
