@@ -80,7 +80,9 @@ def probe_facts(
 
     def everywhere(function: LogDensity) -> Tensor:
         device = shard.indices.device
-        return gather_by_index(shard.indices, together(lambda: function(inputs).double().to(device), device=device))
+        return gather_by_index(
+            shard.indices, together(lambda: function(inputs.clone()).double().to(device), device=device)
+        )
 
     flat = inputs.flatten(1).nan_to_num()
     ranges = everywhere(lambda _: torch.stack([flat.amin(1), flat.amax(1)], dim=1))

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import lightning.pytorch as pl
 import pytest
 import torch
 from torch import Tensor, nn
 
-from jepa_monitor import gaussianity
+from jepa_monitor import JEPAScoreMonitor, gaussianity, jepa_score
 from jepa_monitor.density import EmbeddingReference
 from jepa_monitor.encoding import embed, pool_embedding, resolve_encoder, resolve_preprocess
+from jepa_monitor.evaluation import feature_statistics
 from jepa_monitor.isolation import evaluating
+from jepa_monitor.measurement import probe_facts
+from jepa_monitor.probe import Shard
+from jepa_monitor.ranking import knn_distance
 from jepa_monitor.selection import usual_encoder
+from tests.monitor.projects import Autoencoder, images, loader
 
 
 class Project(nn.Module):
@@ -141,15 +151,14 @@ def test_evaluating_puts_each_mode_back_even_after_an_error() -> None:
     assert project.backbone[2].training
 
 
-def test_complex_embeddings_are_refused_and_not_halved() -> None:
+@pytest.mark.parametrize(
+    "call", [gaussianity, EmbeddingReference.fit, lambda z: knn_distance(z, z), feature_statistics]
+)
+def test_complex_embeddings_are_refused_and_not_halved(call: Callable[[Tensor], Any]) -> None:
     z = torch.complex(torch.randn(9, 3), torch.randn(9, 3))
-    for call in (
-        lambda: embed(lambda x: z, torch.ones(9, 3)),
-        lambda: gaussianity(z),
-        lambda: EmbeddingReference.fit(z),
-    ):
+    for refused in (lambda: call(z), lambda: embed(lambda x: z, torch.ones(9, 3))):
         with pytest.raises(ValueError, match=r"complex64, not real numbers: pass torch\.view_as_real"):
-            call()
+            refused()
 
 
 def test_what_writes_into_its_input_leaves_the_probe_whole() -> None:
@@ -159,4 +168,29 @@ def test_what_writes_into_its_input_leaves_the_probe_whole() -> None:
     for _ in range(2):
         assert torch.equal(preprocess(x), (before - 0.5) / 0.25)
     embed(lambda inputs: inputs.relu_(), x)
+    jepa_score(nn.Linear(4, 2), x, views=lambda sample: sample.mul_(2.0), num_views=2)
+    truths = {"truth": lambda inputs: inputs.square_().sum(1)}
+    facts = probe_facts(Shard(torch.arange(5), x), log_densities=truths, gaussian=None, reference=None)
+    torch.testing.assert_close(facts.truths["truth"].float(), before.square().sum(1))
     assert torch.equal(x, before)
+
+
+def test_the_monitor_reports_a_wrong_rule_once_and_measures_the_right_volume() -> None:
+    centres, project = torch.randn(3, 3), Autoencoder()
+
+    def distances(module: nn.Module, inputs: Tensor) -> Tensor:
+        return torch.cdist(module(inputs), centres.to(inputs), p=1.0)
+
+    monitor = JEPAScoreMonitor(encoder=distances, probe=images(20), budget=None, on_error="raise")
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    trainer = pl.Trainer(max_epochs=3, accelerator="cpu", logger=False, callbacks=[monitor], **quiet)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        trainer.fit(project, loader())
+    assert len([warning for warning in caught if "row by row" in str(warning.message)]) == 1
+    assert len(monitor.history.steps) == 4
+    project.double().eval()
+    jacobian = torch.autograd.functional.jacobian(lambda x: distances(project, x).sum(0), images(20).double())
+    expected = torch.linalg.svdvals(jacobian.flatten(2).permute(1, 0, 2)).clip(1e-6).log().sum(1)
+    assert monitor.readings is not None
+    torch.testing.assert_close(monitor.readings.scores.jepa_score, expected, rtol=1e-3, atol=1e-3)

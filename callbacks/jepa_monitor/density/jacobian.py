@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .strategies import (
     Encode,
@@ -37,13 +37,14 @@ _ELEMENTS_PER_PASS_CPU = 1280 * 1024
 _ELEMENTS_PER_PASS_ACCELERATOR = 1 << 26
 _ROWS_AT_LEAST = 16  # vectors that a pass should have before it gets more samples
 _GRAM_COLUMNS = 1 << 10
+_COMPARED_SAMPLES = 8  # of a part, whose rows were computed together: a plain pass is right for any number
 _WRONG_RULE = (
     "torch's vectorised derivative of an operation in this encoder differs from autograd's own (torch.cdist has such "
     "rules): Jacobians are computed row by row instead, which is right and slower."
 )
 _GRAD_MODE = (
     "this encoder gives other embeddings where gradients are off (torch's fast path for transformers sets padded "
-    "positions to 0): Jacobians and scores are of the embeddings that it gives where gradients are on, as in training."
+    "positions to 0): Jacobians are of those that it gives where gradients are on, as in training."
 )
 
 
@@ -223,33 +224,24 @@ class _Plan:
         self, encode: Encode, x: Tensor, rows: Tensor | None, facts: Survey, dtype: torch.dtype, *, compare: bool
     ) -> tuple[Tensor, Tensor]:
         """(B, M, M) and z (B, K) of one part; raises :class:`_WrongRule` where a comparison finds one."""
-        if not self.at_patches or facts.patch_layer is None:
-            jacobian, z = self._jacobian(encode, x, rows, facts.embedding_size, compare=compare)
-            return _squared(jacobian, dtype), z
-        layer = facts.patch_layer
+        layer = facts.patch_layer if self.at_patches else None
         with torch.no_grad():
-            tokens = layer(x)
+            entering = x if layer is None else layer(x)
+        jacobian, z = self._jacobian(_behind(layer, encode, x), entering, rows, facts.embedding_size)
+        few = slice(None, None, -(-len(x) // _COMPARED_SAMPLES))
+        if compare and self.route != "loop":
+            encode_few = _behind(layer, encode, x[few])
+            if not agrees_with_autograd(jacobian[few], encode_few, entering[few], rows):
+                raise _WrongRule
+        return _squared(jacobian, dtype, through=None if layer is None else cast("Tensor", layer.weight)), z
 
-        def encode_tokens(tokens: Tensor) -> Tensor:
-            with output_replaced(layer, tokens):
-                return encode(x)
-
-        jacobian, z = self._jacobian(encode_tokens, tokens, rows, facts.embedding_size, compare=compare)
-        return _squared(jacobian, dtype, through=cast("Tensor", layer.weight)), z
-
-    def _jacobian(
-        self, encode: Encode, x: Tensor, rows: Tensor | None, size: int, *, compare: bool
-    ) -> tuple[Tensor, Tensor]:
+    def _jacobian(self, encode: Encode, x: Tensor, rows: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
         if self.route == "loop":
             return jacobian_by_loop(encode, x, rows)
         if self.route == "forward":
-            jacobian, z = jacobian_by_forward_mode(encode, x, rows, columns_per_pass=self.vectors)
-        else:
-            strategy = jacobian_by_jacrev if self.route == "jacrev" else jacobian_by_replication
-            jacobian, z = strategy(encode, x, rows, embedding_size=size, rows_per_pass=self.vectors)
-        if compare and not agrees_with_autograd(jacobian, encode, x, rows):
-            raise _WrongRule
-        return jacobian, z
+            return jacobian_by_forward_mode(encode, x, rows, columns_per_pass=self.vectors)
+        strategy = jacobian_by_jacrev if self.route == "jacrev" else jacobian_by_replication
+        return strategy(encode, x, rows, embedding_size=size, rows_per_pass=self.vectors)
 
     def halved(self) -> _Plan:
         """With half the memory; raises if it is already the least."""
@@ -262,6 +254,18 @@ class _Plan:
     def without_vmap(self) -> _Plan:
         """Copies where several fit into one pass, else one row after the other."""
         return replace(self, route="replicate" if self.vectors > 1 else "loop")
+
+
+def _behind(layer: nn.Module | None, encode: Encode, x: Tensor) -> Encode:
+    """The encoder as a function of the output of ``layer`` on x; all of it where there is no layer."""
+    if layer is None:
+        return encode
+
+    def encode_tokens(tokens: Tensor) -> Tensor:
+        with output_replaced(layer, tokens):
+            return encode(x)
+
+    return encode_tokens
 
 
 def _squared(jacobian: Tensor, dtype: torch.dtype, *, through: Tensor | None = None) -> Tensor:

@@ -12,8 +12,8 @@ from ..encoding import EncoderChoice, Pool, resolve_encoder
 Encoders = EncoderChoice | Mapping[str, EncoderChoice]
 
 
-def resolve_encoders(module: nn.Module, encoder: Encoders, pool: Pool) -> dict[str, Encode]:
-    """Name to function from inputs to (B, K), the headline first.
+def resolve_encoders(module: nn.Module, encoder: Encoders, pool: Pool) -> dict[str, tuple[Encode, str]]:
+    """Name to function from inputs to (B, K) with a description of it, the headline first.
 
     Args:
         module: the Lightning module.
@@ -30,7 +30,7 @@ def resolve_encoders(module: nn.Module, encoder: Encoders, pool: Pool) -> dict[s
     named = encoder if isinstance(encoder, Mapping) else {"features": encoder}
     if not named:
         raise ValueError("encoder= is an empty mapping: name at least one encoder, or leave it out.")
-    return {name: resolve_encoder(module, _method_or_path(module, choice), pool)[0] for name, choice in named.items()}
+    return {name: resolve_encoder(module, _method_or_path(module, choice), pool) for name, choice in named.items()}
 
 
 def _method_or_path(module: nn.Module, choice: EncoderChoice) -> EncoderChoice:
@@ -38,11 +38,12 @@ def _method_or_path(module: nn.Module, choice: EncoderChoice) -> EncoderChoice:
     if not isinstance(choice, str):
         return choice
     method: Callable[[Tensor], Tensor] | None = getattr(module, choice, None) if choice.isidentifier() else None
-    if not callable(method):
+    if isinstance(method, nn.Module) or not callable(method):
         return choice
 
     def call(module: nn.Module, inputs: Tensor) -> Tensor:
         output: Tensor = getattr(module, choice)(inputs)
         return output
 
+    call.__name__ = choice  # for the log
     return call

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from .. import tags
@@ -41,6 +42,7 @@ class _Run:
 
     notices: Notices
     introduced: set[str] = field(default_factory=set)
+    encoders_logged: str = ""
 
 
 class OnlineEvaluation(pl.Callback, ABC):
@@ -232,7 +234,11 @@ class OnlineEvaluation(pl.Callback, ABC):
             return lambda inputs, _: embed(precise, input_like(pl_module, inputs, pl_module.device))
 
         encoders = resolve_encoders(pl_module, self.encoder, self.pool)
-        return {name: of_batch(encode) for name, encode in encoders.items()}
+        described = ", ".join(f"{name}: {description}" for name, (_, description) in encoders.items())
+        if self._run.encoders_logged != described:
+            rank_zero_info(f"{self._title} measures {described}.")
+            self._run.encoders_logged = described
+        return {name: of_batch(encode) for name, (encode, _) in encoders.items()}
 
     def _named(self, values: Mapping[str, float]) -> dict[str, float]:
         return {self._prefix + tag: value for tag, value in values.items()}

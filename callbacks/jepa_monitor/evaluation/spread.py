@@ -82,7 +82,7 @@ class LiDAR(OnlineEvaluation):
         def of_views(inputs: Tensor, indices: Tensor) -> Tensor:
             # drawn for each image by itself: the views are the same whichever process makes them
             views = [
-                self.view(one.expand(self.views, *one.shape), torch.Generator().manual_seed(int(i)))
+                self.view(torch.stack([one] * self.views), torch.Generator().manual_seed(int(i)))
                 for one, i in zip(inputs.to(pl_module.device), indices, strict=True)
             ]
             features = encode(torch.cat(views), indices)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..density import auto_rank
+from ..density import auto_rank, require_real
 
 MAX_COMPONENTS = 64
 CHUNK_ROWS = 4096
@@ -220,7 +220,7 @@ def compressed_size(images: Tensor, *, low: float, high: float) -> np.ndarray:
 
 
 def _finite_rows(samples: Tensor) -> Tensor:
-    rows = samples.detach().flatten(1)
+    rows = require_real(samples.detach()).flatten(1)
     finite = torch.isfinite(rows).all(1)
     return rows if bool(finite.all()) else rows[finite]
 
@@ -252,7 +252,7 @@ def _kth_neighbours(queries: Tensor, points: Tensor, k: int) -> Iterator[tuple[T
 
 def _digests(samples: Tensor) -> Iterator[bytes]:
     """16 bytes for each sample, equal for equal values whatever their precision."""
-    for chunk in samples.detach().flatten(1).split(CHUNK_ROWS):
+    for chunk in require_real(samples.detach()).flatten(1).split(CHUNK_ROWS):
         rows = (chunk.double() + 0.0).cpu().numpy()  # + 0.0 turns -0.0 into 0.0
         yield from (hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows)
 

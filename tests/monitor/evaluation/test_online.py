@@ -369,15 +369,41 @@ def test_encoders_by_name() -> None:
 
     assert names(None) == ["features", "embedding"]
     assert names(None, Autoencoder()) == ["features"]
-    both = resolve_encoders(module, {"z": "forward", "early": "encoder", "mine": lambda m, x: m(x)}, "auto")
-    assert list(both) == ["z", "early", "mine"]
-    torch.testing.assert_close(both["z"](x), module(x))
-    torch.testing.assert_close(both["early"](x), module.encoder(x))
-    torch.testing.assert_close(resolve_encoders(module, "features", "auto")["features"](x), module.features(x))
+    named = {"z": "forward", "early": "encoder", "method": "features", "mine": lambda m, x: m(x)}
+    all_of_them = resolve_encoders(module, named, "auto")
+    assert list(all_of_them) == ["z", "early", "method", "mine"]
+    expected = {"z": module(x), "early": module.encoder(x), "method": module.features(x), "mine": module(x)}
+    for name, (encode, _) in all_of_them.items():
+        torch.testing.assert_close(encode(x), expected[name])
+    assert [text for _, text in all_of_them.values()][:3] == ["forward", "encoder (Sequential)", "features"]
     with pytest.raises(ValueError, match="no submodule 'nowhere'"):
         names("nowhere")
     with pytest.raises(ValueError, match="empty mapping"):
         names({})
+
+
+class ChannelsLast(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layer(images.expand(-1, 3, -1, -1))  # (B, 3, 4, 5)
+
+
+def test_a_submodule_by_name_says_where_its_channels_are() -> None:
+    module = nn.Module()
+    module.encoder = ChannelsLast()
+    ((encode, _),) = resolve_encoders(module, "encoder", "auto").values()
+    torch.testing.assert_close(encode(images(3)), module.encoder(images(3)).mean((1, 2)))
+
+
+def test_the_log_says_once_what_is_measured(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lidar_of = LiDAR(num_samples=8, views=2)
+    with caplog.at_level("INFO"):
+        trainer(tmp_path, lidar_of, max_epochs=2).fit(Autoencoder(), loader(), loader(seed=1))
+    told = [record.message for record in caplog.records if "LiDAR measures" in record.message]
+    assert told == ["LiDAR measures features: encoder (Sequential, because 'encoder' is in its name)."]
 
 
 def test_pixels_are_probed_in_their_principal_components(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
