@@ -104,14 +104,38 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             TypeError: if ``storage_options`` are given, which Lightning's class has no use for either.
         """
-        file_system = get_filesystem(path)
-        if storage_options is not None or not isinstance(file_system, LocalFileSystem):
+        local = _local(path)
+        if storage_options is not None or local is None:
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        local = Path(file_system._strip_protocol(str(path)))
         local.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(local) as file:
             torch.save(checkpoint, file)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint to the CPU, a local one with the checks of :func:`read_checkpoint`; it cannot run code.
+
+        Args:
+            path: file or address.
+            map_location: not used; Lightning's strategies move what they load.
+            weights_only: not used; nothing but tensors and plain values is read.
+
+        Raises:
+            ConfigurationError: if it cannot be used, see :func:`read_checkpoint`.
+        """
+        local = _local(path)
+        if local is not None:
+            return read_checkpoint(local, mapped=False)
+        with _one_sentence_about(path):
+            return super().load_checkpoint(path, weights_only=True)
+
+
+def _local(path: str | Path) -> Path | None:
+    """The path of a local file, also of its address; none for other file systems."""
+    file_system = get_filesystem(path)
+    return Path(file_system._strip_protocol(str(path))) if isinstance(file_system, LocalFileSystem) else None
 
 
 class ClosingCheckpoint(pl.Callback):
@@ -149,8 +173,12 @@ def _is_behind(last: Path, step: int) -> bool:
         return True
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """What Lightning wrote to ``path``, on the CPU; tensors stay on disk until they are used.
+def read_checkpoint(path: Path, *, mapped: bool = True) -> dict[str, Any]:
+    """What Lightning wrote to ``path``, on the CPU.
+
+    Args:
+        path: a file.
+        mapped: leave tensors on disk until they are used.
 
     Raises:
         ConfigurationError: if there is no such file, or it is empty, cut off, damaged (by a single bit), unsafe, not of
@@ -162,12 +190,37 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         )
     if path.stat().st_size == 0:
         raise ConfigurationError(f"the checkpoint {path} is empty: choose an older one.")
+    with _one_sentence_about(path), path.open("rb") as file:
+        check_sums(file)
+        # of the file that was checked, whatever has its name by now; or left on disk until a tensor is used
+        checkpoint = torch.load(path if mapped else file, map_location="cpu", weights_only=True, mmap=mapped)
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), Mapping):
+        raise ConfigurationError(f"{path} is not a checkpoint of Lightning: it has no state_dict; choose another one.")
+    if names := not_finite(checkpoint):
+        raise ConfigurationError(
+            f"the checkpoint {path} is of training that became non-finite ({_some(names)}): choose an older one."
+        )
+    return checkpoint
+
+
+def check_sums(file: BinaryIO) -> None:
+    """Compare an archive's records with their checksums, at which torch does not look; ends at the file's beginning.
+
+    Raises:
+        zipfile.BadZipFile: for one that differs, by a single bit.
+    """
+    with zipfile.ZipFile(file) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(damaged)
+    file.seek(0)
+
+
+@contextmanager
+def _one_sentence_about(path: str | Path) -> Iterator[None]:
+    """Inside, what reading wrong bytes ends in becomes a sentence about the file."""
     try:
-        with zipfile.ZipFile(path) as archive:  # torch does not look at the archive's checksums
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise zipfile.BadZipFile(damaged)
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        yield
     except CORRUPTED as error:
         if "Unsupported global" in str(error):
             raise ConfigurationError(
@@ -177,13 +230,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ConfigurationError(
             f"{path} is not a whole checkpoint (it is cut off, damaged, or a file of another kind): choose another one."
         ) from None
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), Mapping):
-        raise ConfigurationError(f"{path} is not a checkpoint of Lightning: it has no state_dict; choose another one.")
-    if names := not_finite(checkpoint):
-        raise ConfigurationError(
-            f"the checkpoint {path} is of training that became non-finite ({_some(names)}): choose an older one."
-        )
-    return checkpoint
 
 
 def is_sharded(path: Path) -> bool:

@@ -70,6 +70,8 @@ class JEPACLI(LightningCLI):
             raise ConfigurationError("a config is not a text file: --config takes a YAML file.") from None
         self.checkpoint: dict[str, Any] | None = None
         config = self._settings
+        if config.get("weights_only") is None:
+            config.weights_only = True  # Lightning's own default lets what comes from the web run code
         if self.start.is_last:
             config.ckpt_path = self.start.checkpoint
             if self.config.subcommand == "fit":

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import pickle
+import random
 import re
 import shutil
 import struct
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import lightning.pytorch as pl
 import pytest
 import torch
@@ -431,6 +435,124 @@ def test_damage_within_the_file_is_the_same_sentence(kind: str, trained: Path) -
         torch.load("bad.ckpt", weights_only=True, mmap=True)
     with pytest.raises(ConfigurationError, match=r"^bad.ckpt is not a whole checkpoint \(it is cut off, damaged, or"):
         read_checkpoint(Path("bad.ckpt"))
+
+
+def test_a_single_bit_is_noticed_wherever_it_lies(trained: Path) -> None:
+    """Bits of what is kept; those of an archive's directory that change nothing of it may differ."""
+    content = bytearray(trained.read_bytes())
+    with zipfile.ZipFile(trained) as whole:
+        records = [record for record in whole.infolist() if record.file_size]
+    draw = random.Random(0)
+    for _ in range(100):
+        record = draw.choice(records)
+        # behind its name and padding, whose lengths stand at 26 and 28 of its header
+        name, padding = struct.unpack_from("<HH", content, record.header_offset + 26)
+        place = record.header_offset + 30 + name + padding + draw.randrange(record.file_size)
+        bit = 1 << draw.randrange(8)
+        content[place] ^= bit
+        Path("bad.ckpt").write_bytes(content)
+        content[place] ^= bit
+        with pytest.raises(
+            ConfigurationError, match=r"^bad.ckpt is not a whole checkpoint \(it is cut off, damaged, or"
+        ):
+            read_checkpoint(Path("bad.ckpt"))
+
+
+def test_damage_anywhere_is_the_sentence_or_changes_nothing(trained: Path) -> None:
+    """Headers and directory too, of which some bits mean nothing."""
+    content = bytearray(trained.read_bytes())
+    good = read_checkpoint(trained)["state_dict"]
+    draw = random.Random(0)
+    directory = len(content) - 8_000
+    for place in [draw.randrange(directory, len(content)) for _ in range(60)]:
+        content[place] ^= 1 << (place % 8)
+        Path("bad.ckpt").write_bytes(content)
+        content[place] ^= 1 << (place % 8)
+        try:
+            read = read_checkpoint(Path("bad.ckpt"))["state_dict"]
+        except ConfigurationError as error:
+            assert "is not a whole checkpoint" in str(error)  # noqa: PT017
+        else:
+            assert all(torch.equal(weight, read[name]) for name, weight in good.items())
+
+
+def test_lightning_reads_with_the_same_checks(trained: Path) -> None:
+    content = bytearray(trained.read_bytes())
+    content[len(content) // 2] ^= 1
+    Path("bad.ckpt").write_bytes(content)
+    io = AtomicCheckpointIO()
+    with pytest.raises(ConfigurationError, match=r"bad.ckpt is not a whole checkpoint"):
+        io.load_checkpoint(Path("bad.ckpt"))
+    with pytest.raises(ConfigurationError, match="there is no checkpoint"):
+        io.load_checkpoint(Path("missing.ckpt"))
+    loaded = io.load_checkpoint(f"file://{trained}")
+    trained_weights = torch.load(trained, weights_only=True)["state_dict"]
+    assert all(torch.equal(weight, loaded["state_dict"][name]) for name, weight in trained_weights.items())
+
+
+class Hostile:
+    """Leaves a file behind where it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("executed").absolute(),)
+
+
+PLACES: dict[str, Callable[[dict[str, Any]], None]] = {
+    "beside": lambda checkpoint: checkpoint.update(extra=Hostile()),
+    "a weight": lambda checkpoint: checkpoint["state_dict"].update(weight=Hostile()),
+    "a setting": lambda checkpoint: checkpoint["hyper_parameters"].update(flip=Hostile()),
+    "a callback": lambda checkpoint: checkpoint["callbacks"].update(ModelCheckpoint=Hostile()),
+    "optimizer": lambda checkpoint: checkpoint["optimizer_states"].append(Hostile()),
+}
+
+
+def hostile(place: str, trained: Path, path: Path) -> None:
+    checkpoint = torch.load(trained, weights_only=True)
+    PLACES[place](checkpoint)
+    torch.save(checkpoint, path)
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_hostile_checkpoint_does_execute_where_it_is_unpickled(place: str, trained: Path) -> None:
+    """What the other tests show to be refused is real."""
+    hostile(place, trained, Path("bad.ckpt"))
+    torch.load("bad.ckpt", weights_only=False)
+    assert Path("executed").exists()
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("reader", ["fit", "validate", "test", "predict", "export", "last", "module", "plugin"])
+def test_no_reader_of_checkpoints_executes_them(
+    reader: str, place: str, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = Path("runs/mixture/version_0/checkpoints/last.ckpt")
+    path.parent.mkdir(parents=True)
+    hostile(place, trained, path)
+    if reader == "module":
+        with pytest.raises(pickle.UnpicklingError):
+            JEPA.load_from_checkpoint(path)
+    elif reader == "plugin":
+        with pytest.raises(ConfigurationError, match="could run code"):
+            AtomicCheckpointIO().load_checkpoint(path, weights_only=False)
+    else:
+        readers: dict[str, Callable[[], Any]] = {
+            "export": lambda: main(["export", f"--ckpt_path={path}", "--output=encoder.safetensors"]),
+            "last": lambda: run("fit", "--ckpt_path=last", "--weights_only=false"),
+        }
+        subcommand = lambda: run(reader, f"--ckpt_path={path}", "--weights_only=false")  # noqa: E731
+        assert "could run code" in one_sentence(readers.get(reader, subcommand), capsys)
+    assert not Path("executed").exists()
+
+
+def test_addresses_are_read_as_safely(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    hostile("beside", trained, Path("bad.ckpt"))
+    with fsspec.open("memory://runs/bad.ckpt", "wb") as file:
+        file.write(Path("bad.ckpt").read_bytes())
+    for address in ("memory://runs/bad.ckpt", f"file://{Path('bad.ckpt').absolute()}"):
+        for subcommand in ("fit", "validate"):
+            arguments = [f"--ckpt_path={address}", "--weights_only=false"]
+            assert "could run code" in one_sentence(lambda: run(subcommand, *arguments), capsys)  # noqa: B023
+    assert not Path("executed").exists()
 
 
 def test_a_tensor_of_the_wrong_kind_is_the_same_sentence(trained: Path) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from jepa_train.checkpoints import AtomicCheckpointIO, ClosingCheckpoint, read_checkpoint
+from jepa_train.cli import main
 from jepa_train.errors import ConfigurationError, RunFailed
 from jepa_train.export import export
 from jepa_train.finite import not_finite
@@ -196,6 +197,51 @@ def test_the_first_checkpoint_is_not_written_either(tmp_path: Path) -> None:
     with pytest.raises(RunFailed, match=r"after step 0, by step 4 .*; no checkpoint was written before"):
         fit(trainer_in(tmp_path, ModelCheckpoint(tmp_path)), bad=False, module=module)
     assert content(tmp_path) == {}
+
+
+class NaNBatch(Callback):
+    """The images of the fourth step are NaN."""
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: dict[str, Tensor], batch_idx: int
+    ) -> None:
+        if trainer.global_step == 3:
+            batch["image"].fill_(torch.nan)
+
+
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
+@pytest.mark.filterwarnings("ignore:The number of training batches")  # the loss is looked at in the first step alone
+def test_the_last_checkpoint_is_gone_on_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = [
+        "fit",
+        "--trainer.max_steps=6",
+        "--trainer.log_every_n_steps=1000",
+        "--trainer.enable_progress_bar=false",
+        "--trainer.enable_model_summary=false",
+        "--trainer.logger.save_dir=runs",
+        "--trainer.callbacks=lightning.pytorch.callbacks.ModelCheckpoint",
+        "--trainer.callbacks.every_n_train_steps=1",
+        "--trainer.callbacks.save_last=true",
+        "--data.num_train=512",
+        "--data.num_probe=32",
+        "--data.batch_size=64",
+        "--model.encoder_overrides={embed_dim: 16, depth: 1, num_heads: 2}",
+        "--model.projector_hidden=16",
+        "--model.predictor_width=16",
+    ]
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, f"--trainer.callbacks+={__name__}.NaNBatch"])
+    assert ended.value.code == 1
+    last = Path("runs/mixture/version_0/checkpoints/last.ckpt")
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("error: training became non-finite after step 3, by step 4 (")
+    assert error.endswith(f"--ckpt_path {last} goes on from the last good checkpoint.")
+    cli = main([*arguments, "--ckpt_path=last"])
+    assert cli is not None
+    assert cli.trainer.global_step == read_checkpoint(last)["global_step"] == 6
 
 
 def test_a_module_that_was_never_trained_is_saved(tmp_path: Path) -> None:
