@@ -55,6 +55,9 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
     It is written beside ``path``, because a rename is atomic only within one file system, and reaches the disk before
     it gets its name. A process that is killed leaves ``.NAME.<random>.partial`` behind, which nothing reads; whoever
     writes into that folder an hour later removes it (not sooner: it might be another run's, just being written).
+
+    Raises:
+        OSError: naming ``path``, where the file system refuses it.
     """
     _remove_abandoned(path.parent)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
@@ -64,6 +67,12 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
+    except (OSError, RuntimeError) as error:
+        # torch buries what the file system said under what it was doing
+        refusal = error if isinstance(error, OSError) else error.__context__
+        if isinstance(refusal, OSError):
+            raise OSError(refusal.errno, refusal.strerror, str(path)) from None
+        raise
     finally:
         partial.unlink(missing_ok=True)
     _sync_folder(path.parent)

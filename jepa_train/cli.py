@@ -35,6 +35,7 @@ from jepa_train.parsing import Parser
 from jepa_train.processes import disconnect
 from jepa_train.progress import limit_reached
 from jepa_train.run_config import SaveConfig
+from jepa_train.settings import check_run
 from jepa_train.start import Start, find_start, go_on_in_folder
 
 PACKAGE = Path(__file__).resolve().parent
@@ -68,6 +69,7 @@ class JEPACLI(LightningCLI):
             super().parse_arguments(parser, args)
         except UnicodeDecodeError:
             raise ConfigurationError("a config is not a text file: --config takes a YAML file.") from None
+        check_run(self._settings.as_dict())
         self.checkpoint: dict[str, Any] | None = None
         config = self._settings
         if config.get("weights_only") is None:

@@ -14,7 +14,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import Logger
 
 from jepa_train.data.base import ImageDataModule
-from jepa_train.errors import ConfigurationError
+from jepa_train.errors import ConfigurationError, chain, one_line
 from jepa_train.monitor_option import MONITOR_OPTIONS
 
 FAMILIES: dict[str, type] = {"data": LightningDataModule, "trainer.callbacks": Callback, "trainer.logger": Logger}
@@ -47,20 +47,14 @@ class Parser(LightningArgumentParser):
         """
         if not self.exit_on_error:  # one of several types that a value may have, tried by jsonargparse
             super().error(message, ex)
-        if isinstance(cause := root(ex), ConfigurationError):  # of a parser within
-            raise cause
+        for cause in chain(ex):
+            if isinstance(cause, ConfigurationError):  # of a parser within
+                raise cause
         parser = getattr(ex, "subcommand_parser", None) or self
         if self._subcommands_action is not None and message.startswith("unrecognized arguments: -"):
             raise ConfigurationError(f"options stand behind the subcommand, as in fit {message[24:]}.")
         options = [*parser._option_string_actions, *DATA_OPTIONS, *MONITOR_OPTIONS]
         raise ConfigurationError(sentence(message, options)) from None
-
-
-def root(error: BaseException | None) -> BaseException | None:
-    """The exception that an exception was raised from, and so on: the first of all."""
-    while error is not None and error.__cause__ is not None:
-        error = error.__cause__
-    return error
 
 
 def sentence(message: str, options: Iterable[str]) -> str:
@@ -84,11 +78,6 @@ def sentence(message: str, options: Iterable[str]) -> str:
     if keys in ([], ["config"]) or re.match(r"Problems? (?:parsing|in)", message):
         return _of_config(message) or f"{one_line(message).rstrip('.')}: see --help."
     return _of_value(message, ".".join(keys))
-
-
-def one_line(text: object) -> str:
-    """Text without line breaks."""
-    return " ".join(str(text).split())
 
 
 def meant(name: str, names: Iterable[str], cutoff: float = 0.7) -> str:

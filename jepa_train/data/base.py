@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from jepa_train.data.resumable import DrawnPerEpoch, EpochSampler, ImageLoader, ResumableDataLoader
 from jepa_train.data.transforms import PictureToTensor, data_config
 from jepa_train.errors import ConfigurationError
+from jepa_train.settings import check_at_least
 
 Samples = Dataset[dict[str, Any]]
 
@@ -25,10 +26,15 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         batch_size: per process.
         num_workers: of each loader.
         seed: of the order of the training images, and of what is drawn at random for each.
+
+    Raises:
+        ConfigurationError: for a number that cannot work.
     """
 
     def __init__(self, image_size: int, channels: int, batch_size: int, num_workers: int, seed: int = 0) -> None:
         super().__init__()
+        check_at_least(1, image_size=image_size, channels=channels, batch_size=batch_size)
+        check_at_least(0, num_workers=num_workers, seed=seed)
         self.image_size = image_size
         self.channels = channels
         self.batch_size = batch_size

@@ -7,6 +7,7 @@ import torch
 from jepa_train.data.base import ImageDataModule
 from jepa_train.data.tensors import ImageTensors
 from jepa_train.errors import ConfigurationError
+from jepa_train.settings import check_above_0
 
 MEAN, DEVIATION = 0.3055, 0.3762  # of the training pixels in [0, 1]
 EVERY = 6  # one image in so many is of the probe
@@ -24,6 +25,7 @@ class DigitsDataModule(ImageDataModule):
 
     def __init__(self, contrast: float = 1.0, batch_size: int = 64, num_workers: int = 0, seed: int = 0) -> None:
         super().__init__(8, 1, batch_size, num_workers, seed)
+        check_above_0(contrast=contrast)
         self.contrast = contrast
 
     def make_train(self) -> ImageTensors:

@@ -14,6 +14,7 @@ from jepa_train.data.base import ImageDataModule, Samples
 from jepa_train.data.idx import find_idx
 from jepa_train.data.tensors import ImageTensors
 from jepa_train.errors import ConfigurationError
+from jepa_train.settings import check_above_0, check_at_least
 
 MEAN, DEVIATION = 0.2860, 0.3530  # of the training pixels in [0, 1]
 SYSTEM_FOLDERS = {"FashionMNIST": Path("/usr/share/datasets/fashion-mnist"), "MNIST": Path("/usr/share/datasets/mnist")}
@@ -47,6 +48,8 @@ class FashionMNISTDataModule(ImageDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(28, 1, batch_size, num_workers, seed)
+        check_above_0(contrast=contrast)
+        check_at_least(0, corruption=corruption)
         self.root = Path(root) if root is not None else None
         self.download = download
         self.contrast = contrast

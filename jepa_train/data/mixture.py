@@ -19,6 +19,7 @@ from torch import Tensor
 from jepa_train.data.base import ImageDataModule
 from jepa_train.data.tensors import ImageTensors
 from jepa_train.errors import ConfigurationError
+from jepa_train.settings import check_above_0, check_at_least
 
 
 @dataclass(frozen=True)
@@ -106,8 +107,11 @@ def image_mixture(
         seed: of the means.
 
     Raises:
-        ConfigurationError: if the images have too few pixels for the patterns.
+        ConfigurationError: for a number that cannot work, or if the images have too few pixels for the patterns.
     """
+    check_at_least(1, image_size=image_size, channels=channels, latent_size=latent_size, num_components=num_components)
+    check_at_least(0, separation=separation, noise=noise, seed=seed)
+    check_above_0(narrowest=narrowest, contrast=contrast)
     if latent_size > image_size**2 - 1:
         raise ConfigurationError(
             f"{latent_size} patterns do not fit into {image_size} x {image_size} pixels: lower latent_size."
@@ -185,6 +189,7 @@ class MixtureDataModule(ImageDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(image_size, channels, batch_size, num_workers, seed)
+        check_at_least(1, num_train=num_train, num_probe=num_probe)
         self.num_train = num_train
         self.num_probe = num_probe
         self.mixture = image_mixture(
