@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import timm
-import yaml
+from lightning.pytorch.utilities import rank_zero_warn
 from safetensors.torch import save
+from torch import nn
 
-from jepa_monitor.history import History
 from jepa_train.checkpoints import (
     check_arguments,
     check_fits,
@@ -22,20 +20,16 @@ from jepa_train.checkpoints import (
     without_fetching,
     written_whole,
 )
-from jepa_train.encoder import EmbeddingEncoder
+from jepa_train.encoder import EmbeddingEncoder, Projector, ViTEncoder
 from jepa_train.errors import ConfigurationError
+from jepa_train.model_card import Which, model_card
 from jepa_train.module import JEPA
 from jepa_train.parsing import Parser
-from jepa_train.run_config import config_beside, read_yaml
 
-Which = Literal["target", "context"]
 EXPORT_HELP = "One more subcommand: export, which writes the encoder of a checkpoint for timm (export --help)."
 SUFFIX = ".safetensors"
 CONFIG = "config.json"  # the name that timm looks for in a folder
-ENCODERS = {
-    "target": "the target encoder (EMA of the context encoder), which is the one that was measured",
-    "context": "the context encoder, which the gradient trained",
-}
+PROJECTOR = "projector"  # a folder of its own: timm takes the first weights that it finds in the encoder's
 
 
 def run_export(arguments: list[str]) -> None:
@@ -55,7 +49,9 @@ def run_export(arguments: list[str]) -> None:
 def export(ckpt_path: Path, output: Path, which: Which = "target", overwrite: bool = False) -> list[Path]:
     """Write the Vision Transformer of a checkpoint as timm loads it, a ``config.json`` for timm, and a model card.
 
-    Its output, ``vit(images)``, is the mean token (B, D) before the projector, as ``JEPA.features`` gives it.
+    Its output, ``vit(images)``, is the mean token (B, D) before the projector, as ``JEPA.features`` gives it. A model
+    that has a projector has it written too, to ``projector/`` beside the encoder: of its output, the embedding z, are
+    the scores. How images were prepared stands in ``config.json``, where ``timm.data.resolve_data_config`` finds it.
 
     Args:
         ckpt_path: checkpoint of a run.
@@ -64,14 +60,15 @@ def export(ckpt_path: Path, output: Path, which: Which = "target", overwrite: bo
         overwrite: replace what an earlier export wrote.
 
     Returns:
-        the files: weights, timm's config, card.
+        the files: weights, timm's config, card, and the projector's weights if there are any.
 
     Raises:
         ConfigurationError: for a file that is no checkpoint of a JEPA, or a place that cannot be written to.
     """
     ckpt_path, output = Path(ckpt_path), Path(output)
     weights_file, config_file, card_file = output, output.with_name(CONFIG), output.with_suffix(".md")
-    _check_place(output, [weights_file, config_file, card_file], overwrite=overwrite)
+    projector_file = output.parent / PROJECTOR / output.name
+    _check_place(output, [weights_file, config_file, card_file, projector_file], overwrite=overwrite)
     if is_sharded(ckpt_path):
         raise ConfigurationError(
             f"{ckpt_path} is a folder, a sharded checkpoint, which export cannot read: save with the strategy's "
@@ -80,25 +77,52 @@ def export(ckpt_path: Path, output: Path, which: Which = "target", overwrite: bo
     checkpoint = read_checkpoint(ckpt_path)
     module = rebuilt(checkpoint, ckpt_path)
     branch: EmbeddingEncoder = module.target if which == "target" else module.online
-    vit = branch.encoder.vit
-    name, settings = branch.encoder.name, branch.encoder.timm_arguments
-    config = timm_config(name, settings, width=vit.embed_dim)
+    prepared = preparation(checkpoint)
+    if not prepared:
+        rank_zero_warn(
+            f"The checkpoint {ckpt_path} does not say how images were prepared (an earlier version wrote it, or the "
+            f"DataModule has no preparation()), and neither does {config_file}: timm would take ImageNet's values."
+        )
+    projector = branch.projector.layers if isinstance(branch.projector, Projector) else None
     card = model_card(
-        checkpoint, ckpt_path, weights_file.name, which=which, name=name, settings=settings, width=vit.embed_dim
+        checkpoint,
+        ckpt_path,
+        weights_file.name,
+        which=which,
+        encoder=branch.encoder,
+        projector=projector,
+        projector_file=f"{PROJECTOR}/{output.name}",
+        prepared=prepared,
     )
-    weights = {key: weight.detach().contiguous() for key, weight in vit.state_dict().items()}
-    # the card last: where it is, everything is
-    for path, content in (
-        (weights_file, save(weights, metadata={"format": "pt"})),
-        (config_file, json.dumps(config, indent=2).encode()),
-        (card_file, card.encode()),
-    ):
+    contents = {weights_file: _safetensors(branch.encoder.vit)}
+    if projector is not None:
+        contents[projector_file] = _safetensors(projector)
+    contents[config_file] = json.dumps(timm_config(branch.encoder, prepared.get("data_config", {})), indent=2).encode()
+    contents[card_file] = card.encode()  # the last: where it is, everything is
+    for path, content in contents.items():
         _write(path, content)
-    return [weights_file, config_file, card_file]
+    if projector is None:
+        projector_file.unlink(missing_ok=True)  # of an earlier export
+    return [weights_file, config_file, card_file, *([projector_file] if projector is not None else [])]
+
+
+def preparation(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """What the run's DataModule said it did to the images, see ``ImageDataModule.preparation``; empty if it did not.
+
+    Lightning keeps a DataModule's state under the name of its class, which can be any.
+    """
+    states = (state for state in checkpoint.values() if isinstance(state, Mapping) and "data_config" in state)
+    return dict(next(states, {}))
+
+
+def _safetensors(module: nn.Module) -> bytes:
+    weights = {name: weight.detach().contiguous() for name, weight in module.state_dict().items()}
+    return bytes(save(weights, metadata={"format": "pt"}))
 
 
 def _write(path: Path, content: bytes) -> None:
     try:
+        path.parent.mkdir(exist_ok=True)
         with written_whole(path) as file:
             file.write(content)
     except OSError as error:
@@ -144,17 +168,24 @@ def rebuilt(checkpoint: Mapping[str, Any], path: Path) -> JEPA:
     return module.eval()
 
 
-def timm_config(name: str, settings: dict[str, Any], *, width: int) -> dict[str, Any]:
-    """What ``timm.create_model("local-dir:FOLDER", pretrained=True)`` reads from ``config.json``."""
+def timm_config(encoder: ViTEncoder, data_config: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``timm.create_model("local-dir:FOLDER", pretrained=True)`` reads from ``config.json``.
+
+    Args:
+        encoder: what is exported.
+        data_config: arguments of ``timm.data.create_transform``, as ``resolve_data_config`` will give them back.
+    """
+    settings = encoder.timm_arguments
     size = settings["img_size"]
     return {
-        "architecture": name,
+        "architecture": encoder.name,
         "num_classes": 0,
-        "num_features": width,
+        "num_features": encoder.width,
         "global_pool": settings["global_pool"],
         "model_args": settings,
         "pretrained_cfg": {
-            "architecture": name,
+            **data_config,
+            "architecture": encoder.name,
             "input_size": [settings["in_chans"], size, size],
             "fixed_input_size": True,
             "num_classes": 0,
@@ -163,77 +194,3 @@ def timm_config(name: str, settings: dict[str, Any], *, width: int) -> dict[str,
             "classifier": "head",
         },
     }
-
-
-def model_card(
-    checkpoint: Mapping[str, Any],
-    ckpt_path: Path,
-    weights_name: str,
-    *,
-    which: Which,
-    name: str,
-    settings: dict[str, Any],
-    width: int,
-) -> str:
-    """Markdown with a YAML head, as model hubs read it."""
-    size, channels = settings["img_size"], settings["in_chans"]
-    head = {"library_name": "timm", "pipeline_tag": "image-feature-extraction", "tags": ["timm", "jepa"]}
-    sections = [
-        f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
-        f"# {name}, trained as a JEPA",
-        f"This is {ENCODERS[which]}, after {checkpoint.get('global_step')} optimizer steps "
-        f"(in epoch {checkpoint.get('epoch')}, counted from 0). It maps images ({channels}, {size}, {size}), in the "
-        f"range of values that the DataModule below gives, to their mean token, {width} numbers. Written by jepa-train "
-        f"from `{ckpt_path.name}`.",
-        f"## How to load it\n\nWith timm {timm.__version__}, in the folder of this file:\n\n"
-        + _python(f'import timm\n\nvit = timm.create_model("local-dir:.", pretrained=True).eval()  # reads {CONFIG}\n')
-        + "\n\nor, without that file, with every argument that it needs:\n\n"
-        + _python(
-            "import timm\nimport torch\n\n"
-            f'vit = timm.create_model(\n    "{name}",\n    checkpoint_path="{weights_name}",\n'
-            + "".join(f"    {key}={value!r},\n" for key, value in settings.items())
-            + ").eval()\n"
-            f"with torch.no_grad():\n    features = vit(torch.zeros(1, {channels}, {size}, {size}))  # (1, {width})\n"
-        ),
-        f"## Data\n\n{_data_settings(checkpoint, ckpt_path)}",
-        f"## Training\n\n{_yaml(model_arguments(checkpoint))}",
-        f"## Measurements\n\n{_measurements(checkpoint, which)}",
-    ]
-    return "\n\n".join(sections) + "\n"
-
-
-def _data_settings(checkpoint: Mapping[str, Any], ckpt_path: Path) -> str:
-    saved = checkpoint.get("datamodule_hyper_parameters")
-    if saved:
-        return _yaml({name: value for name, value in saved.items() if name != "_instantiator"})
-    run_config = config_beside(ckpt_path)
-    if run_config is not None:
-        return _yaml((read_yaml(run_config) or {})["data"])
-    return "Not recorded: neither in the checkpoint nor in a config.yaml of its run."
-
-
-def _measurements(checkpoint: Mapping[str, Any], which: Which) -> str:
-    """Tables of the last values that the monitors of the run remembered."""
-    tables = []
-    for key, state in checkpoint.get("callbacks", {}).items():
-        if not key.startswith("JEPAScoreMonitor"):
-            continue
-        history = History()
-        history.load_state_dict(state)
-        if not len(history):
-            continue
-        rows = [f"| `{tag}` | {value:.6g} |" for tag, value in history.last().items() if not math.isnan(value)]
-        tables.append(f"{key}, at step {history.steps[-1]}:\n\n| tag | value |\n|---|---|\n" + "\n".join(rows))
-    if not tables:
-        return "None in the checkpoint."
-    note = "They are of the target encoder with its projector, unless the monitor was set to another one"
-    return "\n\n".join([*tables, f"{note}." if which == "target" else f"{note}; this file is the context encoder."])
-
-
-def _python(code: str) -> str:
-    return f"```python\n{code}```"
-
-
-def _yaml(value: Any) -> str:
-    plain = json.loads(json.dumps(value, default=str))  # tuples and paths become what YAML has names for
-    return f"```yaml\n{yaml.safe_dump(plain, sort_keys=False)}```"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from jepa_train.data.base import ImageDataModule
 from jepa_train.data.tensors import ImageTensors
+from jepa_train.data.transforms import data_config
 from jepa_train.errors import ConfigurationError
 from jepa_train.settings import check_above_0
 
@@ -53,4 +56,8 @@ class DigitsDataModule(ImageDataModule):
             ) from None
         pixels, labels = load_digits(return_X_y=True)
         images = torch.from_numpy(pixels).float().view(-1, 1, 8, 8) / 16.0
-        return (images - MEAN) * (self.contrast / DEVIATION), torch.from_numpy(labels).long()
+        return (images - MEAN) / (DEVIATION / self.contrast), torch.from_numpy(labels).long()
+
+    def preparation(self) -> dict[str, Any]:
+        """Mean and deviation of the training pixels; the contrast is part of the latter."""
+        return {"data_config": data_config(self.image_size, mean=[MEAN], deviation=[DEVIATION / self.contrast])}

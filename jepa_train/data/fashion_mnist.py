@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
@@ -13,6 +14,7 @@ from torchvision import datasets
 from jepa_train.data.base import ImageDataModule, Samples
 from jepa_train.data.idx import find_idx
 from jepa_train.data.tensors import ImageTensors
+from jepa_train.data.transforms import data_config
 from jepa_train.errors import ConfigurationError
 from jepa_train.settings import check_above_0, check_at_least
 
@@ -87,7 +89,11 @@ class FashionMNISTDataModule(ImageDataModule):
 
     def _normalised(self, images: Tensor, labels: Tensor) -> ImageTensors:
         pixels = images.float().unsqueeze(1) / 255.0
-        return ImageTensors((pixels - MEAN) * (self.contrast / DEVIATION), labels)
+        return ImageTensors((pixels - MEAN) / (DEVIATION / self.contrast), labels)
+
+    def preparation(self) -> dict[str, Any]:
+        """Mean and deviation of the training pixels; the contrast is part of the latter."""
+        return {"data_config": data_config(self.image_size, mean=[MEAN], deviation=[DEVIATION / self.contrast])}
 
     @property
     def _download_root(self) -> Path:

@@ -12,12 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from jepa_train.data.base import ImageDataModule
 from jepa_train.data.tensors import ImageTensors
+from jepa_train.data.transforms import data_config
 from jepa_train.errors import ConfigurationError
 from jepa_train.settings import check_above_0, check_at_least
 
@@ -216,3 +218,8 @@ class MixtureDataModule(ImageDataModule):
     def probe_advice(self) -> str:
         """More of them can be drawn."""
         return "raise --data.num_probe"
+
+    def preparation(self) -> dict[str, Any]:
+        """Nothing was done to the images."""
+        ones = [1.0] * self.channels
+        return {"data_config": data_config(self.image_size, mean=[0.0] * self.channels, deviation=ones)}

@@ -135,13 +135,16 @@ def test_the_card_runs_and_tells_the_truth(which: Literal["target", "context"], 
 
     images = torch.randn(5, 1, 16, 16)
     expected = reference(trained, which, images)
-    loading = blocks(card, "python")
-    assert len(loading) == 2
-    for code in loading:
-        names: dict[str, Any] = {}
-        exec(code, names)
+    names: dict[str, Any] = {}
+    for code in blocks(card, "python"):
+        exec(code, names)  # one after the other: the later may use what the earlier defined
         with torch.no_grad():
             assert torch.equal(names["vit"](images), expected)
+    module = JEPA.load_from_checkpoint(trained).eval()
+    with torch.no_grad():
+        embeddings = (module.target if which == "target" else module.online)(images)
+        assert torch.equal(names["projector"](names["vit"](images)), embeddings)
+    assert torch.equal(names["transform"](images[0]), images[0])  # known images are what they are
 
     data, model = [yaml.safe_load(text) for text in blocks(card, "yaml")]
     assert data["class_path"] == "jepa_train.data.MixtureDataModule"
@@ -156,8 +159,26 @@ def test_the_card_runs_and_tells_the_truth(which: Literal["target", "context"], 
     history = History()
     history.load_state_dict(checkpoint["callbacks"]["JEPAScoreMonitor"])
     value = history.values["density/spearman"][-1]
-    assert f"| `density/spearman` | {value:.6g} |" in card
-    assert "JEPAScoreMonitor, at step 4" in card
+    assert f"| `density/spearman` | {value:.6g} | 4 |" in card
+
+
+def test_what_was_measured_before_training_is_left_out(trained: Path) -> None:
+    checkpoint = torch.load(trained, weights_only=True)
+    history = History()
+    history.append(0, 0, {"density/spearman": 0.125, "gaussianity/rank": 3.5})
+    checkpoint["callbacks"]["JEPAScoreMonitor"] = history.state_dict()
+    torch.save(checkpoint, "early.ckpt")
+    main(["export", "--ckpt_path=early.ckpt", "--output=early/encoder.safetensors"])
+    card = Path("early/encoder.md").read_text()
+    assert "0.125" not in card
+    assert "JEPAScoreMonitor measured the untrained encoder alone." in card
+    history.append(2, 0, {"density/spearman": 0.25})
+    history.append(4, 1, {"gaussianity/rank": 4.5})
+    checkpoint["callbacks"]["JEPAScoreMonitor"] = history.state_dict()
+    torch.save(checkpoint, "late.ckpt")
+    main(["export", "--ckpt_path=late.ckpt", "--output=late/encoder.safetensors"])
+    card = Path("late/encoder.md").read_text()
+    assert "| `density/spearman` | 0.25 | 2 |\n| `gaussianity/rank` | 4.5 | 4 |" in card
 
 
 def test_a_checkpoint_alone_says_what_is_not_known(trained: Path) -> None:
@@ -178,6 +199,7 @@ def test_saved_data_settings_are_those_of_the_checkpoint(trained: Path) -> None:
     assert yaml.safe_load(blocks(Path("encoder.md").read_text(), "yaml")[0]) == {"root": "photographs"}
 
 
+@pytest.mark.filterwarnings("ignore:.* does not say how images were prepared")
 @pytest.mark.parametrize("class_token", [True, False])
 def test_nothing_is_fetched_for_a_model_that_started_from_published_weights(class_token: bool) -> None:
     """Those may have a class token, which the settings do not tell."""
@@ -199,11 +221,11 @@ def test_an_export_into_the_same_place_needs_overwrite(trained: Path, capsys: py
     run_export(trained)
     before = Path("encoder.safetensors").read_bytes()
     message = one_sentence(lambda: run_export(trained, "--which=context"), capsys)
-    assert "encoder.safetensors, config.json, encoder.md exists already: add --overwrite" in message
+    assert "encoder.md, projector/encoder.safetensors exists already: add --overwrite" in message
     assert Path("encoder.safetensors").read_bytes() == before
     run_export(trained, "--which=context", "--overwrite")
     assert Path("encoder.safetensors").read_bytes() != before
-    assert {path.name for path in Path().iterdir()} == {"encoder.safetensors", "config.json", "encoder.md"}
+    assert {path.name for path in Path().iterdir()} == {"encoder.safetensors", "config.json", "encoder.md", "projector"}
 
 
 def test_a_file_that_cannot_be_written_is_one_sentence(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -254,7 +276,8 @@ def test_help_tells_of_export(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_function_takes_paths_as_text_too(trained: Path) -> None:
     shutil.copy(trained, "copy.ckpt")
-    weights, config, card = export("copy.ckpt", "encoder.safetensors")  # type: ignore[arg-type]  # as a notebook might
+    weights, config, card, projector = export("copy.ckpt", "encoder.safetensors")  # type: ignore[arg-type]  # as a notebook might
     assert json.loads(config.read_text())["architecture"] == "vit_tiny_patch16_224"
     assert weights.is_file()
     assert card.is_file()
+    assert projector.is_file()
