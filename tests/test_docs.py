@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.monitor.projects import Autoencoder, images, loader
 
@@ -36,6 +37,19 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     }
     for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
         exec(compile(code, page.name, "exec"), names)  # the examples are this repository's own
+
+
+@pytest.mark.filterwarnings("ignore:Found 1 module.s. in eval mode", "ignore:The number of training batches")
+def test_the_documented_checkpoint_is_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    examples = re.findall(r"```python\n(.*?)```", (ROOT / "docs/monitor.md").read_text(), re.DOTALL)
+    (example,) = [code for code in examples if "ModelCheckpoint" in code]
+    names: dict[str, Any] = {"project": Autoencoder(), "train_loader": loader(), "val_loader": loader(seed=1)}
+    exec("import lightning.pytorch as pl\nfrom jepa_monitor import JEPAScoreMonitor\n" + example, names)
+    steps, values = names["monitor"].history.steps[1:], names["monitor"].history.values["density/spearman"][1:]
+    assert max(values) > min(values)
+    best = torch.load(names["best"].best_model_path, weights_only=True)
+    assert best["global_step"] == steps[values.index(max(values))]
 
 
 @pytest.mark.parametrize("code", blocks("bash"))

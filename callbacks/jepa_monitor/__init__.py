@@ -10,6 +10,7 @@ from .density import (
     log_density,
     log_volume,
 )
+from .errors import SettingError
 from .evaluation import FeatureStatistics, LiDAR, OnlineKNN, OnlineLinearProbe
 from .gaussianity import (
     EmbeddingGaussianity,
@@ -35,6 +36,7 @@ __all__ = [
     "OODDetection",
     "OnlineKNN",
     "OnlineLinearProbe",
+    "SettingError",
     "Sketch",
     "aggregate_views",
     "auto_rank",

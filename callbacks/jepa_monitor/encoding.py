@@ -11,12 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from .density import Encode, differentiable, require_real
+from .errors import SettingError
 from .layout import channel_axis
 from .selection import usual_encoder
 
 Pool = Literal["auto", "mean", "cls", "flatten"] | Callable[[Tensor], Tensor]
 EncoderChoice = str | Callable[[nn.Module, Tensor], Tensor] | None
 Preprocess = str | Callable[[Tensor], Tensor] | None
+POOLS = ("auto", "mean", "cls", "flatten")
 HALF_PRECISION = (torch.bfloat16, torch.float16)
 
 
@@ -30,7 +32,7 @@ def resolve_encoder(module: nn.Module, encoder: EncoderChoice, pool: Pool) -> tu
         pool: see :func:`pool_embedding`.
 
     Raises:
-        ValueError: if there is no submodule at the path; the message names those there are.
+        SettingError: if there is no submodule at the path; the message names those there are.
     """
     if encoder is not None and not isinstance(encoder, str):
         function = encoder
@@ -47,17 +49,27 @@ def find_submodule(module: nn.Module, name: str) -> nn.Module:
     """The submodule at a dotted path.
 
     Raises:
-        ValueError: if there is none; the message names those there are.
+        SettingError: if there is none; the message names those there are.
     """
     try:
         return module.get_submodule(name)
     except AttributeError:
         there = ", ".join(sorted(name for name, _ in module.named_children())) or "none"
-        raise ValueError(f"{type(module).__name__} has no submodule {name!r}; its submodules are: {there}.") from None
+        raise SettingError(f"{type(module).__name__} has no submodule {name!r}; its submodules are: {there}.") from None
 
 
 def _encode_and_pool(encoder: nn.Module, pool: Pool, inputs: Tensor) -> Tensor:
     return pool_embedding(encoder(inputs), pool, encoder)
+
+
+def check_pool(pool: Pool) -> None:
+    """See that a pooling is one that there is.
+
+    Raises:
+        SettingError: if not.
+    """
+    if not callable(pool) and pool not in POOLS:
+        raise SettingError(f"pool must be {', '.join(POOLS)} or a function, got {pool!r}.")
 
 
 def pool_embedding(output: Any, pool: Pool, encoder: nn.Module | None = None) -> Tensor:

@@ -11,11 +11,13 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from . import tags
 from .agreement import from_first, process_count, together
 from .budget import CALIBRATION_SAMPLES, Plan, Trial, can_sketch, sketch_rows
 from .density import (
@@ -42,6 +44,7 @@ from .ranking import (
     typicality,
     why_unrankable,
 )
+from .sparing import Sparing
 
 LogDensity = Callable[[Tensor], Tensor]
 TRIAL_SECONDS = 0.2  # of the last pass of a trial
@@ -53,7 +56,8 @@ class ProbeFacts:
     """What is known of the probe without any encoder, in probe order; computed once.
 
     Attributes:
-        truths: name to (N,) true log density; the first is the headline.
+        truths: name to (N,) true log density.
+        headline: name of the truth whose tags have no name; ``None`` without one.
         gaussian: (N,) log density under one Gaussian fitted to the reference inputs, or ``None``.
         complexity: (N,) compressed bytes.
         reference: this process's part of the reference inputs, or ``None``.
@@ -65,6 +69,7 @@ class ProbeFacts:
     complexity: Tensor
     reference: Shard | None
     coordinates: Tensor | None = None
+    headline: str | None = None
 
 
 def probe_facts(
@@ -74,8 +79,9 @@ def probe_facts(
     gaussian: LogDensity | None,
     reference: Shard | None,
     coordinates: Callable[[Tensor], Tensor] | None = None,
+    sparing: Sparing,
 ) -> ProbeFacts:
-    """Facts of the whole probe, gathered from all processes."""
+    """Facts of the whole probe, gathered from all processes; what fails is left out."""
     inputs = shard.inputs if shard.inputs.is_floating_point() else shard.inputs.float()
 
     def everywhere(function: LogDensity) -> Tensor:
@@ -84,16 +90,34 @@ def probe_facts(
             shard.indices, together(lambda: function(inputs.clone()).double().to(device), device=device)
         )
 
+    def one_number_each(function: LogDensity) -> Tensor:
+        return everywhere(lambda inputs: _require_one_each(function(inputs), len(inputs)))
+
+    truths = {}
+    for position, (name, function) in enumerate(log_densities.items()):
+        lost = tags.of_truth(name, headline=position == 0)
+        truth = sparing.attempt(f"log_density {name!r}", partial(one_number_each, function), lost)
+        if truth is not None:
+            truths[name] = truth
     flat = inputs.flatten(1).nan_to_num()
     ranges = everywhere(lambda _: torch.stack([flat.amin(1), flat.amax(1)], dim=1))
     low, high = float(ranges[:, 0].min()), float(ranges[:, 1].max())
     return ProbeFacts(
-        truths={name: everywhere(function) for name, function in log_densities.items()},
+        truths=truths,
         gaussian=everywhere(gaussian) if gaussian else None,
         complexity=everywhere(lambda inputs: torch.from_numpy(compressed_size(inputs, low=low, high=high))),
         reference=reference,
-        coordinates=everywhere(coordinates) if coordinates else None,
+        coordinates=sparing.attempt("coordinates", partial(everywhere, coordinates)) if coordinates else None,
+        headline=next(iter(log_densities), None),
     )
+
+
+def _require_one_each(values: Tensor, count: int) -> Tensor:
+    if values.shape != (count,):
+        raise ValueError(
+            f"it must give one number for each of {count} inputs, of shape ({count},), and gave {tuple(values.shape)}."
+        )
+    return values
 
 
 @dataclass(frozen=True)
@@ -220,7 +244,14 @@ class _Measured:
 
 
 def read(
-    method: Method, probe: Shard, *, facts: ProbeFacts, ood: Mapping[str, Shard], num_samples: int, plan: Plan
+    method: Method,
+    probe: Shard,
+    *,
+    facts: ProbeFacts,
+    ood: Mapping[str, Shard],
+    num_samples: int,
+    plan: Plan,
+    sparing: Sparing,
 ) -> Readings:
     """Measure an encoder on a probe. Every process calls it with its shards; all get the same readings.
 
@@ -231,25 +262,34 @@ def read(
         ood: shards of further sets, in the same order on every process.
         num_samples: of the probe, over all processes.
         plan: how many samples get a Jacobian, and whether exactly.
+        sparing: takes a note of further sets, and of the reference, that fail and are left out.
     """
     z = method.embeddings(probe)
-    knn = None if facts.reference is None else knn_distance(z, method.embeddings(facts.reference))
+    reference = facts.reference
+    knn = None
+    if reference is not None:
+        knn = sparing.attempt("the reference", lambda: knn_distance(z, method.embeddings(reference)), tags.OF_REFERENCE)
     # z is equal on all processes, so that from here on they all go the same way
     white, problem = _whitening(z)
     count = min(plan.samples, num_samples)
     sets = {name: _start_of(shard, count) for name, shard in {"": probe, **ood}.items()}
     if plan.sketch and can_sketch(count, z.shape[1]):
-        measured = _sketched(method, sets, _start_of(probe, CALIBRATION_SAMPLES), white, sketch_rows(z.shape[1]))
+        measured = _sketched(
+            method, sets, _start_of(probe, CALIBRATION_SAMPLES), white, sketch_rows(z.shape[1]), sparing
+        )
     else:
-        measured = _exact(method, sets, white)
+        measured = _exact(method, sets, white, sparing)
     z_white = None if white is None else white.whiten(z)
-    scores = {}
-    for name, (plain, volume) in measured.volumes.items():
+
+    def score(name: str, shard: Shard) -> Scores:
+        plain, volume = measured.volumes[name]
         density = torch.full_like(plain, torch.nan)
         if white is not None and z_white is not None and volume is not None:
-            z_set = white.whiten(method.embeddings(sets[name])) if name else z_white
+            z_set = white.whiten(method.embeddings(shard)) if name else z_white
             density = volume - 0.5 * z_set[: len(volume)].square().sum(1)
-        scores[name] = Scores(plain[:count], density[:count])
+        return Scores(plain[:count], density[:count])
+
+    scores = sparing.attempt_each(score, {name: sets[name] for name in measured.volumes})
     return Readings(
         z=z,
         z_white=z_white,
@@ -317,24 +357,29 @@ def _whitening(z: Tensor) -> tuple[EmbeddingReference | None, str | None]:
         return None, str(error)
 
 
-def _exact(method: Method, sets: Mapping[str, Shard], white: EmbeddingReference | None) -> _Measured:
-    spectra = {}
-    for name, shard in sets.items():
-        size = shard.inputs[0].numel()
+def _exact(method: Method, sets: Mapping[str, Shard], white: EmbeddingReference | None, sparing: Sparing) -> _Measured:
 
-        def both(gram: Tensor, size: int = size) -> Tensor:
-            found = _Spectra.of(gram, white, input_size=size)
+    def spectra_of(_: str, shard: Shard) -> _Spectra:
+        def both(gram: Tensor) -> Tensor:
+            found = _Spectra.of(gram, white, input_size=shard.inputs[0].numel())
             return found.plain if found.white is None else torch.cat([found.plain, found.white], dim=1)
 
         joint = method.of_grams(both, shard)
         directions = joint.shape[1] if white is None else joint.shape[1] - len(white.whitener)
-        spectra[name] = _Spectra(joint[:, :directions], None if white is None else joint[:, directions:])
+        return _Spectra(joint[:, :directions], None if white is None else joint[:, directions:])
+
+    spectra = sparing.attempt_each(spectra_of, sets)
     rank = spectra[""].rank(method.rank)
     return _Measured(spectra[""], {name: found.volumes(rank) for name, found in spectra.items()}, rank)
 
 
 def _sketched(
-    method: Method, sets: Mapping[str, Shard], calibration: Shard, white: EmbeddingReference | None, rows: int
+    method: Method,
+    sets: Mapping[str, Shard],
+    calibration: Shard,
+    white: EmbeddingReference | None,
+    rows: int,
+    sparing: Sparing,
 ) -> _Measured:
     """Exact Gram matrices of some probe samples calibrate one sketch for each of the two volumes."""
     gram = method.of_grams(lambda gram: gram, calibration)
@@ -363,10 +408,11 @@ def _sketched(
         found = [sketch.estimate(block) for sketch, block in zip(sketches, own, strict=True)]
         return torch.stack(found, dim=1).to(sketched.device)
 
-    volumes: dict[str, tuple[Tensor, Tensor | None]] = {}
-    for name, shard in sets.items():
+    def volumes_of(_: str, shard: Shard) -> tuple[Tensor, Tensor | None]:
         values = method.of_grams(estimates, shard, rows=torch.cat([sketch.rows for sketch in sketches]))
-        volumes[name] = (values[:, 0], values[:, 1] if white is not None else None)
+        return values[:, 0], values[:, 1] if white is not None else None
+
+    volumes = sparing.attempt_each(volumes_of, sets)
     return _Measured(spectra, volumes, rank, rows, sketches[-1].cross_validated_spearman)
 
 
@@ -375,13 +421,13 @@ def scalars(readings: Readings, facts: ProbeFacts) -> dict[str, float]:
     density, score = readings.scores.log_density.numpy(), readings.scores.jepa_score.numpy()
     n = len(density)
     values: dict[str, float] = {}
-    for position, (name, whole) in enumerate(facts.truths.items()):
-        truth, suffix = whole[:n], f"_{name}" if position else ""
+    for name, whole in facts.truths.items():
+        truth, suffix = whole[:n], "" if name == facts.headline else f"_{name}"
         values[f"density/spearman{suffix}"] = spearman(density, truth)
         values[f"density/spearman_jepa_score{suffix}"] = spearman(score, truth)
         if facts.gaussian is not None:
             values[f"density/spearman_gaussian{suffix}"] = spearman(facts.gaussian[:n], truth)
-        if position == 0:
+        if name == facts.headline:
             values["density/kendall"] = kendall(density, truth)
             values["density/auroc_low_density"] = auroc_low_density(density, truth)
     complexity = facts.complexity[:n]

@@ -20,6 +20,7 @@ from .encoding import (
     EncoderChoice,
     Pool,
     Preprocess,
+    check_pool,
     in_full_precision,
     input_like,
     is_sharded,
@@ -38,13 +39,16 @@ from .publishing import announce, log_histograms, log_introduction, log_pictures
 from .ranking import rank_stability
 from .run import Run
 from .schedule import Schedule, is_fitting, is_last_batch_of_validation
-from .sources import Prepared, Sources, prepare
-from .tags import NULLS, USUAL_TAGS
+from .settings import require_possible, warn_of_followers
+from .sources import Prepared, Sources, check_keys, expected_tags, prepare, which_loader
+from .sparing import Sparing
+from .tags import NULLS
 
 DEFAULT_SAMPLES = 512
 HALF_PRECISION_SPEEDUP = 3.0  # of training on an accelerator, beside the float32 of a trial
 SHARDED_CHUNK = 16  # samples a pass where processes must make the same passes, whatever memory each has
 T = TypeVar("T")
+GROUPS = ("density/", "gaussianity/", "jacobian/", "alarm/", "monitor/")
 HEADLINES = ("density/spearman", "gaussianity/sliced_ep_ratio")
 
 
@@ -54,7 +58,8 @@ class JEPAScoreMonitor(pl.Callback):
     It measures a fixed probe before training, at the end of validation (or of the training epoch where there was no
     validation), and in ``validate`` and ``test``. Training with and without it is the same, bit for bit: modes, buffers
     and random-number generators are put back, and nothing is added to the module. All processes take part and all log
-    the same values, so ``ModelCheckpoint(monitor="density/spearman")`` works on any number of them.
+    the same values, so ``ModelCheckpoint(monitor="density/spearman", mode="max")`` works on any
+    number of them.
 
     What is not given is looked for in the DataModule, which may offer ``probe_dataset()``, ``reference_dataset()`` and
     ``ood_datasets()`` (name to dataset), then in the Trainer's loaders. A dataset with ``log_densities`` (name to
@@ -86,8 +91,13 @@ class JEPAScoreMonitor(pl.Callback):
         estimator: ``exact`` or ``sketch`` Jacobians; ``auto`` takes sketches where K is at least 64 and exact ones of
             256 samples exceed the budget.
         chunk: samples a pass of a Jacobian; ``None`` chooses by the encoder's size and the free memory.
-        on_error: ``warn`` goes on training when a measurement fails, with NaN for its values; ``raise`` does not.
+        on_error: ``warn`` goes on training when a measurement fails, with NaN for its values; ``raise`` does not. What
+            a measurement can do without (a further set, a truth, the reference, labels) costs its own values alone.
         name: goes before all tags, to tell several monitors apart.
+
+    Raises:
+        ValueError: for a setting out of range; :class:`SettingError`, before anything is trained or measured, for one
+            that can never work, such as the path of a submodule that the module lacks.
     """
 
     def __init__(
@@ -121,6 +131,7 @@ class JEPAScoreMonitor(pl.Callback):
             raise ValueError(
                 f"estimator must be auto, exact or sketch and on_error warn or raise, got {estimator!r}, {on_error!r}."
             )
+        check_pool(pool)
         self.encoder = encoder
         self.pool = pool
         self.preprocess = preprocess
@@ -171,6 +182,7 @@ class JEPAScoreMonitor(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the untrained encoder, unless training resumes."""
+        self._require_possible(trainer, pl_module)
         run = self._run
         run.step_seen = trainer.global_step
         if trainer.global_step == 0:
@@ -182,6 +194,15 @@ class JEPAScoreMonitor(pl.Callback):
         # the first module of a sharded model to run takes itself for the whole: training must come first
         if self.at_start and trainer.global_step == 0 and not is_sharded(pl_module):
             self._measure(trainer, pl_module)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at the settings before ``validate``."""
+        if not is_fitting(trainer):
+            self._require_possible(trainer, pl_module)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at the settings before ``test``."""
+        self._require_possible(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -254,6 +275,15 @@ class JEPAScoreMonitor(pl.Callback):
         if not is_fitting(trainer) or self._budget.allows_measurement(horizon_of(trainer)):
             self._measure(trainer, pl_module)
 
+    def _require_possible(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        def try_out() -> None:
+            resolve_encoder(pl_module, self.encoder, self.pool)
+            resolve_preprocess(pl_module, self.preprocess)
+            check_keys(self.sources, trainer)
+
+        require_possible(pl_module, try_out)
+        warn_of_followers(trainer, self._prefix, GROUPS)
+
     # what
 
     def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -289,8 +319,9 @@ class JEPAScoreMonitor(pl.Callback):
     def _observe(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
         """Values of the encoder by tag."""
         run = self._run
+        sparing = Sparing(raises=self.on_error == "raise")
         if run.prepared is None:
-            run.prepared = prepare(self.sources, trainer, pl_module.device)
+            run.prepared = prepare(self.sources, trainer, pl_module.device, sparing=Sparing(raises=sparing.raises))
             rank_zero_info(self._introduction(trainer, pl_module, run.prepared))
         prepared = run.prepared
         noticed: set[str] = set()
@@ -306,6 +337,7 @@ class JEPAScoreMonitor(pl.Callback):
                 ood=prepared.ood,
                 num_samples=prepared.size,
                 plan=plan,
+                sparing=sparing,
             )
         run.seconds_of_reading = time.monotonic() - started
         values = scalars(readings, prepared.facts)
@@ -324,6 +356,9 @@ class JEPAScoreMonitor(pl.Callback):
         run.notices.tell(changes(self.history.alarms, ringing))
         run.notices.tell_new("meaning", problems(readings, prepared.facts))
         run.notices.tell_new("encoder", noticed)
+        left_out = prepared.left_out.failures | sparing.failures
+        run.notices.tell_new("left out", [f"{part} is left out: {reason}" for part, reason in left_out.items()])
+        run.lost = tuple(prepared.left_out.lost | sparing.lost)
         self.history.alarms = ringing
         return values
 
@@ -339,7 +374,7 @@ class JEPAScoreMonitor(pl.Callback):
             inputs = preprocess(input_like(pl_module, inputs, pl_module.device))
             if not inputs.is_floating_point():
                 raise ValueError(
-                    f"probe inputs are {inputs.dtype}; a Jacobian needs floating-point inputs: pass preprocess=, a "
+                    f"inputs are {inputs.dtype}; a Jacobian needs floating-point inputs: pass preprocess=, a "
                     "function that converts or embeds them."
                 )
             return inputs.float() if inputs.dtype in HALF_PRECISION else inputs
@@ -379,8 +414,9 @@ class JEPAScoreMonitor(pl.Callback):
         """Values to the loggers; with them, of a measurement that failed, NaN for what there was before."""
         run, step, fitting = self._run, trainer.global_step, is_fitting(trainer)
         failed = values["monitor/failed"] > 0.0
-        lost = (self.values or USUAL_TAGS) if failed else ()
-        self._schedule.record(step, values, lost=lost, failed=failed)
+        if failed:  # each process may have found another reason, but all log the same tags
+            run.lost = tuple(self.values) or from_first(expected_tags(self.sources, trainer))
+        self._schedule.record(step, values, lost=run.lost, failed=failed)
         if fitting:
             nulls = NULLS if next(iter(_monitors(trainer)), self) is self else {}
             logged = self._named(self._schedule.latest) | nulls
@@ -443,6 +479,8 @@ class JEPAScoreMonitor(pl.Callback):
         _, encoder = resolve_encoder(pl_module, self.encoder, self.pool)
         dataset = type(prepared.samples.dataset).__name__
         text = f"{self._title} measures {encoder} on {prepared.size} samples of {dataset}."
+        if loader := which_loader(self.sources, trainer):
+            text += f" It {loader}"
         averaging = [type(callback).__name__ for callback in _callbacks(trainer) if hasattr(callback, "_average_model")]
         if averaging:
             text += f" After validation these are the weights of {averaging[0]}, between steps the current ones."

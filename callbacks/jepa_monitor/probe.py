@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, is_dataclass
@@ -24,10 +25,12 @@ from torch.utils.data import (
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from .agreement import in_group
+from .errors import SettingError
 
 ImagesKey = str | int | Callable[[Any], Tensor] | None
 LabelsKey = str | int | Callable[[Any], Any] | None
 USUAL_KEYS = ("image", "images", "pixel_values", "img", "x", "input", "inputs", "view", "views")
+NO_CLASS = -2  # of a label that is a number or a vector, and no class
 USUAL_LABELS = ("label", "labels", "target", "targets", "class", "y")
 
 
@@ -81,11 +84,11 @@ class Samples:
             data = TensorDataset(*data)
         if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
             raise ValueError(
-                f"{type(data).__name__} has no length or no access by index, so a fixed probe cannot be read from it: "
-                "pass probe=, a map-style dataset or a tensor."
+                f"{type(data).__name__} has no length or no access by index, so fixed samples cannot be read from it: "
+                "pass a map-style dataset or a tensor."
             )
         if len(data) <= skip:
-            raise ValueError(f"the probe is empty: {type(data).__name__} has no samples{' left' * bool(skip)}.")
+            raise ValueError(f"the data set is empty: {type(data).__name__} has no samples{' left' * bool(skip)}.")
         if skip:
             data = Subset(data, range(skip, len(data)))
         return cls(private_copy(data), collate, images, labels)
@@ -113,17 +116,26 @@ class Samples:
         shapes = {tuple(one.shape) for one in inputs}
         if len(shapes) > 1:
             raise ValueError(
-                f"probe inputs differ in shape ({', '.join(map(str, sorted(shapes)[:3]))}): "
-                "pass probe=, a dataset that resizes them."
+                f"inputs differ in shape ({', '.join(map(str, sorted(shapes)[:3]))}): pass a dataset that resizes them."
             )
         return torch.stack(inputs)
 
     def read_labels(self, indices: Sequence[int]) -> Tensor | None:
-        """Class labels (n,), or ``None`` where samples have none."""
+        """Class labels (n,), or ``None`` where some sample has none."""
         if isinstance(self.dataset, Tensor):
             return None
         found = [find_label(self.dataset[i], self.labels) for i in indices]
-        return None if any(label is None for label in found) else torch.tensor(found)
+        return None if any(label is None or label == NO_CLASS for label in found) else torch.tensor(found)
+
+    def check_keys(self) -> None:
+        """See that the first sample has what ``images`` and ``labels`` name.
+
+        Raises:
+            SettingError: if not; the message names what there is.
+        """
+        sample = self.dataset[0]
+        _require_member(sample if self.collate is None else self.collate([sample]), "images", self.images)
+        _require_member(sample, "labels", self.labels)
 
     def shard(self, *, count: int, rank: int, world_size: int) -> Shard:
         """Every ``world_size``-th of the first ``count`` samples, from ``rank`` on.
@@ -148,6 +160,16 @@ def first_loader(loaders: Any) -> Any:
         loaders = next(iter(loaders.values() if isinstance(loaders, Mapping) else loaders), None)
     inner = getattr(loaders, "iterables", None)  # of Lightning's CombinedLoader
     return loaders if inner is None else first_loader(inner)
+
+
+def count_loaders(loaders: Any) -> int:
+    """How many loaders there are, nested in lists or dicts."""
+    inner = getattr(loaders, "iterables", None)  # of Lightning's CombinedLoader
+    if inner is not None:
+        return count_loaders(inner)
+    if isinstance(loaders, (Mapping, list, tuple)):
+        return sum(map(count_loaders, loaders.values() if isinstance(loaders, Mapping) else loaders))
+    return int(loaders is not None)
 
 
 def is_stream(data: Any) -> bool:
@@ -179,7 +201,9 @@ def read_stream(
             break
     items = items[skip : skip + count]
     if not items:
-        raise ValueError(f"the probe is empty: {type(dataset_of(data)).__name__} has no samples{' left' * bool(skip)}.")
+        raise ValueError(
+            f"the data set is empty: {type(dataset_of(data)).__name__} has no samples{' left' * bool(skip)}."
+        )
     if is_batched:
         return (torch.stack(items),)
     samples = Samples(items, _collate_of(data), images, labels)
@@ -250,23 +274,50 @@ def find_images(batch: Any, key: ImagesKey = None) -> Tensor:
 
 
 def find_label(sample: Any, key: LabelsKey = None) -> int | None:
-    """The class of a sample: the second of a tuple, or label, labels, target, targets, class or y; if it is an integer
-    or a truth value (0 or 1).
+    """The class of a sample: the second of a tuple, or label, labels, target, targets, class or y, if it is one.
+
+    A class is a whole number (of any type: 3, 3.0, True), or a vector of zeros with a single one (its position).
 
     Args:
         sample: tuple, mapping or dataclass.
         key: as in :func:`find_images`; a function gives ``None`` where there is no class.
+
+    Returns:
+        The class; ``None`` where there is none, ``NO_CLASS`` for a number or a vector that is no class.
     """
     if callable(key):
-        found = key(sample)
-        return None if found is None else int(found)
+        return _class_of(key(sample))
     members = _members(sample) or {}
     candidates = (key,) if key is not None else (1,) if isinstance(sample, Sequence) else USUAL_LABELS
-    label = next((members[candidate] for candidate in candidates if candidate in members), None)
-    if isinstance(label, (Tensor, np.ndarray, np.integer, np.bool_)):
-        number = torch.as_tensor(label)
-        label = number.item() if number.numel() == 1 else None
-    return int(label) if isinstance(label, int) else None  # also of True and False
+    return _class_of(next((members[candidate] for candidate in candidates if candidate in members), None))
+
+
+def _class_of(label: Any) -> int | None:
+    if not isinstance(label, (Tensor, np.ndarray, np.number, np.bool_, int, float)):
+        return None
+    values = torch.as_tensor(label)
+    if values.is_complex() or values.numel() == 0 or (values.ndim > 1 and values.numel() > 1):
+        return None  # an image, or another view of the sample
+    values = values.flatten()
+    if len(values) == 1:
+        number = float(values)
+        return int(values) if number.is_integer() else None if math.isnan(number) else NO_CLASS
+    is_one_hot = bool(((values == 0) | (values == 1)).all()) and int(values.sum()) == 1
+    return int(values.argmax()) if is_one_hot else NO_CLASS
+
+
+def are_all_different(labels: Tensor) -> bool:
+    """Tell whether no two of several (N,) labels are equal: as the numbers of samples are, and classes are not."""
+    return len(labels) > 1 and len(torch.unique(labels)) == len(labels)
+
+
+def _require_member(sample: Any, argument: str, key: ImagesKey | LabelsKey) -> None:
+    if key is None or callable(key):
+        return
+    members = _members(sample)
+    if members is None or key not in members:
+        there = "no members" if members is None else ", ".join(map(repr, members))
+        raise SettingError(f"{argument}={key!r} names nothing in a sample of the probe, which has {there}.")
 
 
 def _members(batch: Any) -> Mapping[Any, Any] | None:

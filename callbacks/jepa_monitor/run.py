@@ -16,6 +16,7 @@ class Run:
         title: of the monitor, before its warnings.
         prepared: the data, once they were read.
         failure: why the last measurement failed, if it did.
+        lost: tags that it should have had, and could not find.
         introduced: tags that the page and the layout have.
         is_painted: has the last measurement its pictures?
         step_seen: optimizer step at the end of the last batch.
@@ -26,6 +27,7 @@ class Run:
     title: str
     prepared: Prepared | None = None
     failure: str | None = None
+    lost: tuple[str, ...] = ()
     introduced: set[str] = field(default_factory=set)
     is_painted: bool = True
     step_seen: int = 0

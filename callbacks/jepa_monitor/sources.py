@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from . import tags
 from .agreement import from_first, is_first, together
 from .measurement import LogDensity, ProbeFacts, probe_facts
 from .probe import (
@@ -20,6 +22,8 @@ from .probe import (
     LabelsKey,
     Samples,
     Shard,
+    are_all_different,
+    count_loaders,
     dataset_of,
     first_loader,
     gather_by_index,
@@ -27,6 +31,7 @@ from .probe import (
     read_stream,
 )
 from .ranking import GaussianBaseline, fingerprints
+from .sparing import Sparing, further_set
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,7 @@ class Prepared:
         ood: shards of further sets.
         facts: of the probe.
         labels: (N,) classes of the probe; ``None`` where there are none, and on all processes but the first.
+        left_out: what could not be read.
     """
 
     samples: Samples
@@ -69,36 +75,50 @@ class Prepared:
     ood: Mapping[str, Shard]
     facts: ProbeFacts
     labels: Tensor | None
+    left_out: Sparing
 
 
-def prepare(sources: Sources, trainer: pl.Trainer, device: torch.device) -> Prepared:
-    """Read everything. Every process calls it.
+def prepare(sources: Sources, trainer: pl.Trainer, device: torch.device, *, sparing: Sparing) -> Prepared:
+    """Read everything. Every process calls it. What a measurement can do without is left out where it fails.
 
     Raises:
         ValueError: where there is no data, or none that a probe can be read from.
     """
-    _load_validation(trainer)
+    load_validation(trainer)
     found = together(lambda: _find(sources, trainer), device=device)
     probe = open_samples(found.probe, sources, device)
-    ood = {name: open_samples(data, sources, device) for name, data in found.ood.items()}
+    size = min(sources.num_samples, len(probe))
 
     def deal(samples: Samples) -> Shard:
         return samples.shard(count=sources.num_samples, rank=trainer.global_rank, world_size=trainer.world_size)
 
-    def read() -> tuple[Shard, dict[str, Shard], Tensor | None]:
-        labels = probe.read_labels(range(min(sources.num_samples, len(probe)))) if trainer.is_global_zero else None
-        return deal(probe), {name: deal(samples) for name, samples in ood.items()}, labels
+    def read_labels() -> Tensor | None:
+        return together(lambda: probe.read_labels(range(size)) if trainer.is_global_zero else None, device=device)
 
-    shard, ood_shards, labels = together(read, device=device)
-    reference, baseline = _read_reference(found, sources, shard, deal, device)
+    def read_further(data: Any) -> Shard:
+        samples = open_samples(data, sources, device)
+        return together(lambda: deal(samples), device=device)
+
+    shard = together(lambda: deal(probe), device=device)
+    labels = sparing.attempt("the class labels", read_labels)
+    if labels is not None and are_all_different(labels):
+        labels = None  # numbers of the samples, which make no classes
+    further = {
+        name: sparing.attempt(further_set(name), partial(read_further, data), tags.of_set(name))
+        for name, data in found.ood.items()
+    }
+    read_reference = partial(_read_reference, found, sources, shard, deal, device)
+    reference, baseline = sparing.attempt("the reference", read_reference, tags.OF_REFERENCE) or (None, None)
     facts = probe_facts(
         Shard(shard.indices.to(device), shard.inputs),
         log_densities=found.log_densities,
         gaussian=baseline.score if baseline else None,
         reference=reference,
         coordinates=found.coordinates,
+        sparing=sparing,
     )
-    return Prepared(probe, min(sources.num_samples, len(probe)), shard, ood_shards, facts, labels)
+    ood = {name: read for name, read in further.items() if read is not None}
+    return Prepared(probe, size, shard, ood, facts, labels, sparing)
 
 
 @dataclass(frozen=True)
@@ -112,7 +132,7 @@ class _Found:
     coordinates: Callable[[Tensor], Tensor] | None
 
 
-def _load_validation(trainer: pl.Trainer) -> None:
+def load_validation(trainer: pl.Trainer) -> None:
     """Lightning loads validation data when they are first needed; they are now.
 
     Without it, a run that validates every second epoch would be measured on its training data.
@@ -133,11 +153,19 @@ def _find(sources: Sources, trainer: pl.Trainer) -> _Found:
     truth = sources.log_density if sources.log_density is not None else getattr(dataset, "log_densities", {})
     return _Found(
         probe,
-        {name: ood[name] for name in sorted(ood)},
+        _by_name(ood),
         find_reference(sources, trainer),
         {"truth": truth} if callable(truth) else truth,
         getattr(dataset, "coordinates", None),
     )
+
+
+def _by_name(ood: Mapping[Any, Any]) -> dict[str, Any]:
+    """Further sets in the same order on every process; names may be of any type."""
+    named = {str(name): data for name, data in ood.items()}
+    if len(named) < len(ood):
+        raise ValueError(f"two of the ood sets have the same name: {', '.join(map(repr, ood))}.")
+    return {name: named[name] for name in sorted(named)}
 
 
 def find_probe(sources: Sources, trainer: pl.Trainer) -> Any:
@@ -155,6 +183,40 @@ def find_probe(sources: Sources, trainer: pl.Trainer) -> Any:
     if found is None:
         raise ValueError("there are no data to measure on: pass probe=, a dataset or a tensor.")
     return found
+
+
+def check_keys(sources: Sources, trainer: pl.Trainer) -> None:
+    """See that samples have what ``images=`` and ``labels=`` name.
+
+    Raises:
+        SettingError: if not.
+    """
+    if all(key is None or callable(key) for key in (sources.images, sources.labels)):
+        return
+    load_validation(trainer)
+    probe = find_probe(sources, trainer)
+    if not is_stream(probe):
+        Samples.of(probe, images=sources.images, labels=sources.labels).check_keys()
+
+
+def which_loader(sources: Sources, trainer: pl.Trainer) -> str | None:
+    """A sentence on the probe where it is the first of several validation loaders."""
+    if sources.probe is not None or _offer(trainer, "probe_dataset") is not None:
+        return None
+    count = count_loaders(trainer.val_dataloaders)
+    return f"measures the first of {count} validation loaders: pass probe= for another." if count > 1 else None
+
+
+def expected_tags(sources: Sources, trainer: pl.Trainer) -> tuple[str, ...]:
+    """Tags of a measurement that did not come about: those that do not depend on what is not there."""
+    try:
+        found = _find(sources, trainer)
+        truths, sets, has_reference = list(found.log_densities), list(found.ood), found.reference is not None
+    except Exception:  # the reason why there was no measurement
+        truths, sets, has_reference = ["truth"] if sources.log_density is not None else [], [], False
+    of_truths = [tag for i, name in enumerate(truths) for tag in tags.of_truth(name, headline=i == 0)]
+    of_sets = [tag for name in sets for tag in tags.of_set(name)]
+    return (*tags.OF_ANY, *of_truths, *of_sets, *(tags.OF_REFERENCE if has_reference else ()))
 
 
 def find_reference(sources: Sources, trainer: pl.Trainer) -> Any:

@@ -226,6 +226,24 @@ def train_sharded(rank: int, world_size: int, folder: str) -> dict[str, Any]:
     }
 
 
+def leave_out(rank: int, world_size: int) -> tuple[list[str], dict[str, float]]:
+    """Further sets that do not fit, one of them on one process alone; what was told, and the values."""
+    sets = {
+        "far": 3.0 * images(5, seed=5),
+        "of three channels": images(5).expand(-1, 3, -1, -1),
+        "unreadable on one": Failing(fails=rank == 1),
+        "of other sizes on one": [torch.randn(1, 4, 4 + (i == 1)) for i in range(4)],
+        "one": images(1, seed=6),
+    }
+    callback = monitor(ood=sets, probe=images(16, seed=2), reference=images(), on_error="warn")
+    run = trainer_on(rank, world_size, callback)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        (values,) = run.validate(module(), loader(7, seed=1), verbose=False)
+    told = [str(warning.message) for warning in caught if "is left out" in str(warning.message)]
+    return told, values
+
+
 def follow_from_the_first_validation(rank: int, world_size: int, folder: str) -> dict[str, Any]:
     """A tag that is measured each third epoch, in a second ``fit`` and after a resume without our callbacks' state."""
     found: dict[str, Any] = {}

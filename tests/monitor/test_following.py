@@ -59,13 +59,14 @@ class Followed:
     def __init__(self, folder: Path, tag: str, *, epochs: int, options: Any = None, **settings: Any) -> None:
         self.seen, self.logged = Seen(tag), Logged(tag)
         self.callback = KINDS[tag](**({"encoder": "encoder", "every_n_epochs": 3} | settings))
-        self.best = ModelCheckpoint(folder, monitor=tag, save_top_k=-1)
+        mode = "min" if tag.startswith("gaussianity") else "max"
+        self.best = ModelCheckpoint(folder, monitor=tag, mode=mode, save_top_k=-1)
         self.trainer = trainer(
             folder,
             self.callback,
             self.best,
             self.seen,
-            EarlyStopping(tag, patience=99),
+            EarlyStopping(tag, mode=mode, patience=99),
             **({"max_epochs": epochs, "enable_checkpointing": True, "logger": self.logged} | (options or {})),
         )
 
@@ -153,7 +154,7 @@ def test_a_resumed_run_finds_what_an_unbroken_one_does(tmp_path: Path, tag: str)
 def test_an_epoch_without_validation_finds_the_last_value(tmp_path: Path, tag: str) -> None:
     settings = {"every_n_epochs": 6, "options": {"check_val_every_n_epoch": 2}} | start(tag)
     run = Followed(tmp_path, tag, epochs=2, **settings).without_early_stopping().fit()
-    run.trainer.callbacks.append(EarlyStopping(tag, patience=99, check_on_train_epoch_end=True))  # type: ignore[attr-defined]  # set by its callback connector
+    run.trainer.callbacks.append(EarlyStopping(tag, mode=run.best.mode, patience=99, check_on_train_epoch_end=True))  # type: ignore[attr-defined]  # set by its callback connector
     run.fit_on(epochs=4)
     assert run.logged.steps == [6, 12]
     _, *values = run.seen.values

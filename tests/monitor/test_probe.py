@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch import Tensor
 from torch.utils.data import (
     ConcatDataset,
@@ -22,7 +24,9 @@ from torch.utils.data import (
 )
 
 from jepa_monitor.probe import (
+    NO_CLASS,
     Samples,
+    count_loaders,
     find_images,
     find_label,
     gather_by_index,
@@ -147,8 +151,18 @@ def test_any_data_are_read_by_index(data: Any) -> None:
         ((IMAGES[0], np.bool_(False)), None, 0),
         ((IMAGES[0], torch.tensor(True)), None, 1),
         ((IMAGES[0], True), lambda sample: sample[1], 1),
-        ((IMAGES[0], 0.5), None, None),
-        ((IMAGES[0], torch.tensor([1, 2])), None, None),
+        ((IMAGES[0], 3.0), None, 3),
+        ((IMAGES[0], np.float32(3.0)), None, 3),
+        ((IMAGES[0], torch.tensor([3.0])), None, 3),
+        ((IMAGES[0], torch.tensor([0, 0, 1])), None, 2),
+        ((IMAGES[0], np.array([0.0, 1.0, 0.0])), None, 1),
+        ((IMAGES[0], 3.0), lambda sample: sample[1], 3),
+        ((IMAGES[0], math.nan), None, None),
+        ((IMAGES[0], 0.5), None, NO_CLASS),
+        ((IMAGES[0], 2.5), lambda sample: sample[1], NO_CLASS),
+        ((IMAGES[0], torch.tensor([1, 2])), None, NO_CLASS),
+        ((IMAGES[0], torch.tensor([1, 0, 1])), None, NO_CLASS),
+        ((IMAGES[0], IMAGES[1]), None, None),
         ((IMAGES[0], "name"), None, None),
         ((IMAGES[0], "name", 3), 2, 3),
         ({"image": IMAGES[0], "target": 3}, None, 3),
@@ -216,6 +230,12 @@ def test_streams_are_read_as_far_as_needed() -> None:
     assert labels.tolist() == [2, 3, 4]
     with pytest.raises(ValueError, match="no samples left"):
         read_stream(iter(pairs), skip=7, count=3)
+
+
+def test_how_many_loaders() -> None:
+    loader = DataLoader(TensorDataset(IMAGES))
+    assert [count_loaders(loaders) for loaders in (None, loader, [loader, loader])] == [0, 1, 2]
+    assert count_loaders(CombinedLoader({"a": loader, "b": [loader, loader]})) == 3
 
 
 def test_a_collate_function_that_drops_samples_is_told() -> None:

@@ -16,6 +16,7 @@ from tests.monitor.on_processes import (
     follow_tags,
     gather_uneven,
     keep_a_budget,
+    leave_out,
     measure_probes,
     measure_sharded,
     measure_stream,
@@ -110,6 +111,18 @@ def test_a_tag_is_followed_from_the_first_validation_on_two_processes(tmp_path: 
     for epochs, saved, value in first.values():
         assert (epochs, saved) == (3, 3)
         assert math.isfinite(value)
+
+
+def test_sets_that_do_not_fit_are_left_out_by_all_processes() -> None:
+    (told, values), (_, second) = run_on(2, leave_out)
+    assert len(told) == 3
+    np.testing.assert_equal(values, second)
+    assert values["monitor/failed"] == 0.0
+    for name in ("far", "one"):
+        assert math.isfinite(values[f"density/ood_auroc/{name}"])
+    for name in ("of three channels", "unreadable on one", "of other sizes on one"):
+        assert any(f"the ood set {name!r} is left out" in text for text in told)
+        assert math.isnan(values[f"density/ood_auroc/{name}"])
 
 
 def test_all_processes_choose_the_same_samples() -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..density import Encode
 from ..encoding import EncoderChoice, Pool, resolve_encoder
+from ..errors import SettingError
 
 Encoders = EncoderChoice | Mapping[str, EncoderChoice]
 
@@ -23,13 +24,13 @@ def resolve_encoders(module: nn.Module, encoder: Encoders, pool: Pool) -> dict[s
         pool: see :func:`pool_embedding`.
 
     Raises:
-        ValueError: where there is no such submodule or method, or the mapping is empty.
+        SettingError: where there is no such submodule or method, or the mapping is empty.
     """
     if encoder is None and callable(getattr(module, "features", None)):
         encoder = {"features": "features", "embedding": "forward"}
     named = encoder if isinstance(encoder, Mapping) else {"features": encoder}
     if not named:
-        raise ValueError("encoder= is an empty mapping: name at least one encoder, or leave it out.")
+        raise SettingError("encoder= is an empty mapping: name at least one encoder, or leave it out.")
     return {name: resolve_encoder(module, _method_or_path(module, choice), pool) for name, choice in named.items()}
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..agreement import is_first, together
-from ..probe import dataset_of, is_stream
+from ..probe import NO_CLASS, are_all_different, dataset_of, is_stream
 from ..ranking import fingerprints
 from ..sources import find_probe, find_reference, open_samples
 from .encoders import Encoders
@@ -25,6 +25,14 @@ from .pixels import has_pixels, pixels
 RESERVED = {"unwhitened", "pixels", "pixels_whitened"}
 FINGERPRINT, PIXELS = "/fingerprint", "/pixels"  # beside the names of encoders
 NO_BANK = "there are no training samples to learn from: pass reference=, a dataset with labels."
+NO_CLASSES = (
+    "labels of {} are no classes (numbers with a fraction, or vectors that are not one-hot), so there is no accuracy: "
+    "pass labels=, a function of a sample."
+)
+NUMBERED = (
+    "labels are all different, of {} samples of the probe and of {} training samples: they number the samples, and are "
+    "no classes. Pass labels=, a key or a function of a sample."
+)
 NO_LABELS = "{} have no class labels, so there is no accuracy: pass labels=, a key or a function of a sample."
 Features = dict[str, Tensor]
 
@@ -172,10 +180,14 @@ class OnLabels(OnlineEvaluation):
 
 
 def _why_missing(truth: Tensor, labels: Tensor, is_new: Tensor) -> str | None:
-    """Why there is nothing to measure; (Q,) and (B,) labels, -1 for none."""
+    """Why there is nothing to measure; (Q,) and (B,) labels, negative for none."""
     if not is_new.any():
         return "all labelled training samples are among those to classify: pass reference=, other samples."
+    if are_all_different(truth) and are_all_different(labels):
+        return NUMBERED.format(len(truth), len(labels))
     for name, classes in {"samples of the probe": truth, "training samples": labels[is_new]}.items():
+        if (classes == NO_CLASS).any():
+            return NO_CLASSES.format(name)
         if not (classes >= 0).any():
             return NO_LABELS.format(name)
     return None

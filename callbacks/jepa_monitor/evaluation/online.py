@@ -14,13 +14,14 @@ from torch import Tensor
 
 from .. import tags
 from ..agreement import from_first, is_first, together
-from ..encoding import Pool, embed, in_full_precision, input_like, is_sharded, is_tensor_parallel
+from ..encoding import Pool, check_pool, embed, in_full_precision, input_like, is_sharded, is_tensor_parallel
 from ..isolation import undisturbed
 from ..notices import Notices
 from ..probe import ImagesKey, LabelsKey, Samples
 from ..publishing import announce, log_scalars, log_text
 from ..schedule import Schedule, is_fitting, is_last_batch_of_validation
-from ..sources import Sources, find_probe, open_samples
+from ..settings import require_possible, warn_of_followers
+from ..sources import Sources, check_keys, find_probe, open_samples, which_loader
 from .encoders import Encoders, resolve_encoders
 from .parts import Part
 
@@ -49,7 +50,8 @@ class OnlineEvaluation(pl.Callback, ABC):
     """Measures frozen features at the end of validation; each kind says in :meth:`observe` what.
 
     Training with and without it is the same, bit for bit. Every process embeds its share of the samples, and all log
-    the same values, which are those of one process, so ``ModelCheckpoint(monitor=tag)`` works on any number of them.
+    the same values, which are those of one process, so ``ModelCheckpoint(monitor=tag, mode="max")`` works on any number
+    of them.
 
     It measures in ``fit`` and in ``validate``: in ``fit`` as :class:`Schedule` says, at the end of epochs in a run that
     has no validation at all. A tag that was logged once keeps its last value for callbacks that follow it.
@@ -63,7 +65,8 @@ class OnlineEvaluation(pl.Callback, ABC):
         name: goes before all tags.
 
     Raises:
-        ValueError: for settings that make no sense.
+        ValueError: for settings that make no sense; :class:`SettingError`, before anything is trained or measured, for
+            those that can never work, such as the path of a submodule that the module lacks.
     """
 
     usual_tags: tuple[str, ...] = ()
@@ -89,6 +92,7 @@ class OnlineEvaluation(pl.Callback, ABC):
             )
         if on_error not in ("warn", "raise"):
             raise ValueError(f"on_error must be warn or raise, got {on_error!r}.")
+        check_pool(pool)
         self.encoder = encoder
         self.pool = pool
         self.sources = Sources(probe, reference, {}, None, images, labels, num_samples)
@@ -128,6 +132,23 @@ class OnlineEvaluation(pl.Callback, ABC):
         self._run = _Run(Notices(self._title))
         self._schedule.begin(trainer)
         self.forget()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at the settings before the first step, long before the first measurement."""
+        self._require_possible(trainer, pl_module)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at the settings before ``validate``."""
+        if not is_fitting(trainer):
+            self._require_possible(trainer, pl_module)
+
+    def _require_possible(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        def try_out() -> None:
+            resolve_encoders(pl_module, self.encoder, self.pool)
+            check_keys(self.sources, trainer)
+
+        require_possible(pl_module, try_out)
+        warn_of_followers(trainer, self._prefix, self.usual_tags)
 
     def on_validation_batch_end(
         self,
@@ -173,6 +194,8 @@ class OnlineEvaluation(pl.Callback, ABC):
     # what
 
     def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._schedule.step_measured < 0 and (loader := which_loader(self.sources, trainer)):
+            rank_zero_info(f"{self._title} {loader}")
         device, failure = pl_module.device, None
         lost: tuple[str, ...] = ()
         try:

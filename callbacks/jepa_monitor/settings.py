@@ -1,0 +1,53 @@
+"""What is looked at before anything is trained or measured: settings that can never work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_warn
+
+from .agreement import from_first
+from .errors import SettingError
+from .isolation import undisturbed
+from .tags import meaning_of
+
+
+def require_possible(pl_module: pl.LightningModule, try_out: Callable[[], object]) -> None:
+    """Try settings, undisturbed, and let only those pass that may work. Every process calls it.
+
+    Raises:
+        SettingError: on every process. Any other failure is left to the measurement: it may heal.
+    """
+    problem = None
+    try:
+        with undisturbed(pl_module):
+            try_out()
+    except SettingError as error:
+        problem = str(error)
+    except Exception:
+        pass
+    problem = from_first(problem)
+    if problem is not None:
+        raise SettingError(problem)
+
+
+def warn_of_followers(trainer: pl.Trainer, prefix: str, owned: tuple[str, ...]) -> None:
+    """Warn of callbacks that follow one of our tags the wrong way: Lightning's default is ``mode="min"``.
+
+    Args:
+        trainer: whose callbacks are looked at.
+        prefix: what goes before all tags of the callback.
+        owned: beginnings of its tags.
+    """
+    for follower in getattr(trainer, "callbacks", []):
+        tag, mode = getattr(follower, "monitor", None), getattr(follower, "mode", None)
+        if not isinstance(tag, str) or not tag.startswith(tuple(prefix + own for own in owned)):
+            continue
+        row = meaning_of(tag.removeprefix(prefix))
+        wanted = {"higher": "max", "lower": "min"}.get(row.better if row else "-")
+        if wanted is not None and mode != wanted:
+            rank_zero_warn(
+                f"{type(follower).__name__} follows {tag} with mode={mode!r}, for which the worst value is the best: "
+                f"{row.better if row else ''} is better, so pass mode={wanted!r}."
+            )

@@ -1,0 +1,69 @@
+"""Parts that a measurement can do without: one that fails costs its own values, and is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TypeVar
+
+from . import tags
+from .agreement import MeasurementError
+from .probe import Shard
+
+T = TypeVar("T")
+
+
+class Sparing:
+    """Runs parts that a measurement can do without, and remembers which of them failed.
+
+    Every process calls :meth:`attempt`; a part must raise on all of them or on none.
+
+    Args:
+        raises: do not go on after a failure.
+
+    Attributes:
+        failures: part to the reason why it is left out.
+        lost: tags that there would be.
+    """
+
+    def __init__(self, *, raises: bool = False) -> None:
+        self.raises = raises
+        self.failures: dict[str, str] = {}
+        self.lost: set[str] = set()
+
+    def attempt(self, part: str, function: Callable[[], T], tags: Iterable[str] = ()) -> T | None:
+        """The function's result; ``None`` where it raised.
+
+        Args:
+            part: how messages call it.
+            function: reads or measures it.
+            tags: those that cannot be logged without it.
+
+        Raises:
+            MeasurementError: with the part's name, if failures are not to be borne.
+        """
+        try:
+            return function()
+        except Exception as error:  # whatever it was, the rest does not need it
+            reason = str(error) if isinstance(error, MeasurementError) else f"{type(error).__name__}: {error}"
+            if self.raises:
+                raise MeasurementError(f"{part}: {reason}") from error
+            self.failures[part] = reason
+            self.lost |= set(tags)
+            return None
+
+    def attempt_each(self, function: Callable[[str, Shard], T], sets: Mapping[str, Shard]) -> dict[str, T]:
+        """Results by set; all but the probe, whose name is empty, may fail."""
+        found = {"": function("", sets[""])}
+        for name, shard in sets.items():
+            if not name:
+                continue
+            value = self.attempt(further_set(name), partial(function, name, shard), tags.of_set(name))
+            if value is not None:
+                found[name] = value
+        return found
+
+
+def further_set(name: str) -> str:
+    """How messages call a set of samples from elsewhere."""
+    return f"the ood set {name!r}"
