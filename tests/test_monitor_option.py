@@ -55,6 +55,11 @@ def test_a_setting_changes_what_is_measured(subcommand: str) -> None:
     assert cli.trainer.callback_metrics["mine/monitor/samples"] == 48
 
 
+def test_a_name_that_does_not_exist_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    message = one_sentence(lambda: run("--monitor.encoder=techer"), capsys)
+    assert "JEPA has no submodule 'techer'; its submodules are: " in message
+
+
 def test_the_command_line_wins_over_overlays_and_these_over_each_other() -> None:
     overlays = [
         overlay("first.yaml", "monitor: {num_samples: 32, every_n_epochs: 3, estimator: exact}"),

@@ -40,7 +40,7 @@ from .ranking import rank_stability
 from .run import Run
 from .schedule import Schedule, is_fitting, is_last_batch_of_validation
 from .settings import require_possible, warn_of_followers
-from .sources import Prepared, Sources, check_keys, expected_tags, prepare, which_loader
+from .sources import Prepared, Sources, check_keys, expected_tags, find_further, prepare, which_loader
 from .sparing import Sparing
 from .tags import NULLS
 
@@ -280,6 +280,7 @@ class JEPAScoreMonitor(pl.Callback):
             resolve_encoder(pl_module, self.encoder, self.pool)
             resolve_preprocess(pl_module, self.preprocess)
             check_keys(self.sources, trainer)
+            find_further(self.sources, trainer)
 
         require_possible(pl_module, try_out)
         warn_of_followers(trainer, self._prefix, GROUPS)

@@ -16,6 +16,7 @@ from torch.utils.data import TensorDataset
 
 from . import tags
 from .agreement import from_first, is_first, together
+from .errors import SettingError
 from .measurement import LogDensity, ProbeFacts, probe_facts
 from .probe import (
     ImagesKey,
@@ -149,22 +150,26 @@ def load_validation(trainer: pl.Trainer) -> None:
 def _find(sources: Sources, trainer: pl.Trainer) -> _Found:
     probe = find_probe(sources, trainer)
     dataset = dataset_of(probe)
-    ood = sources.ood if sources.ood is not None else _offer(trainer, "ood_datasets") or {}
     truth = sources.log_density if sources.log_density is not None else getattr(dataset, "log_densities", {})
     return _Found(
         probe,
-        _by_name(ood),
+        find_further(sources, trainer),
         find_reference(sources, trainer),
         {"truth": truth} if callable(truth) else truth,
         getattr(dataset, "coordinates", None),
     )
 
 
-def _by_name(ood: Mapping[Any, Any]) -> dict[str, Any]:
-    """Further sets in the same order on every process; names may be of any type."""
+def find_further(sources: Sources, trainer: pl.Trainer) -> dict[str, Any]:
+    """Further sets, given or offered, in the same order on every process; names may be of any type.
+
+    Raises:
+        SettingError: where two have the same name.
+    """
+    ood = sources.ood if sources.ood is not None else _offer(trainer, "ood_datasets") or {}
     named = {str(name): data for name, data in ood.items()}
     if len(named) < len(ood):
-        raise ValueError(f"two of the ood sets have the same name: {', '.join(map(repr, ood))}.")
+        raise SettingError(f"two of the ood sets have the same name: {', '.join(map(repr, ood))}.")
     return {name: named[name] for name in sorted(named)}
 
 

@@ -31,13 +31,13 @@ class Sparing:
         self.failures: dict[str, str] = {}
         self.lost: set[str] = set()
 
-    def attempt(self, part: str, function: Callable[[], T], tags: Iterable[str] = ()) -> T | None:
+    def attempt(self, part: str, function: Callable[[], T], lost: Iterable[str] = ()) -> T | None:
         """The function's result; ``None`` where it raised.
 
         Args:
             part: how messages call it.
             function: reads or measures it.
-            tags: those that cannot be logged without it.
+            lost: tags that cannot be logged without it.
 
         Raises:
             MeasurementError: with the part's name, if failures are not to be borne.
@@ -49,7 +49,7 @@ class Sparing:
             if self.raises:
                 raise MeasurementError(f"{part}: {reason}") from error
             self.failures[part] = reason
-            self.lost |= set(tags)
+            self.lost |= set(lost)
             return None
 
     def attempt_each(self, function: Callable[[str, Shard], T], sets: Mapping[str, Shard]) -> dict[str, T]:

@@ -51,6 +51,7 @@ def test_a_name_that_does_not_exist(
         lambda: OnlineKNN(labels="class_name"),
         lambda: OnlineLinearProbe(encoder={"z": "encoder", "y": "projector"}),
         lambda: OnlineKNN(encoder={}),
+        lambda: JEPAScoreMonitor(ood={1: images(9), "1": images(9)}),
     ],
 )
 def test_other_names_that_do_not_exist(tmp_path: Path, make: Any) -> None:
@@ -82,6 +83,17 @@ def test_tags_that_cannot_exist_are_not_logged_by_a_failure(tmp_path: Path) -> N
     assert logged[True] - logged[False] == of_truth
     assert not {"density/stability", "density/sketch_spearman"} & logged[True]
     assert {"density/ood_auroc/far", "gaussianity/sliced_ep_ratio", "density/knn_spearman"} <= logged[False]
+
+
+def test_accuracies_of_all_encoders_can_be_followed_after_a_failure(tmp_path: Path) -> None:
+    def breaks(module: Any, x: Tensor) -> Tensor:
+        raise RuntimeError("a bad day")
+
+    best = ModelCheckpoint(tmp_path, monitor="knn/accuracy_early", mode="max")
+    callback = OnlineKNN(encoder={"z": breaks, "early": "encoder"})
+    with pytest.warns(UserWarning, match="a bad day"):
+        trainer(tmp_path, callback, best, enable_checkpointing=True).fit(labelled_module(), tuples(24), tuples(24))
+    assert set(callback.values) == {"knn/accuracy", "knn/accuracy_unwhitened", "knn/accuracy_early"}
 
 
 class Metrics(Memory):

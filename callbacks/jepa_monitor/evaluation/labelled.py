@@ -16,7 +16,7 @@ from ..agreement import is_first, together
 from ..probe import NO_CLASS, are_all_different, dataset_of, is_stream
 from ..ranking import fingerprints
 from ..sources import find_probe, find_reference, open_samples
-from .encoders import Encoders
+from .encoders import Encoders, resolve_encoders
 from .meaning import why_unclassifiable
 from .online import Found, OfBatch, OnlineEvaluation, choose, part_of
 from .parts import Part, everywhere
@@ -92,6 +92,11 @@ class OnLabels(OnlineEvaluation):
     @abstractmethod
     def scores(self, task: Task, kind: str, found: Found) -> tuple[float, ...]:
         """The values of these."""
+
+    def expected_tags(self, pl_module: pl.LightningModule) -> tuple[str, ...]:
+        """Accuracies of all encoders."""
+        _, *further = resolve_encoders(pl_module, self.encoder, self.pool)
+        return tuple(f"{self.group}/{end}" for kind in ("", *further) for end in self.ends(kind))
 
     def forget(self) -> None:
         """Data are looked for anew."""

@@ -106,6 +106,10 @@ class OnlineEvaluation(pl.Callback, ABC):
     def observe(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Callable[[], Found]:
         """Gather features; every process calls it, and the first one then computes values from them."""
 
+    def expected_tags(self, pl_module: pl.LightningModule) -> tuple[str, ...]:
+        """Tags of a measurement that did not come about, the same on all processes."""
+        return self.usual_tags
+
     def forget(self) -> None:
         """Data are looked for anew."""
         self._probe: Part | None = None
@@ -207,7 +211,7 @@ class OnlineEvaluation(pl.Callback, ABC):
             if self.on_error == "raise":
                 raise
             failure = f"could not measure, and training goes on: {type(error).__name__}: {error}"
-            found, lost = Found(), tuple(self.values) or self.usual_tags
+            found, lost = Found(), tuple(self.values) or self.expected_tags(pl_module)
         self._run.notices.tell_new("failure", [failure] if failure else [])
         self._run.notices.tell_new("meaning", found.reasons)
         self._schedule.record(trainer.global_step, found.values, lost=lost, failed=failure is not None)
