@@ -272,7 +272,8 @@ class JEPAScoreMonitor(pl.Callback):
         self._announce(trainer, pl_module)
 
     def _measure_in_budget(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if not is_fitting(trainer) or self._budget.allows_measurement(horizon_of(trainer)):
+        is_allowed = not is_fitting(trainer) or self._budget.allows_measurement(horizon_of(trainer))
+        if is_allowed or self._schedule.lacks_values:
             self._measure(trainer, pl_module)
 
     def _require_possible(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

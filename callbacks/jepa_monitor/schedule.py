@@ -56,7 +56,7 @@ class Schedule:
         if not is_fitting(trainer):
             return True
         self._epoch_validated = trainer.current_epoch
-        return self._is_new(trainer) and (self._is_in_turn(trainer) or self._lacks_values)
+        return self._is_new(trainer) and (self._is_in_turn(trainer) or self.lacks_values)
 
     def end_validation(self) -> None:
         """Let the next validation be asked about."""
@@ -68,7 +68,7 @@ class Schedule:
 
     def takes_epoch(self, trainer: pl.Trainer) -> bool:
         """Decide whether to measure at the end of an epoch that had no validation."""
-        is_first = self._lacks_values and not trainer.enable_validation
+        is_first = self.lacks_values and not trainer.enable_validation
         return self._is_new(trainer) and (self._is_in_turn(trainer) or is_first)
 
     def record(self, step: int, values: Mapping[str, float], *, lost: Iterable[str] = (), failed: bool = False) -> None:
@@ -91,7 +91,8 @@ class Schedule:
         return self.last if is_fitting(trainer) else self.latest
 
     @property
-    def _lacks_values(self) -> bool:
+    def lacks_values(self) -> bool:
+        """Tell whether callbacks that follow a tag find no value of this fit, or of the one that it resumes."""
         return self.measures_first and not self._has_values
 
     def _is_in_turn(self, trainer: pl.Trainer) -> bool:
