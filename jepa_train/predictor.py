@@ -26,7 +26,8 @@ class Predictor(nn.Module):
     """A narrow Vision Transformer over [context tokens, queries of one target block, embedding query].
 
     As in I-JEPA the queries of one block never see those of another, so each block has a pass of its own; and weights
-    and queries begin as a truncated normal of deviation 0.02, biases at zero.
+    and queries begin as a truncated normal of deviation 0.02, biases at zero. The head for the embedding, which I-JEPA
+    does not have, begins as torch's layers do: with small weights the embedding is learned more slowly.
 
     Args:
         token_width: D, channels of the encoder's tokens.
@@ -67,20 +68,11 @@ class Predictor(nn.Module):
         self.input = nn.Linear(token_width, width)
         self.blocks = nn.Sequential(*(Block(width, heads, qkv_bias=True) for _ in range(depth)))
         self.norm = nn.LayerNorm(width, eps=NORM_EPS)
-        self.mask_query = nn.Parameter(torch.empty(width))
+        self.mask_query = _query(width)
         self.token_head = nn.Linear(width, token_width)
-        self.embedding_query = None if embedding_size is None else nn.Parameter(torch.empty(width))
+        self.apply(_begin_as_published)
+        self.embedding_query = None if embedding_size is None else _query(width)
         self.embedding_head = None if embedding_size is None else nn.Linear(width, embedding_size)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        for layer in self.modules():
-            if isinstance(layer, nn.Linear):
-                nn.init.trunc_normal_(layer.weight, std=INITIAL_STD)
-                nn.init.zeros_(layer.bias)
-        for query in (self.mask_query, self.embedding_query):
-            if query is not None:
-                nn.init.trunc_normal_(query, std=INITIAL_STD)
 
     def forward(self, context_BVD: Tensor, context_BV: Tensor, targets_BMT: Tensor) -> tuple[Tensor, Tensor | None]:
         """Predict M target blocks of T tokens each.
@@ -131,6 +123,16 @@ class Predictor(nn.Module):
             hidden = block(hidden)
         states = _last_block(last, hidden, num_context=context_BVW.shape[1])
         return states.view(B, M, *states.shape[1:])
+
+
+def _query(width: int) -> nn.Parameter:
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(width), std=INITIAL_STD))
+
+
+def _begin_as_published(layer: nn.Module) -> None:
+    if isinstance(layer, nn.Linear):
+        nn.init.trunc_normal_(layer.weight, std=INITIAL_STD)
+        nn.init.zeros_(layer.bias)
 
 
 def _first_block(block: Block, context: Tensor, queries: Tensor) -> Tensor:
