@@ -49,7 +49,7 @@ def _is_beside(name: str) -> bool:
 
 def _part_without_head(module: nn.Module) -> list[str] | None:
     """Path within a chosen submodule: empty for all of it, ``None`` where nothing there can be called."""
-    if type(module).forward is nn.Module.forward:  # a ModuleDict
+    if isinstance(module, (nn.ModuleDict, nn.ModuleList)):
         path, _ = usual_encoder(module)
         return [path] if path else None
     has_head = any(_is_beside(name) and not isinstance(child, nn.Identity) for name, child in module.named_children())

@@ -16,6 +16,7 @@ from jepa_monitor.density import EmbeddingReference
 from jepa_monitor.encoding import embed, pool_embedding, resolve_encoder, resolve_preprocess
 from jepa_monitor.evaluation import feature_statistics
 from jepa_monitor.isolation import evaluating
+from jepa_monitor.layout import channel_axis
 from jepa_monitor.measurement import probe_facts
 from jepa_monitor.probe import Shard
 from jepa_monitor.ranking import knn_distance
@@ -100,6 +101,13 @@ def test_a_module_without_weights_is_no_encoder_by_half_its_name() -> None:
     module.add_module("target_transform", nn.Identity())
     assert usual_encoder(module)[0] == "encoder"
     assert usual_encoder(nn.ModuleDict({"encoder": nn.Flatten()}))[0] == "encoder"
+
+
+def test_a_compiled_encoder_is_found_and_its_layout_known() -> None:
+    project = nn.Module()
+    project.encoder = torch.compile(nn.Conv2d(3, 5, 3))
+    assert usual_encoder(project)[0] == "encoder"
+    assert channel_axis(torch.Size([2, 5, 8, 5]), project.encoder) == 1
 
 
 def test_the_backbone_before_the_head_within_a_submodule_too() -> None:
