@@ -51,7 +51,8 @@ def data_arguments(name: str, folder: Path) -> list[str]:
     if name == "image_folder":
         pixels = np.random.default_rng(0).integers(0, 255, (80, 48, 48, 3), dtype=np.uint8)
         for index, image in enumerate(pixels):
-            Image.fromarray(image).save(folder / f"{index}.png")
+            (folder / "ab"[index % 2]).mkdir(exist_ok=True)
+            Image.fromarray(image).save(folder / "ab"[index % 2] / f"{index}.png")
         return [
             f"--data.root={folder}",
             "--data.batch_size=8",
