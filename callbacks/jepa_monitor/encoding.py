@@ -144,6 +144,12 @@ def is_tensor_parallel(module: nn.Module) -> bool:
     return False
 
 
+def precision_of(module: nn.Module, *, as_it_is: bool) -> torch.dtype:
+    """The precision in which a module is measured: its first parameter's, at least float32 unless as it is."""
+    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+    return torch.float32 if dtype in HALF_PRECISION and not as_it_is else dtype
+
+
 def input_like(module: nn.Module, inputs: Tensor, device: torch.device) -> Tensor:
     """Inputs on the module's device, in the precision of its first parameter but at least float32."""
     if not inputs.is_floating_point():

@@ -26,9 +26,11 @@ from .density import (
     Sketch,
     Strategy,
     auto_rank,
+    is_imprecise,
     log_singular_values,
     map_grams,
 )
+from .density.score import TOLERANCE_NATS
 from .density.volume import EPS
 from .encoding import embed
 from .gaussianity import gaussianity
@@ -143,6 +145,8 @@ class Readings:
         knn: (N,) distance to the nearest reference embeddings, or ``None``.
         ood: scores of further sets.
         problem: why there is no log density, or ``None``.
+        few: how embeddings of a probe that is too small were whitened; ``None`` where it is large enough.
+        dtype: of the Jacobians, whose rounding scores have.
         sketch_rows: rows of the sketch; 0 if all Jacobians are exact.
         sketch_spearman: cross-validated rank correlation of sketched with exact volumes; ``None`` if all are exact.
     """
@@ -156,6 +160,8 @@ class Readings:
     knn: Tensor | None
     ood: Mapping[str, Scores] = field(default_factory=dict)
     problem: str | None = None
+    few: str | None = None
+    dtype: torch.dtype = torch.float32
     sketch_rows: int = 0
     sketch_spearman: float | None = None
 
@@ -169,6 +175,7 @@ class Method:
         to_device: brings CPU inputs to the encoder.
         device: of the encoder.
         rank: r of the log density; ``None`` cuts the mean spectrum at its widest gap.
+        dtype: of the encoder's computations.
         chunk: samples a pass; ``None`` chooses by size and free memory.
         strategy: see :func:`jepa_monitor.jacobian_gram`.
         progress: is told how many samples got a Jacobian.
@@ -179,6 +186,7 @@ class Method:
     to_device: Callable[[Tensor], Tensor]
     device: torch.device
     rank: int | None = None
+    dtype: torch.dtype = torch.float32
     chunk: int | None = None
     strategy: Strategy = "auto"
     progress: Callable[[int], None] | None = None
@@ -265,12 +273,17 @@ def read(
         sparing: takes a note of further sets, and of the reference, that fail and are left out.
     """
     z = method.embeddings(probe)
-    reference = facts.reference
-    knn = None
+    reference, z_reference, knn = facts.reference, None, None
     if reference is not None:
-        knn = sparing.attempt("the reference", lambda: knn_distance(z, method.embeddings(reference)), tags.OF_REFERENCE)
+
+        def of_reference() -> tuple[Tensor, Tensor]:
+            embeddings = method.embeddings(reference)
+            return embeddings, knn_distance(z, embeddings)
+
+        z_reference, knn = sparing.attempt("the reference", of_reference, tags.OF_REFERENCE) or (None, None)
     # z is equal on all processes, so that from here on they all go the same way
-    white, problem = _whitening(z)
+    few = z_reference is not None and len(z) <= z.shape[1] < len(z_reference)
+    white, problem = _whitening(z_reference if few and z_reference is not None else z)
     count = min(plan.samples, num_samples)
     sets = {name: _start_of(shard, count) for name, shard in {"": probe, **ood}.items()}
     if plan.sketch and can_sketch(count, z.shape[1]):
@@ -300,6 +313,10 @@ def read(
         knn=knn,
         ood=scores,
         problem=problem,
+        few=f"{len(z)} probe samples cannot whiten {z.shape[1]} coordinates, so those of the reference do."
+        if few
+        else None,
+        dtype=method.dtype,
         sketch_rows=measured.sketch_rows,
         sketch_spearman=measured.sketch_spearman,
     )
@@ -476,6 +493,7 @@ def _jacobian_scalars(readings: Readings) -> dict[str, float]:
     values = {
         "jacobian/nonfinite_fraction": float(unscored.double().mean()),
         "jacobian/clipped_fraction": float((readings.log_singular[~bad] <= math.log(EPS) + 1e-9).double().mean()),
+        "jacobian/imprecise_fraction": float(is_imprecise(readings.log_singular[~bad], readings.dtype).double().mean()),
     }
     if readings.log_singular_white is not None:
         mean_spectrum = readings.log_singular_white.nanmean(0)
@@ -485,8 +503,16 @@ def _jacobian_scalars(readings: Readings) -> dict[str, float]:
 
 
 def problems(readings: Readings, facts: ProbeFacts) -> list[str]:
-    """Why values of this measurement are NaN, one sentence each; empty if none is."""
+    """Why values of this measurement are NaN or not to be trusted, one sentence each; empty if all are."""
     found = [f"there is no log density: {readings.problem}"] if readings.problem else []
+    if readings.few:
+        found.append(readings.few)
+    if bool(is_imprecise(readings.log_singular, readings.dtype).any()):
+        found.append(
+            f"JEPA-SCORE of some samples (jacobian/imprecise_fraction) may be off by more than {TOLERANCE_NATS} nats, "
+            f"because singular values above eps = {EPS:g} are near the rounding error of {readings.dtype}: measure a "
+            "float64 module, or rank by log_density, which counts r directions."
+        )
     unfit = [] if readings.problem else [("log density", readings.scores.log_density)]
     unfit += [("JEPA-SCORE", readings.scores.jepa_score), *((f"{name} truth", t) for name, t in facts.truths.items())]
     return found + [f"{name} cannot be ranked: {why}" for name, values in unfit if (why := why_unrankable(values))]

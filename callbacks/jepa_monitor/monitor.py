@@ -25,6 +25,7 @@ from .encoding import (
     input_like,
     is_sharded,
     is_tensor_parallel,
+    precision_of,
     resolve_encoder,
     resolve_preprocess,
 )
@@ -356,7 +357,10 @@ class JEPAScoreMonitor(pl.Callback):
         ringing = alarms(values, embedding_size=readings.z.shape[1], first_variance_share=first_share)
         values |= {tag: float(tag in ringing) for tag in MESSAGES}
         run.notices.tell(changes(self.history.alarms, ringing))
-        run.notices.tell_new("meaning", problems(readings, prepared.facts))
+        doubts = problems(readings, prepared.facts)
+        if prepared.size <= readings.z.shape[1]:
+            doubts.append(f"to measure more than {readings.z.shape[1]} samples, {self._advice(trainer, prepared)}.")
+        run.notices.tell_new("meaning", doubts)
         run.notices.tell_new("encoder", noticed)
         left_out = prepared.left_out.failures | sparing.failures
         run.notices.tell_new("left out", [f"{part} is left out: {reason}" for part, reason in left_out.items()])
@@ -386,9 +390,17 @@ class JEPAScoreMonitor(pl.Callback):
             to_device=to_device,
             device=pl_module.device,
             rank=None if self.rank == "auto" else self.rank,
+            dtype=precision_of(pl_module, as_it_is=sharded),
             chunk=self.chunk or (SHARDED_CHUNK if sharded else None),
             strategy="loop" if sharded else "auto",
         )
+
+    def _advice(self, trainer: pl.Trainer, prepared: Prepared) -> str:
+        """What gives more probe samples, as the DataModule's ``probe_advice`` says of its own."""
+        if prepared.size == self.sources.num_samples:
+            return "raise num_samples"
+        advice = getattr(getattr(trainer, "datamodule", None), "probe_advice", None)
+        return str(advice) if advice and self.sources.probe is None else "pass a larger probe="
 
     def _plan(self, trainer: pl.Trainer, method: Method, prepared: Prepared) -> Plan:
         """What was decided at the first measurement of the run; all samples where nothing is limited."""

@@ -140,6 +140,13 @@ MEANINGS = (
     Meaning("gaussianity/variance_share", "total variance over mean square", "1", "0", "near 1"),
     Meaning("jacobian/rank", "r: directions that `log_density` counts", "the data's own", "absent"),
     Meaning("jacobian/clipped_fraction", "singular values below the clip of Eq. 5", "0", "1", "lower"),
+    Meaning(
+        "jacobian/imprecise_fraction",
+        "samples whose JEPA-SCORE rounding may move by more than 0.1 nats",
+        "0",
+        "0",
+        "lower",
+    ),
     Meaning("jacobian/condition_log10", "spread of the mean spectrum up to r", "-", "absent"),
     Meaning("jacobian/nonfinite_fraction", "samples without a finite Jacobian", "0", "0", "lower"),
     Meaning(

@@ -22,7 +22,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from jepa_monitor import JEPAScoreMonitor
+from jepa_monitor import JEPAScoreMonitor, jepa_score
 from jepa_monitor.ranking import spearman
 from jepa_monitor.sources import find_probe
 from tests.monitor.projects import Autoencoder, images, loader, true_log_density
@@ -599,12 +599,13 @@ class Constant(nn.Module):
     ("settings", "data", "why"),
     [
         ({"encoder": lambda module, x: Constant()(x)}, images(), "collapsed to a point"),
-        ({"encoder": "encoder"}, images(8), "8 finite embeddings cannot give the covariance of 12"),
-        ({}, images(1), "1 finite embeddings cannot"),
+        ({"encoder": "encoder", "num_samples": 8}, images(9), "8 finite embeddings cannot give the covariance of 12"),
+        ({"encoder": "encoder", "num_samples": 8}, images(9), "to measure more than 12 samples, raise num_samples"),
+        ({"num_samples": 1}, images(1), "1 finite embeddings cannot"),
         ({}, torch.full((9, 1, 4, 4), torch.nan), "0 finite embeddings"),
         ({}, torch.ones(9, 1, 4, 4), "all embeddings are equal"),
     ],
-    ids=["collapsed encoder", "K above the probe", "one image", "NaN images", "constant images"],
+    ids=["collapsed encoder", "K above the probe", "K above num_samples", "one image", "NaN images", "constant images"],
 )
 def test_without_meaning_it_is_nan_with_a_reason(
     tmp_path: Path, settings: dict[str, Any], data: Tensor, why: str
@@ -616,6 +617,54 @@ def test_without_meaning_it_is_nan_with_a_reason(
     assert any(why in str(warning.message) for warning in caught)
     assert math.isnan(values["density/spearman"])
     assert math.isnan(values["density/log_density_median(nats)"])
+
+
+class Steep(pl.LightningModule):
+    """A map of 16 inputs to 8 coordinates, with singular values over six decades."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        frames = [torch.linalg.qr(torch.randn(size, 8, generator=generator)).Q for size in (8, 16)]
+        self.weight = nn.Parameter(frames[0] @ torch.logspace(1.0, -5.4, 8).diag() @ frames[1].T)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1).tanh() @ self.weight.T
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        pass
+
+
+def test_rounding_is_warned_of_as_by_the_score_itself(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="48 of 48 scores may be off by more than 0.1 nats"):
+        jepa_score(Steep(), images())
+    with pytest.warns(UserWarning, match="JEPA-SCORE of some samples .* may be off by more than 0.1 nats"):
+        (values,) = trainer(tmp_path, monitor()).validate(Steep(), loader(), verbose=False)
+    assert values["jacobian/imprecise_fraction"] == 1.0
+    (values,) = trainer(tmp_path, monitor()).validate(Steep().double(), loader(), verbose=False)  # and no warning
+    assert values["jacobian/imprecise_fraction"] == 0.0
+
+
+def test_a_probe_that_is_too_small_is_whitened_by_the_reference_and_names_what_to_change(tmp_path: Path) -> None:
+    class Few(pl.LightningDataModule):
+        probe_advice = "raise --data.share"
+
+        def probe_dataset(self) -> Any:
+            return TensorDataset(images(10, seed=1))
+
+        def reference_dataset(self) -> Any:
+            return TensorDataset(images(80))
+
+        def val_dataloader(self) -> Any:
+            return loader()
+
+    callback = monitor(encoder="encoder")
+    with (
+        pytest.warns(UserWarning, match="10 probe samples cannot whiten 12 coordinates, so those of the reference do"),
+        pytest.warns(UserWarning, match="to measure more than 12 samples, raise --data.share"),
+    ):
+        (values,) = trainer(tmp_path, callback).validate(Autoencoder(), datamodule=Few(), verbose=False)
+    assert math.isfinite(values["density/spearman"])
 
 
 def test_some_nan_images_are_counted_and_named(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from .jacobian import differentiable, gram_and_embedding, jacobian_gram, map_grams
 from .rank import auto_rank
 from .reference import EmbeddingReference
-from .score import aggregate_views, jepa_score, log_density, log_density_from_spectrum, rounding_error
+from .score import aggregate_views, is_imprecise, jepa_score, log_density, log_density_from_spectrum, rounding_error
 from .sketch import Sketch
 from .strategies import Encode, Strategy
 from .survey import require_real
@@ -18,6 +18,7 @@ __all__ = [
     "auto_rank",
     "differentiable",
     "gram_and_embedding",
+    "is_imprecise",
     "jacobian_gram",
     "jepa_score",
     "log_density",

@@ -23,7 +23,7 @@ from .strategies import (
     jacobian_by_replication,
     on_a_copy,
 )
-from .survey import Survey, output_replaced, survey
+from .survey import Survey, output_replaced, require_floating_point, survey
 
 T = TypeVar("T")
 
@@ -132,11 +132,7 @@ def map_grams(
         progress: called with the number of samples that were done after each part.
         notice: called with what the user should know; warns.
     """
-    if not x.is_floating_point():
-        raise ValueError(
-            f"inputs are {x.dtype}; a Jacobian is with respect to real floating-point numbers: pass x.float(), or "
-            "what an embedding table makes of them."
-        )
+    require_floating_point(x)
     with differentiable(x.device.type):
         # a clone, because a tensor made under inference mode cannot take part in autograd
         inputs = x.clone().detach()

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .jacobian import gram_and_embedding
+from .jacobian import differentiable, gram_and_embedding
 from .rank import auto_rank
 from .strategies import Encode, Strategy
-from .survey import require_real
+from .survey import batch_expected, require_floating_point, require_real
 from .volume import log_singular_values
 
 SMALLEST_VARIANCE = 1e-10
+EMBEDDED_A_PASS = 256  # samples
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,15 @@ class EmbeddingReference:
     def measure(
         cls, encode: Encode, x: Tensor, *, strategy: Strategy = "auto", chunk: int | None = None
     ) -> EmbeddingReference:
-        """Embeddings and Jacobians of a probe x (N, ...); :func:`jacobian_gram` has the other arguments and errors."""
+        """Embeddings and Jacobians of a probe x (N, ...); :func:`jacobian_gram` has the other arguments and errors.
+
+        What :meth:`fit` refuses is refused before the first Jacobian.
+        """
+        require_floating_point(x)
+        with differentiable(x.device.type), torch.no_grad(), batch_expected(encode, x):
+            z = torch.cat([encode(part.clone()) for part in x.split(chunk or EMBEDDED_A_PASS)])
+        if z.ndim == 2:  # anything else is refused below
+            cls.fit(z)
         gram, z = gram_and_embedding(encode, x, strategy=strategy, chunk=chunk)
         return cls.fit(z, gram=gram)
 
@@ -48,8 +57,11 @@ class EmbeddingReference:
         Directions with less than 1e-10 of the largest variance are left out, samples that are not finite too.
 
         Raises:
-            ValueError: with N <= K samples, when all embeddings are equal or none is finite, or for complex ones.
+            ValueError: for a shape other than (N, K), with N <= K samples, when all embeddings are equal or none is
+                finite, or for complex ones.
         """
+        if z.ndim != 2:
+            raise ValueError(f"embeddings must be (N, K), got shape {tuple(z.shape)}: for one embedding, pass z[None].")
         z = require_real(z)[torch.isfinite(z).all(1)].double()
         if len(z) <= z.shape[1]:
             raise ValueError(

@@ -154,12 +154,16 @@ def rounding_error(log_singular: Tensor, *, dtype: torch.dtype, eps: float = EPS
     return torch.where(log_singular > math.log(eps) + 1e-9, error, 0.0).sum(1)
 
 
+def is_imprecise(log_singular: Tensor, dtype: torch.dtype, *, eps: float = EPS) -> Tensor:
+    """(N,) truth values: may rounding move the sum of log singular values (N, k) by more than 0.1 nats?"""
+    return rounding_error(log_singular, dtype=dtype, eps=eps) > TOLERANCE_NATS
+
+
 def _warn_if_imprecise(log_singular: Tensor, eps: float, dtype: torch.dtype) -> None:
-    error = rounding_error(log_singular, dtype=dtype, eps=eps)
-    imprecise = error > TOLERANCE_NATS
+    imprecise = is_imprecise(log_singular, dtype, eps=eps)
     if bool(imprecise.any()):
         warnings.warn(
-            f"{int(imprecise.sum())} of {len(error)} scores may be off by more than {TOLERANCE_NATS} nats, because "
+            f"{int(imprecise.sum())} of {len(imprecise)} scores may be off by more than {TOLERANCE_NATS} nats, because "
             f"their smallest singular values above eps = {eps:g} are near the rounding error of {dtype}: "
             "use a float64 encoder and inputs, a larger eps, or log_density with a rank.",
             stacklevel=3,

@@ -68,7 +68,7 @@ def survey(encode: Encode, x: Tensor) -> Survey:
         warnings.filterwarnings("ignore", "Using `torch.compile")
         # the fast path of transformers, which is taken without gradients alone
         warnings.filterwarnings("ignore", "The PyTorch API of nested tensors")
-        with torch.enable_grad(), _every_module(look):
+        with batch_expected(encode, x), torch.enable_grad(), _every_module(look):
             z = encode(entering)
         _require_embedding(z, pair)
         z_found, patch_layer = z.detach(), next((module for module in entrances if _is_patch_layer(module)), None)
@@ -91,6 +91,44 @@ def output_replaced(layer: nn.Module, value: Tensor) -> Generator[None, None, No
         yield
     finally:
         handle.remove()
+
+
+def require_floating_point(x: Tensor) -> None:
+    """Refuse inputs with respect to which there is no derivative.
+
+    Raises:
+        ValueError: for integers and complex numbers.
+    """
+    if not x.is_floating_point():
+        raise ValueError(
+            f"inputs are {x.dtype}; a Jacobian is with respect to real floating-point numbers: pass x.float(), or "
+            "what an embedding table makes of them."
+        )
+
+
+@contextmanager
+def batch_expected(encode: Encode, x: Tensor) -> Generator[None, None, None]:
+    """While a part of a batch ``x`` is embedded, say so where it is no batch but one sample.
+
+    Raises:
+        ValueError: if what is done inside fails, and ``encode`` takes ``x[None]``.
+    """
+    try:
+        yield
+    except Exception as error:
+        if _takes(encode, x[None]):
+            raise ValueError(f"inputs of shape {tuple(x.shape)} are one sample, not a batch: pass x[None].") from error
+        raise
+
+
+def _takes(encode: Encode, one: Tensor) -> bool:
+    """Does a batch of one sample become one vector?"""
+    try:
+        with torch.no_grad():
+            z = encode(one.clone())
+    except Exception:
+        return False
+    return z.ndim == 2 and len(z) == 1
 
 
 def require_real(z: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import timm
@@ -287,3 +289,40 @@ def test_reference_whitens_and_drops_dead_directions() -> None:
     white = reference.whiten(z)
     assert white.shape == (200, 2)
     torch.testing.assert_close(torch.cov(white.T), torch.eye(2).double())
+
+
+@pytest.mark.parametrize("measure", [jepa_score, jacobian_gram, EmbeddingReference.measure])
+@pytest.mark.parametrize("size", [(3, 8, 8), (1, 8, 8)])
+def test_one_image_in_the_place_of_a_batch_is_named(measure: Callable[..., object], size: tuple[int, ...]) -> None:
+    encode = nn.Sequential(nn.Conv2d(size[0], 2, 8), nn.Flatten())
+    with pytest.raises(ValueError, match=r"one sample, not a batch: pass x\[None\]"):
+        measure(encode, torch.randn(size))
+    with pytest.raises(ValueError, match=r"inputs are torch.uint8; .* pass x.float\(\)"):
+        measure(encode, torch.zeros(4, *size, dtype=torch.uint8))
+
+
+def test_a_reference_is_refused_before_the_first_jacobian() -> None:
+    backward_passes: list[Tensor] = []
+
+    class Counted(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, x: Tensor) -> Tensor:
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]  # torch's hint says *args
+            backward_passes.append(gradient)
+            return gradient
+
+    layer = nn.Linear(6, 5)
+
+    def encode(x: Tensor) -> Tensor:
+        return layer(Counted.apply(x))
+
+    with pytest.raises(ValueError, match="5 finite embeddings cannot give the covariance of 5 coordinates"):
+        EmbeddingReference.measure(encode, torch.randn(5, 6), strategy="loop")
+    with pytest.raises(ValueError, match="all embeddings are equal"):
+        EmbeddingReference.measure(encode, torch.ones(9, 6), strategy="loop")
+    assert not backward_passes
+    EmbeddingReference.measure(encode, torch.randn(9, 6), strategy="loop")
+    assert backward_passes
