@@ -83,7 +83,8 @@ class JEPACLI(LightningCLI):
         if path is not None and not (Path(path).is_dir() or path == "hpc" or "://" in path):
             self._look_at(path, args)
         if self.start.checkpoint is not None:
-            rank_zero_info(self.start.sentence(self.config.subcommand))
+            step = None if self.checkpoint is None else self.checkpoint.get("global_step")
+            rank_zero_info(self.start.sentence(self.config.subcommand, step))
 
     def _look_at(self, path: str, args: ArgsType) -> None:
         """See that the checkpoint is of this model, and has what the subcommand needs; leave a finished run alone."""

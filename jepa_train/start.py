@@ -34,15 +34,16 @@ class Start:
     run_config: Path | None = None
     default_configs: tuple[Path, ...] = ()
 
-    def sentence(self, subcommand: str) -> str:
-        """What is used, and where its settings come from."""
+    def sentence(self, subcommand: str, step: int | None) -> str:
+        """What is used, of which optimizer step if that is known, and where the settings come from."""
         if self.run_config is not None:
             settings = f"{self.run_config}, except for what the command says otherwise"
         elif self.default_configs:
             settings = f"{self.default_configs[0]}, because no config of its run stands beside it"
         else:
             settings = "the given config"
-        return f"{VERBS[subcommand]} {self.checkpoint} with the settings of {settings}."
+        of_step = "" if step is None else f" of step {step}"
+        return f"{VERBS[subcommand]} {self.checkpoint}{of_step}; the settings are those of {settings}."
 
 
 def find_start(arguments: Sequence[str], default_config: Path) -> Start:
