@@ -10,6 +10,7 @@ import struct
 import time
 import uuid
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -45,6 +46,7 @@ CORRUPTED = (
     struct.error,
     pickle.UnpicklingError,
     zipfile.BadZipFile,
+    zlib.error,
 )
 
 

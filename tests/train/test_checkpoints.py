@@ -476,6 +476,17 @@ def test_damage_anywhere_is_the_sentence_or_changes_nothing(trained: Path) -> No
             assert all(torch.equal(weight, read[name]) for name, weight in good.items())
 
 
+def test_a_record_that_claims_to_be_compressed_is_the_same_sentence(trained: Path) -> None:
+    """One bit of the archive's directory."""
+    content = bytearray(trained.read_bytes())
+    with zipfile.ZipFile(trained) as whole:
+        directory = whole.start_dir
+    content[directory + 10] ^= 8  # the method of the first record: stored becomes deflated
+    Path("bad.ckpt").write_bytes(content)
+    with pytest.raises(ConfigurationError, match="is not a whole checkpoint"):
+        read_checkpoint(Path("bad.ckpt"))
+
+
 def test_lightning_reads_with_the_same_checks(trained: Path) -> None:
     content = bytearray(trained.read_bytes())
     content[len(content) // 2] ^= 1
