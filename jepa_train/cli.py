@@ -37,6 +37,7 @@ from jepa_train.progress import limit_reached
 from jepa_train.run_config import SaveConfig
 from jepa_train.settings import check_run
 from jepa_train.start import Start, find_start, go_on_in_folder
+from jepa_train.unbegun import DiscardUnbegun
 
 PACKAGE = Path(__file__).resolve().parent
 # a wheel carries the configs inside the package, a clone beside it
@@ -146,7 +147,8 @@ class JEPACLI(LightningCLI):
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         # behind those that save by themselves
-        trainer.callbacks.append(ClosingCheckpoint())  # type: ignore[attr-defined]  # set by its callback connector
+        closing = [ClosingCheckpoint(), DiscardUnbegun(trainer)]
+        trainer.callbacks.extend(closing)  # type: ignore[attr-defined]  # set by its callback connector
         return trainer
 
     @property

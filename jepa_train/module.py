@@ -37,6 +37,7 @@ from jepa_train.progress import between_batches
 from jepa_train.randomness import Purpose, seed_of
 from jepa_train.settings import AnticollapseOn, check_settings
 from jepa_train.sharding import check_strategy, shard
+from jepa_train.tags import explanation, log_text
 from jepa_train.views import RandomView
 
 
@@ -266,6 +267,7 @@ class JEPA(pl.LightningModule):
         view_a, view_b = self._views(images)
         context_BV, targets_BMT = self._draw_masks(len(images))
         if self._batches_seen() == 0:
+            log_text(self.trainer, "train/tags", explanation())
             log_masks(self.trainer, view_a, context_BV, targets_BMT, grid_size=self.online.encoder.grid_size)
 
         terms = self.terms(view_a, view_b, context_BV, targets_BMT, slice_seed=self._seed_of(Purpose.SLICES))

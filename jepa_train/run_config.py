@@ -16,6 +16,8 @@ from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.trainer.states import TrainerFn
 
+from jepa_train.tags import log_text
+
 # options of the Trainer's methods are those of one call: a checkpoint to begin with, what to print, what to return
 OF_ONE_CALL = {
     name
@@ -42,7 +44,7 @@ class SaveConfig(SaveConfigCallback):
         if trainer.is_global_zero and folder is not None:
             text = repeatable(self.parser, self.config)
             _write_once(folder, TrainerFn(stage).value, text)
-            _log_page(trainer, text)
+            log_text(trainer, "config", f"```yaml\n{text}\n```")
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Do nothing: ``setup`` has written all there is."""
@@ -79,13 +81,6 @@ def _write_once(folder: str, subcommand: str, text: str) -> None:
         before, path = path, os.path.join(folder, f"config_{subcommand}_{number}.yaml")
     if not before or files.read_text(before) != text:
         files.write_text(path, text)
-
-
-def _log_page(trainer: pl.Trainer, text: str) -> None:
-    for logger in trainer.loggers:
-        add_text = getattr(getattr(logger, "experiment", None), "add_text", None)
-        if add_text is not None:
-            add_text("config", f"```yaml\n{text}\n```")
 
 
 def config_beside(checkpoint: Path) -> Path | None:

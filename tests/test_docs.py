@@ -27,14 +27,21 @@ def blocks(language: str) -> list[Any]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 @pytest.mark.filterwarnings("ignore:Found 1 module.s. in eval mode", "ignore:The number of training batches")
 def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A page's examples, one after the other: the later may use what the earlier defined."""
+    """A page's examples, one after the other: the later may use what the earlier defined.
+
+    Those of README run as they stand; those of the other pages have a project of the reader's.
+    """
     monkeypatch.chdir(tmp_path)
-    names = {
-        "project": Autoencoder(),
-        "train_loader": loader(),
-        "val_loader": loader(seed=1),
-        "noise_images": 3.0 * images(20, seed=2),
-    }
+    names: dict[str, Any] = (
+        {}
+        if page.stem == "README"
+        else {
+            "project": Autoencoder(),
+            "train_loader": loader(),
+            "val_loader": loader(seed=1),
+            "noise_images": 3.0 * images(20, seed=2),
+        }
+    )
     for code in re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL):
         exec(compile(code, page.name, "exec"), names)  # the examples are this repository's own
 

@@ -142,7 +142,7 @@ REFUSED = {
     "--trainer.logger.save_dir=/dev/null": "/dev/null/mixture: Not a directory: a part of this path is a file",
     "--trainer.logger.name=LONG": "File name too long: choose a shorter name",
     "--ckpt_path=hpc": "no HPC checkpoint was found",
-    "--ckpt_path=.": "Is a directory: name a file",
+    "--ckpt_path=.": "there is no checkpoint",
     "--seed_everything=-1": "seed_everything must lie between 0 and 4294967295, got -1",
     "--seed_everything=4294967296": "seed_everything must lie between 0 and 4294967295, got 4294967296",
     "--data.batch_size=0": "batch_size must be 1 or more, got 0",
@@ -170,6 +170,8 @@ REFUSED = {
 def test_what_cannot_work_is_one_sentence(options: str, capsys: pytest.CaptureFixture[str]) -> None:
     line = f"{QUICK} {options.replace('LONG', 'x' * 300)}"
     assert REFUSED[options] in one_sentence(lambda: main(shlex.split(line)), capsys)
+    if "callbacks" not in options:  # those are found by what the first epoch logs
+        assert not list(Path().glob("runs/mixture/*"))
 
 
 MODEL_NUMBERS = [
@@ -224,6 +226,30 @@ def test_a_full_disk_is_said_in_one_sentence(
     options = "--trainer.callbacks=ModelCheckpoint --trainer.callbacks.save_last=true"
     message = one_sentence(lambda: main(shlex.split(f"{QUICK} {options}")), capsys, code=FAILED)
     assert re.search(r"checkpoints/\S+\.ckpt: No space left on device: make room there", message)
+
+
+@pytest.mark.parametrize("place", ["on_train_start", "on_validation_start", "training_step"])
+def test_a_run_without_a_batch_leaves_no_folder(place: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise KeyError(place)
+
+    monkeypatch.setattr(JEPA, place, fail)
+    with pytest.raises(KeyError, match=place):
+        main(shlex.split(f"{QUICK} --trainer.num_sanity_val_steps=1"))
+    assert len(list(Path().glob("runs/mixture/*"))) == (1 if place == "training_step" else 0)
+
+
+def test_a_folder_that_was_there_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object) -> None:
+        raise KeyError("start")
+
+    monkeypatch.setattr(JEPA, "on_train_start", fail)
+    kept = Path("runs/mixture/mine/notes.txt")
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    with pytest.raises(KeyError, match="start"):
+        main(shlex.split(f"{QUICK} --trainer.logger.version=mine"))
+    assert kept.is_file()
 
 
 def test_what_torch_buries_is_found(tmp_path: Path) -> None:
