@@ -18,8 +18,6 @@ from typing import Any, BinaryIO
 
 import lightning.pytorch as pl
 import torch
-from fsspec.implementations.local import LocalFileSystem
-from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
@@ -145,8 +143,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 def _local(path: str | Path) -> Path | None:
     """The path of a local file, also of its address; none for other file systems."""
-    file_system = get_filesystem(path)
-    return Path(file_system._strip_protocol(str(path))) if isinstance(file_system, LocalFileSystem) else None
+    scheme, _, behind = str(path).rpartition("://")
+    return Path(behind).expanduser() if scheme in ("", "file", "local") else None
 
 
 class ClosingCheckpoint(pl.Callback):

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.plugins.io import AsyncCheckpointIO, TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import nn
@@ -557,7 +557,7 @@ def test_no_reader_of_checkpoints_executes_them(
 
 def test_addresses_are_read_as_safely(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hostile("beside", trained, Path("bad.ckpt"))
-    with fsspec.open("memory://runs/bad.ckpt", "wb") as file:
+    with get_filesystem("memory://runs").open("memory://runs/bad.ckpt", "wb") as file:
         file.write(Path("bad.ckpt").read_bytes())
     for address in ("memory://runs/bad.ckpt", f"file://{Path('bad.ckpt').absolute()}"):
         for subcommand in ("fit", "validate"):
