@@ -29,16 +29,18 @@ from .encoding import (
     resolve_encoder,
     resolve_preprocess,
 )
+from .facts import LogDensity
 from .history import History
 from .horizon import horizon_of
 from .illustrations import illustrate
 from .isolation import undisturbed
-from .measurement import LogDensity, Method, Readings, problems, read, scalars, try_out
+from .measurement import Method, Readings, read, try_out
 from .probe import ImagesKey, LabelsKey
 from .progress import progress_of
 from .publishing import announce, log_histograms, log_introduction, log_pictures, log_scalars, log_text, tensorboards
 from .ranking import rank_stability
 from .run import Run
+from .scalars import problems, scalars
 from .schedule import Schedule, is_fitting, is_last_batch_of_validation
 from .settings import require_possible, warn_of_followers
 from .sources import Prepared, Sources, check_keys, expected_tags, find_further, prepare, which_loader

@@ -17,7 +17,7 @@ from torch.utils.data import TensorDataset
 from . import tags
 from .agreement import from_first, is_first, together
 from .errors import SettingError
-from .measurement import LogDensity, ProbeFacts, probe_facts
+from .facts import LogDensity, ProbeFacts, probe_facts
 from .probe import (
     ImagesKey,
     LabelsKey,

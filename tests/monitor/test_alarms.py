@@ -9,7 +9,7 @@ import torch
 
 from jepa_monitor.alarms import MESSAGES, alarms, changes
 from jepa_monitor.gaussianity import gaussianity
-from jepa_monitor.measurement import variance_share
+from jepa_monitor.scalars import variance_share
 
 
 def of_cloud(z: torch.Tensor) -> dict[str, str]:

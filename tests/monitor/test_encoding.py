@@ -15,12 +15,13 @@ from jepa_monitor import JEPAScoreMonitor, gaussianity, jepa_score
 from jepa_monitor.density import EmbeddingReference
 from jepa_monitor.encoding import embed, pool_embedding, resolve_encoder, resolve_preprocess
 from jepa_monitor.evaluation import feature_statistics
+from jepa_monitor.facts import probe_facts
 from jepa_monitor.isolation import evaluating
 from jepa_monitor.layout import channel_axis
-from jepa_monitor.measurement import probe_facts
 from jepa_monitor.probe import Shard
 from jepa_monitor.ranking import knn_distance
 from jepa_monitor.selection import usual_encoder
+from jepa_monitor.sparing import Sparing
 from tests.monitor.projects import Autoencoder, images, loader
 
 
@@ -178,7 +179,8 @@ def test_what_writes_into_its_input_leaves_the_probe_whole() -> None:
     embed(lambda inputs: inputs.relu_(), x)
     jepa_score(nn.Linear(4, 2), x, views=lambda sample: sample.mul_(2.0), num_views=2)
     truths = {"truth": lambda inputs: inputs.square_().sum(1)}
-    facts = probe_facts(Shard(torch.arange(5), x), log_densities=truths, gaussian=None, reference=None)
+    shard, sparing = Shard(torch.arange(5), x), Sparing()
+    facts = probe_facts(shard, log_densities=truths, gaussian=None, reference=None, sparing=sparing)
     torch.testing.assert_close(facts.truths["truth"].float(), before.square().sum(1))
     assert torch.equal(x, before)
 

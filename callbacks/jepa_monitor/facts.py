@@ -1,0 +1,87 @@
+"""What is known of the probe without any encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from . import tags
+from .agreement import together
+from .probe import Shard, gather_by_index
+from .ranking import compressed_size
+from .sparing import Sparing
+
+LogDensity = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class ProbeFacts:
+    """What is known of the probe without any encoder, in probe order; computed once.
+
+    Attributes:
+        truths: name to (N,) true log density.
+        headline: name of the truth whose tags have no name; ``None`` without one.
+        gaussian: (N,) log density under one Gaussian fitted to the reference inputs, or ``None``.
+        complexity: (N,) compressed bytes.
+        reference: this process's part of the reference inputs, or ``None``.
+        coordinates: (N, r) latent coordinates that are known of the probe, or ``None``.
+    """
+
+    truths: Mapping[str, Tensor]
+    gaussian: Tensor | None
+    complexity: Tensor
+    reference: Shard | None
+    coordinates: Tensor | None = None
+    headline: str | None = None
+
+
+def probe_facts(
+    shard: Shard,
+    *,
+    log_densities: Mapping[str, LogDensity],
+    gaussian: LogDensity | None,
+    reference: Shard | None,
+    coordinates: Callable[[Tensor], Tensor] | None = None,
+    sparing: Sparing,
+) -> ProbeFacts:
+    """Facts of the whole probe, gathered from all processes; what fails is left out."""
+    inputs = shard.inputs if shard.inputs.is_floating_point() else shard.inputs.float()
+
+    def everywhere(function: LogDensity) -> Tensor:
+        device = shard.indices.device
+        return gather_by_index(
+            shard.indices, together(lambda: function(inputs.clone()).double().to(device), device=device)
+        )
+
+    def one_number_each(function: LogDensity) -> Tensor:
+        return everywhere(lambda inputs: _require_one_each(function(inputs), len(inputs)))
+
+    truths = {}
+    for position, (name, function) in enumerate(log_densities.items()):
+        lost = tags.of_truth(name, headline=position == 0)
+        truth = sparing.attempt(f"log_density {name!r}", partial(one_number_each, function), lost)
+        if truth is not None:
+            truths[name] = truth
+    flat = inputs.flatten(1).nan_to_num()
+    ranges = everywhere(lambda _: torch.stack([flat.amin(1), flat.amax(1)], dim=1))
+    low, high = float(ranges[:, 0].min()), float(ranges[:, 1].max())
+    return ProbeFacts(
+        truths=truths,
+        gaussian=everywhere(gaussian) if gaussian else None,
+        complexity=everywhere(lambda inputs: torch.from_numpy(compressed_size(inputs, low=low, high=high))),
+        reference=reference,
+        coordinates=sparing.attempt("coordinates", partial(everywhere, coordinates)) if coordinates else None,
+        headline=next(iter(log_densities), None),
+    )
+
+
+def _require_one_each(values: Tensor, count: int) -> Tensor:
+    if values.shape != (count,):
+        raise ValueError(
+            f"it must give one number for each of {count} inputs, of shape ({count},), and gave {tuple(values.shape)}."
+        )
+    return values
