@@ -15,8 +15,8 @@ from torch import Tensor
 from jepa_monitor import Sketch
 from jepa_monitor.evaluation.views import crop_and_flip
 from jepa_monitor.gaussianity import sliced_epps_pulley
+from jepa_monitor.gaussianity.characteristic import random_directions
 from jepa_monitor.gaussianity.cloud import gaussian_white
-from jepa_monitor.gaussianity.epps_pulley import random_directions
 from jepa_monitor.history import spread_over
 from jepa_train.data import image_mixture
 from jepa_train.masking import MultiBlockMasks

@@ -12,7 +12,7 @@ from torch import Tensor
 from .density.score import TOLERANCE_NATS, is_imprecise
 from .density.volume import EPS
 from .facts import ProbeFacts
-from .gaussianity import gaussianity
+from .gaussianity import gaussianity_statistics
 from .measurement import Readings
 from .ranking import (
     auroc,
@@ -59,7 +59,7 @@ def scalars(readings: Readings, facts: ProbeFacts) -> dict[str, float]:
             values[f"density/{name}_{label}(nats)"] = value
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on embeddings that are not finite: jacobian/nonfinite_fraction counts them
-        values |= {f"gaussianity/{name}": value for name, value in gaussianity(readings.z).items()}
+        values |= {f"gaussianity/{name}": value for name, value in gaussianity_statistics(readings.z).items()}
     values["gaussianity/variance_share"] = variance_share(readings.z)
     if readings.sketch_spearman is not None:
         values["density/sketch_spearman"] = readings.sketch_spearman

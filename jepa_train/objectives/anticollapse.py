@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from jepa_train.errors import ConfigurationError
-from jepa_train.objectives.barlow import Barlow
-from jepa_train.objectives.sigreg import SIGReg
+from jepa_train.objectives.barlow_twins import Barlow
+from jepa_train.objectives.hypersphere import Uniformity
+from jepa_train.objectives.sliced_gaussianity import SIGReg
 from jepa_train.objectives.term import Anticollapse
-from jepa_train.objectives.uniformity import Uniformity
-from jepa_train.objectives.vicreg import VICReg
-from jepa_train.objectives.whitening_mse import WhiteningMSE
+from jepa_train.objectives.variance_covariance import VICReg
+from jepa_train.objectives.whitening import WhiteningMSE
 
 AnticollapseName = Literal["sigreg", "vicreg", "barlow", "whitening_mse", "uniformity", "none"]
 ANTICOLLAPSE_NAMES: tuple[str, ...] = get_args(AnticollapseName)

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from jepa_monitor.alarms import MESSAGES, alarms, changes
-from jepa_monitor.gaussianity import gaussianity
+from jepa_monitor.gaussianity import gaussianity_statistics
 from jepa_monitor.scalars import variance_share
 
 
 def of_cloud(z: torch.Tensor) -> dict[str, str]:
-    values = {f"gaussianity/{name}": value for name, value in gaussianity(z).items()}
+    values = {f"gaussianity/{name}": value for name, value in gaussianity_statistics(z).items()}
     return alarms(values | {"gaussianity/variance_share": variance_share(z)}, embedding_size=z.shape[1])
 
 

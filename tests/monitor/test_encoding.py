@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jepa_monitor import JEPAScoreMonitor, gaussianity, jepa_score
+from jepa_monitor import JEPAScoreMonitor, gaussianity_statistics, jepa_score
 from jepa_monitor.density import EmbeddingReference
 from jepa_monitor.encoding import embed, pool_embedding, resolve_encoder, resolve_preprocess
 from jepa_monitor.evaluation import feature_statistics
@@ -161,7 +161,7 @@ def test_evaluating_puts_each_mode_back_even_after_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    "call", [gaussianity, EmbeddingReference.fit, lambda z: knn_distance(z, z), feature_statistics]
+    "call", [gaussianity_statistics, EmbeddingReference.fit, lambda z: knn_distance(z, z), feature_statistics]
 )
 def test_complex_embeddings_are_refused_and_not_halved(call: Callable[[Tensor], Any]) -> None:
     z = torch.complex(torch.randn(9, 3), torch.randn(9, 3))

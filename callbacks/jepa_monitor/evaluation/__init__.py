@@ -1,8 +1,8 @@
 """What frozen features are good for, measured while an encoder trains: callbacks, and the formulas behind them."""
 
 from .accuracies import OnlineKNN, OnlineLinearProbe
+from .discriminant import lidar, lidar_bound
 from .knn import weighted_knn
-from .lidar import lidar, lidar_bound
 from .linear_probe import LinearProbe
 from .spread import FeatureStatistics, LiDAR
 from .statistics import feature_statistics

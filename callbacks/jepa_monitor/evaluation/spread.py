@@ -13,7 +13,7 @@ from torch import Tensor
 from ..agreement import together
 from ..encoding import EncoderChoice, Pool
 from ..probe import ImagesKey
-from .lidar import lidar, lidar_bound
+from .discriminant import lidar, lidar_bound
 from .meaning import why_unfit
 from .online import Found, OnError, OnlineEvaluation
 from .parts import everywhere

@@ -3,9 +3,7 @@
 ``<name>(z)`` takes (N, K) embeddings, ``<name>_null(n, k)`` is what to expect of a Gaussian.
 """
 
-from .cloud import Cloud
-from .dashboard import gaussianity
-from .epps_pulley import (
+from .characteristic import (
     axis_epps_pulley,
     axis_epps_pulley_max_null,
     axis_epps_pulley_null,
@@ -16,7 +14,8 @@ from .epps_pulley import (
     sliced_epps_pulley_max_null,
     sliced_epps_pulley_null,
 )
-from .mardia import Mardia, MardiaNull, mardia, mardia_null
+from .cloud import Cloud
+from .dashboard import gaussianity_statistics
 from .metric import EmbeddingGaussianity
 from .moments import (
     NormConcentration,
@@ -28,6 +27,7 @@ from .moments import (
     norm_concentration_null,
 )
 from .rank import effective_rank, effective_rank_null
+from .skewness_kurtosis import Mardia, MardiaNull, mardia, mardia_null
 
 __all__ = [
     "Cloud",
@@ -44,7 +44,7 @@ __all__ = [
     "effective_rank",
     "effective_rank_null",
     "epps_pulley",
-    "gaussianity",
+    "gaussianity_statistics",
     "mardia",
     "mardia_null",
     "mean_error",

@@ -7,17 +7,17 @@ import math
 from torch import Tensor
 from torchmetrics.utilities import rank_zero_warn
 
-from .cloud import Cloud
-from .epps_pulley import (
+from .characteristic import (
     axis_epps_pulley,
     axis_epps_pulley_max_null,
     sliced_epps_pulley,
     sliced_epps_pulley_max_null,
     sliced_epps_pulley_null,
 )
-from .mardia import mardia
+from .cloud import Cloud
 from .moments import covariance_error, covariance_error_null, mean_error, mean_error_null, norm_concentration
 from .rank import effective_rank, effective_rank_null
+from .skewness_kurtosis import mardia
 
 NAMES = (
     "sliced_ep_ratio",
@@ -33,7 +33,7 @@ NAMES = (
 )
 
 
-def gaussianity(z: Tensor | Cloud, *, num_slices: int = 256, seed: int = 0) -> dict[str, float]:
+def gaussianity_statistics(z: Tensor | Cloud, *, num_slices: int = 256, seed: int = 0) -> dict[str, float]:
     """Statistics of a cloud; a ratio is 1 for N(0, I), whatever N and K, and a z is 0 +- 1.
 
     The null values that have no closed form are drawn at the first call for an N and K, which takes about a second.

@@ -10,11 +10,11 @@ from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
 from .cloud import as_float64
-from .dashboard import gaussianity
+from .dashboard import gaussianity_statistics
 
 
 class EmbeddingGaussianity(Metric):
-    """:func:`gaussianity` of all embeddings seen, over all batches and processes.
+    """:func:`gaussianity_statistics` of all embeddings seen, over all batches and processes.
 
     ``update`` takes (B, K) embeddings; ``compute`` returns a dict of scalar tensors, for ``self.log_dict``. It keeps
     8 N K bytes. NaN for all before the first embedding.
@@ -55,7 +55,9 @@ class EmbeddingGaussianity(Metric):
     def compute(self) -> dict[str, Tensor]:
         """The dashboard, name to scalar tensor."""
         z = dim_zero_cat(self.embeddings) if len(self.embeddings) else torch.zeros(0, dtype=torch.float64)
-        values = gaussianity(z.reshape(-1, max(1, int(self.width))), num_slices=self.num_slices, seed=self.seed)
+        values = gaussianity_statistics(
+            z.reshape(-1, max(1, int(self.width))), num_slices=self.num_slices, seed=self.seed
+        )
         return {name: torch.tensor(value, dtype=z.dtype, device=z.device) for name, value in values.items()}
 
 

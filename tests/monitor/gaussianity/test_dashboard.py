@@ -17,7 +17,7 @@ from jepa_monitor.gaussianity import (
     axis_epps_pulley,
     covariance_error,
     effective_rank,
-    gaussianity,
+    gaussianity_statistics,
     mardia,
     mean_error,
     norm_concentration,
@@ -35,7 +35,7 @@ STATISTICS = (
 @cache
 def gaussian_draws(n: int, k: int) -> dict[str, np.ndarray]:
     torch.manual_seed(17)
-    draws = [gaussianity(torch.randn(n, k)) for _ in range(48)]
+    draws = [gaussianity_statistics(torch.randn(n, k)) for _ in range(48)]
     return {name: np.array([draw[name] for draw in draws]) for name in NAMES}
 
 
@@ -53,7 +53,7 @@ def test_power(name: str, k: int) -> None:
     null = gaussian_draws(1024, k)
     torch.manual_seed(5)
     cloud, seen_by, missed_by = ALTERNATIVES[name]
-    values = gaussianity(cloud(1024, k))
+    values = gaussianity_statistics(cloud(1024, k))
     distance = {name: (values[name] - draws.mean()) / draws.std() for name, draws in null.items()}
     for statistic in NAMES:
         if "ep_ratio" in statistic or "error" in statistic:
@@ -69,13 +69,13 @@ def test_an_odd_axis_that_has_the_others_variance_is_missed() -> None:
     z = torch.randn(1024, 64)
     z[:, 0] = torch.randint(2, (1024,)) * 2.0 - 1.0
     null = gaussian_draws(1024, 64)
-    for name, value in gaussianity(z).items():
+    for name, value in gaussianity_statistics(z).items():
         assert abs(value - null[name].mean()) < 4.5 * null[name].std(), name
 
 
 def test_the_names_are_in_the_order_of_the_values() -> None:
     z = 1.2 * torch.randn(200, 5) + 0.1
-    values = gaussianity(z)
+    values = gaussianity_statistics(z)
     assert tuple(values) == NAMES
     assert values["norm_ks"] == norm_concentration(z).ks
     assert values["norm_variance_ratio"] == norm_concentration(z).variance_ratio
@@ -130,13 +130,13 @@ DEGENERATE = {
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_finite_where_it_has_a_meaning_and_nan_elsewhere(name: str) -> None:
     z, with_meaning = DEGENERATE[name]
-    values = gaussianity(z)
+    values = gaussianity_statistics(z)
     assert {key for key, value in values.items() if math.isfinite(value)} == with_meaning
     assert {key for key, value in values.items() if math.isnan(value)} == ALL - with_meaning
 
 
 def test_collapse_is_visible() -> None:
-    values = gaussianity(torch.full((20, 4), 0.1))
+    values = gaussianity_statistics(torch.full((20, 4), 0.1))
     assert values["norm_variance_ratio"] == 0.0
     assert values["covariance_error_ratio"] == pytest.approx(19 / 5)
     assert math.isnan(values["effective_rank_ratio"])
@@ -145,10 +145,10 @@ def test_collapse_is_visible() -> None:
 @pytest.mark.parametrize("bad", [math.nan, math.inf, 1e39])
 def test_rows_that_are_not_finite_are_counted_and_left_out(bad: float) -> None:
     z = torch.randn(66, 4).double()
-    clean = gaussianity(z[:64])
+    clean = gaussianity_statistics(z[:64])
     z[64:, 1] = bad
     with pytest.warns(UserWarning, match="2 of 66 embeddings are not finite and were left out"):
-        assert gaussianity(z) == clean
+        assert gaussianity_statistics(z) == clean
     for statistic in STATISTICS:
         with pytest.warns(UserWarning, match="2 of 66"):
             np.testing.assert_array_equal(statistic(z), statistic(z[:64]))
@@ -158,7 +158,7 @@ def test_rows_that_are_not_finite_are_counted_and_left_out(bad: float) -> None:
 @pytest.mark.filterwarnings("ignore:5 of 5 embeddings")
 def test_nothing_finite(z: Tensor) -> None:
     with pytest.warns(UserWarning, match="There are no finite embeddings"):
-        values = gaussianity(z)
+        values = gaussianity_statistics(z)
     assert all(math.isnan(value) for value in values.values())
     for statistic in STATISTICS:
         assert np.isnan(np.asarray(statistic(z))).all()
@@ -167,7 +167,7 @@ def test_nothing_finite(z: Tensor) -> None:
 @pytest.mark.parametrize("shape", [(5,), (5, 2, 3), (5, 0)])
 def test_a_wrong_shape_is_one_sentence(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"must be \(N, K\) with K >= 1, got shape"):
-        gaussianity(torch.zeros(shape))
+        gaussianity_statistics(torch.zeros(shape))
 
 
 def test_a_prepared_cloud_gives_the_same() -> None:

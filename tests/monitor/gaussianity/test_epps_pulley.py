@@ -16,13 +16,13 @@ from jepa_monitor.gaussianity import (
     axis_epps_pulley_null,
     characteristic_function,
     epps_pulley,
-    gaussianity,
+    gaussianity_statistics,
     random_directions,
     sliced_epps_pulley,
     sliced_epps_pulley_max_null,
     sliced_epps_pulley_null,
 )
-from jepa_monitor.gaussianity.epps_pulley import _sliced_max
+from jepa_monitor.gaussianity.characteristic import _sliced_max
 
 
 def brute_force(x: np.ndarray) -> float:
@@ -133,6 +133,6 @@ def test_null_draws_are_the_same_in_any_context_and_leave_the_generator() -> Non
 
 def test_autocast_changes_no_statistic() -> None:
     z = torch.randn(50, 3)
-    plain = gaussianity(z)
+    plain = gaussianity_statistics(z)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert gaussianity(z) == plain
+        assert gaussianity_statistics(z) == plain

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchmetrics import MetricCollection
 
-from jepa_monitor.gaussianity import EmbeddingGaussianity, gaussianity
+from jepa_monitor.gaussianity import EmbeddingGaussianity, gaussianity_statistics
 from jepa_monitor.gaussianity.dashboard import NAMES
 from tests.processes import run_on
 
@@ -29,22 +29,22 @@ def test_batches_are_one_call() -> None:
     for part in cloud().split([1, 40, 0, 19]):
         metric.update(part)
     found = metric.compute()
-    assert_same(found, gaussianity(cloud()))
+    assert_same(found, gaussianity_statistics(cloud()))
     assert all(isinstance(value, Tensor) and value.ndim == 0 for value in found.values())
 
 
 def test_forward_gives_the_batch_and_keeps_the_whole() -> None:
     metric = EmbeddingGaussianity()
     first, second = cloud().split([25, 35])
-    assert_same(metric(first), gaussianity(first))
-    assert_same(metric(second), gaussianity(second))
-    assert_same(metric.compute(), gaussianity(cloud()))
+    assert_same(metric(first), gaussianity_statistics(first))
+    assert_same(metric(second), gaussianity_statistics(second))
+    assert_same(metric.compute(), gaussianity_statistics(cloud()))
 
 
 def test_arguments_are_those_of_the_function() -> None:
     metric = EmbeddingGaussianity(num_slices=8, seed=3)
     metric.update(cloud())
-    assert_same(metric.compute(), gaussianity(cloud(), num_slices=8, seed=3))
+    assert_same(metric.compute(), gaussianity_statistics(cloud(), num_slices=8, seed=3))
 
 
 def test_pickle_reset_and_collection() -> None:
@@ -52,7 +52,7 @@ def test_pickle_reset_and_collection() -> None:
     metrics.update(cloud())
     again = pickle.loads(pickle.dumps(metrics))
     found = again.compute()
-    assert_same({name.removeprefix("val/"): value for name, value in found.items()}, gaussianity(cloud()))
+    assert_same({name.removeprefix("val/"): value for name, value in found.items()}, gaussianity_statistics(cloud()))
     again.reset()
     again.update(torch.randn(9, 7))  # another K is fine now
     assert not metrics.state_dict()  # nothing of the embeddings goes into checkpoints
@@ -63,7 +63,7 @@ def test_any_dtype(dtype: torch.dtype) -> None:
     z = (cloud().double() / 0.3).to(dtype)
     metric = EmbeddingGaussianity().half()  # as a module in half precision would do to it
     metric.update(z)
-    assert_same(metric.compute(), gaussianity(z), rel=1e-12)
+    assert_same(metric.compute(), gaussianity_statistics(z), rel=1e-12)
 
 
 def test_gradients_are_not_kept() -> None:
@@ -88,7 +88,7 @@ def test_rows_left_out_are_counted() -> None:
     metric.update(z[30:])
     with pytest.warns(UserWarning, match="1 of 60 embeddings are not finite"):
         found = metric.compute()
-    assert_same(found, gaussianity(torch.cat([z[:7], z[8:]])))
+    assert_same(found, gaussianity_statistics(torch.cat([z[:7], z[8:]])))
 
 
 def test_another_width_is_one_sentence() -> None:
@@ -131,7 +131,7 @@ def on_three_and_two_processes(rank: int, world_size: int) -> tuple[dict[str, fl
 
 
 def test_uneven_shards_on_two_and_three_processes_are_one_call() -> None:
-    expected = gaussianity(cloud())
+    expected = gaussianity_statistics(cloud())
     results = run_on(3, on_three_and_two_processes)
     for on_three, _, _ in results:  # of which the first received nothing
         assert_same(on_three, expected)
