@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import os
 import pickle
 import re
@@ -26,6 +27,7 @@ from torch import nn
 from jepa_train.errors import ConfigurationError
 from jepa_train.finite import not_finite
 from jepa_train.module import JEPA
+from jepa_train.stopping import StopSignals
 
 PARTIAL = ".partial"
 CLASS_TOKEN = "online.encoder.vit.cls_token"
@@ -148,27 +150,70 @@ def _local(path: str | Path) -> Path | None:
 
 
 class ClosingCheckpoint(pl.Callback):
-    """Brings ``last.ckpt`` to the end of a run whose steps ``every_n_train_steps`` does not divide.
+    """Bring ``last.ckpt`` to the step at which a run ends, or at which it is asked to stop.
 
     It writes within the last step, as ``ModelCheckpoint`` does in others: behind the loop's end Lightning's counters
     have moved on, and a longer run would go on in the wrong place. It belongs behind all ``ModelCheckpoint``s, of which
-    those that save by epochs need no help.
+    those that save by epochs need no help at the end of a run.
+
+    Args:
+        signals: tells of requests to stop.
     """
+
+    def __init__(self, signals: StopSignals) -> None:
+        self.signals = signals
+        self._step = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count from the step that training begins with."""
+        self._step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save, if this was the last step."""
+        """Save, if this was the last step; end the run, if a process was asked to.
+
+        Raises:
+            SIGTERMException: on all processes, if it was.
+        """
+        stepped, self._step = trainer.global_step > self._step, trainer.global_step
+        # gradients that are still accumulated would be lost: the request waits for their step
+        if stepped and (request := self.signals.agreed(trainer)):
+            self.signals.stop(trainer, request, _save_for_resume(trainer))
         ends_epochs = trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
         if not (ends_epochs or trainer.should_stop or trainer.global_step == trainer.max_steps):
             return
-        for callback in trainer.checkpoint_callbacks:
-            if isinstance(callback, ModelCheckpoint) and callback.save_last and not callback.every_n_epochs:
-                name = f"{callback.CHECKPOINT_NAME_LAST}{callback.FILE_EXTENSION}"
-                last = callback.last_model_path or os.path.join(callback.dirpath or "", name)
-                behind = trainer.is_global_zero and _is_behind(Path(last), trainer.global_step)
-                if trainer.strategy.broadcast(behind):
-                    trainer.save_checkpoint(last)
+        for callback in _model_checkpoints(trainer):
+            if callback.save_last and not callback.every_n_epochs:
+                _bring_up_to_date(trainer, callback)
+
+
+def _model_checkpoints(trainer: pl.Trainer) -> list[ModelCheckpoint]:
+    return [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
+
+
+def _save_for_resume(trainer: pl.Trainer) -> str | None:
+    """Bring every ``last.ckpt`` up to date, or write one where the first callback saves; return the first's path."""
+    callbacks = _model_checkpoints(trainer)
+    saving_last = [callback for callback in callbacks if callback.save_last] or callbacks[:1]
+    paths = [_bring_up_to_date(trainer, callback) for callback in saving_last]
+    return paths[0] if paths else None
+
+
+def _bring_up_to_date(trainer: pl.Trainer, callback: ModelCheckpoint) -> str:
+    last = callback.last_model_path or _unused_last_path(trainer, callback)
+    behind = trainer.is_global_zero and _is_behind(Path(last), trainer.global_step)
+    if trainer.strategy.broadcast(behind):
+        callback.last_model_path = last  # a resumed run replaces this file instead of writing last-v1.ckpt beside it
+        trainer.save_checkpoint(last, weights_only=False)
+    return last
+
+
+def _unused_last_path(trainer: pl.Trainer, callback: ModelCheckpoint) -> str:
+    """The name that the callback itself would choose first: another run's file is not overwritten."""
+    versions = itertools.chain([None], itertools.count(callback.STARTING_VERSION))
+    names = (callback.format_checkpoint_name({}, callback.CHECKPOINT_NAME_LAST, ver=version) for version in versions)
+    return next(name for name in names if not callback.file_exists(name, trainer))
 
 
 def _is_behind(last: Path, step: int) -> bool:

@@ -15,6 +15,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from jepa_train.checkpoints import (
     AtomicCheckpointIO,
@@ -37,6 +38,7 @@ from jepa_train.progress import limit_reached
 from jepa_train.run_config import SaveConfig
 from jepa_train.settings import check_run
 from jepa_train.start import Start, find_start, go_on_in_folder
+from jepa_train.stopping import StopSignals
 from jepa_train.unbegun import DiscardUnbegun
 
 PACKAGE = Path(__file__).resolve().parent
@@ -146,9 +148,10 @@ class JEPACLI(LightningCLI):
         trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
-        # behind those that save by themselves
-        closing = [ClosingCheckpoint(), DiscardUnbegun(trainer)]
-        trainer.callbacks.extend(closing)  # type: ignore[attr-defined]  # set by its callback connector
+        signals = StopSignals()
+        # first what listens, last what saves
+        ours = [ClosingCheckpoint(signals), DiscardUnbegun(trainer)]
+        trainer.callbacks[:] = [signals, *trainer.callbacks, *ours]  # type: ignore[attr-defined]  # set by its callback connector
         return trainer
 
     @property
@@ -211,11 +214,15 @@ def main(args: list[str] | None = None) -> JEPACLI | None:
     if not arguments:
         args = arguments = ["--help"]
     connected_before = dist.is_available() and dist.is_initialized()
-    with one_sentence():
-        if arguments[:1] == ["export"]:
-            run_export(arguments[1:])
-            return None
-        cli = _train(arguments, args)
+    try:
+        with one_sentence():
+            if arguments[:1] == ["export"]:
+                run_export(arguments[1:])
+                return None
+            cli = _train(arguments, args)
+    except SIGTERMException:
+        disconnect()
+        raise
     if not connected_before:
         disconnect()  # Lightning leaves its processes connected
     return cli

@@ -80,12 +80,12 @@ def check_finite(checkpoint: Mapping[str, Any], trainer: pl.Trainer | None, *, s
 
 def run_failed(what: str, trainer: pl.Trainer | None) -> RunFailed:
     """The end of a run in which something is not finite, with what to do and the last good checkpoint."""
-    good = _newest_checkpoint(trainer) if trainer is not None else None
+    good = newest_of_run(trainer) if trainer is not None else None
     kept = f"--ckpt_path {good} goes on from the last good checkpoint" if good else "no checkpoint was written before"
     return RunFailed(f"{what}: look for images that are not finite, or train anew with a lower learning rate; {kept}.")
 
 
-def _newest_checkpoint(trainer: pl.Trainer) -> str | None:
+def newest_of_run(trainer: pl.Trainer) -> str | None:
     """The newest file of the run, or the one that it began with; where files are remote, their folder."""
     folders = [
         str(callback.dirpath)

@@ -1,7 +1,10 @@
-"""Runs a function on several gloo processes, each begun without the test's threads and state."""
+"""Runs a function on several gloo processes, or a script, begun without the test's threads and state."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from datetime import timedelta
@@ -13,6 +16,22 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from jepa_train.processes import disconnect
+
+ROOT = Path(__file__).resolve().parents[1]
+TRAIN = ROOT / "train.py"
+
+
+def run_python(*command: str | Path, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a script with its arguments in a folder, with further environment variables, to whatever end it comes."""
+    environment = {
+        **os.environ,
+        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'callbacks'}",
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+        **variables,
+    }
+    words = [sys.executable, *map(str, command)]
+    return subprocess.run(words, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
 def run_on(world_size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:

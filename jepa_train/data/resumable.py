@@ -6,6 +6,9 @@ then one number, the batches that training is done with, whatever workers or Lig
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from itertools import islice, repeat
 from typing import Any
@@ -72,11 +75,43 @@ class DrawnPerEpoch(Dataset[Any]):
             return self.dataset[index]
 
 
+class OutliveStopSignal:
+    """A worker's start that lets SIGTERM end the worker only where its own parent sends it.
+
+    Schedulers send SIGTERM to every process of a job; a worker that goes at once ends the training step that waits for
+    it. Where the sender cannot be told (macOS, Windows) nothing changes.
+
+    Args:
+        then: worker_init_fn of the user or of Lightning, called next.
+    """
+
+    def __init__(self, then: Callable[[int], Any] | None) -> None:
+        self.then = then
+
+    def __call__(self, worker: int) -> None:
+        if hasattr(signal, "sigwaitinfo"):
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+            threading.Thread(target=self._wait_for_parent, name="stop-signal", daemon=True).start()
+        if self.then is not None:
+            self.then(worker)
+
+    @staticmethod
+    def _wait_for_parent() -> None:
+        while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+            pass
+        os._exit(0)
+
+
 class ImageLoader(DataLoader[Any]):
-    """A DataLoader that passes on a worker's ``ConfigurationError`` as the sentence it is."""
+    """A DataLoader that passes on a worker's ``ConfigurationError`` as the sentence it is.
+
+    Its workers outlive a SIGTERM to the whole job, so that the process that trains can end its step and save.
+    """
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch declares a private class
         """Batches."""
+        if self.num_workers and not isinstance(self.worker_init_fn, OutliveStopSignal):
+            self.worker_init_fn = OutliveStopSignal(self.worker_init_fn)
         try:
             yield from super().__iter__()
         except ConfigurationError as error:

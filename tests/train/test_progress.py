@@ -3,33 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from jepa_train.checkpoints import _is_behind, read_checkpoint
-from jepa_train.cli import main
+from jepa_train.checkpoints import _is_behind
 from jepa_train.module import JEPA
+from tests.train.tiny import BATCHES, fit
 
-BATCHES = 5  # an epoch
-CHECKPOINT = "--trainer.callbacks=lightning.pytorch.callbacks.ModelCheckpoint"
-TINY = [
-    *(f"--data.num_train={8 * BATCHES}", "--data.batch_size=8", "--data.num_probe=8"),
-    *(
-        "--trainer.accelerator=cpu",
-        "--trainer.enable_progress_bar=false",
-        "--trainer.enable_model_summary=false",
-        "--trainer.log_every_n_steps=1",
-    ),
-    *("--model.encoder_overrides={embed_dim: 32, depth: 1, num_heads: 2}", "--model.predictor_width=16"),
-    *("--model.predictor_depth=1", "--model.projector_hidden=16", "--model.sigreg_slices=8"),
-    # schedules that do not depend on the length of the run
-    *("--model.learning_rate_start=1e-3", "--model.learning_rate=1e-3", "--model.learning_rate_end=1e-3"),
-    *("--model.ema_start=0.9", "--model.ema_end=0.9", "--model.weight_decay=0.04", "--model.weight_decay_end=0.04"),
-    *("--monitor=null", CHECKPOINT, "--trainer.callbacks.save_last=true"),
-]
 STOPS = {
     "in mid-epoch": ["--trainer.max_steps=3", "--trainer.max_epochs=-1"],
     "by steps at an epoch's end": [f"--trainer.max_steps={BATCHES}", "--trainer.max_epochs=-1"],
@@ -60,11 +42,6 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, float]]:
 
     monkeypatch.setattr(JEPA, "training_step", recorded)
     return batches
-
-
-def fit(folder: Path, *arguments: str) -> dict[str, Any]:
-    main(["fit", *TINY, f"--trainer.logger.save_dir={folder}", *arguments])
-    return read_checkpoint(folder / "mixture" / "version_0" / "checkpoints" / "last.ckpt")
 
 
 @pytest.mark.parametrize("saving", SAVING)

@@ -80,7 +80,7 @@ def fit(folder: Path, *arguments: str, killed: bool = False) -> None:
 
 
 def kill_at(step: int) -> list[str]:
-    return ["--trainer.callbacks+=tests.train.kill_at.KillAt", f"--trainer.callbacks.step={step}"]
+    return ["--trainer.callbacks+=tests.faults.injection.KillAt", f"--trainer.callbacks.step={step}"]
 
 
 def last(folder: Path) -> dict[str, Any]:

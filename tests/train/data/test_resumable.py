@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -173,6 +174,20 @@ def test_the_state_counts_what_was_handed_out(workers: int, done: int) -> None:
     resumed.sampler.set_epoch(2)  # type: ignore[attr-defined]  # as above
     assert resumed.state_dict()["batches"] == 0
     assert read(resumed) == epochs[2]
+
+
+def test_a_worker_outlives_the_signal_of_a_stranger_alone() -> None:
+    """Schedulers send SIGTERM to every process of a job; the parent's own ends a worker that is of no more use."""
+    batches = iter(loader(1))
+    first = next(batches)
+    (worker,) = multiprocessing.active_children()
+    subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
+    worker.join(1.0)  # long enough for one that ends by it
+    assert worker.is_alive()
+    assert read([first, *batches]) == read(loader(0))
+    worker.terminate()
+    worker.join(30.0)
+    assert worker.exitcode == 0
 
 
 def test_progress_without_a_state_is_warned_of() -> None:

@@ -1,0 +1,211 @@
+"""The end of a run that is asked to stop, by SIGTERM or by SLURM's signal to requeue the job."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from enum import IntEnum
+from functools import partial
+from types import FrameType
+from typing import Any, NoReturn
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from jepa_train.finite import newest_of_run
+
+GRACE_SECONDS = 25.0  # SLURM and Kubernetes kill, without a word, 30 seconds after they asked
+EXIT_STATUS = 128 + signal.SIGTERM  # a scheduler must not take a run that was stopped for one that finished
+
+
+class Request(IntEnum):
+    """What a run was asked for; of several requests, the largest counts."""
+
+    NONE = 0
+    STOP = 1
+    REQUEUE = 2
+
+
+class SignalWatch:
+    """A thread that learns of signals as they arrive, also while the main thread is inside a call that runs no Python.
+
+    Python handlers must be set for them. It is made and closed in the main thread.
+
+    Args:
+        act: called with the number of each signal, in the thread.
+    """
+
+    def __init__(self, act: Callable[[int], None]) -> None:
+        self._act = act
+        self._arriving, self._written = socket.socketpair()
+        self._written.setblocking(False)
+        self._before = signal.set_wakeup_fd(self._written.fileno(), warn_on_full_buffer=False)
+        threading.Thread(target=self._read, name="stop-signals", daemon=True).start()
+
+    def _read(self) -> None:
+        with self._arriving:
+            while number := self._arriving.recv(1):
+                self._act(number[0])
+
+    def close(self) -> None:
+        """End the thread when it has done with what arrived."""
+        signal.set_wakeup_fd(self._before)
+        self._written.close()
+
+
+class StopSignals(pl.Callback):
+    """Note signals that ask a run to stop, so that all processes act on them at the end of the same step.
+
+    Lightning's handlers start a collective wherever a process happens to be. Processes that are not at the same place
+    then wait for each other for ever, and a run that was stopped exits as one that finished. Here a handler only takes
+    note; a ``ClosingCheckpoint`` asks at the end of each step. A thread bounds the wait, because the main thread may be
+    inside a collective, where Python runs no handler. ``validate``, ``test`` and ``predict`` have nothing to save and
+    exit at once.
+
+    It belongs before all other callbacks, which may work for long when training starts.
+
+    Args:
+        grace_seconds: seconds after a signal in which the end of a step must be reached; then the process exits.
+    """
+
+    def __init__(self, grace_seconds: float = GRACE_SECONDS) -> None:
+        self.grace_seconds = grace_seconds
+        self._meanings: dict[int, Request] = {}
+        self._request = Request.NONE
+        self._requeue: Callable[[], Any] | None = None
+        self._acting = threading.Event()
+        self._exit_status = EXIT_STATUS
+        self._watch: SignalWatch | None = None
+
+    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen from here on: Lightning has set its own handlers just before."""
+        self._listen(trainer)
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen from here on, if there was no sanity check."""
+        self._listen(trainer)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen in ``validate``."""
+        self._listen(trainer)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen in ``test``."""
+        self._listen(trainer)
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Listen in ``predict``."""
+        self._listen(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Exit where a signal is the likely cause, such as a process or a worker that has gone already."""
+        if self._request and not isinstance(exception, SIGTERMException):
+            self._exit(trainer, f"{type(exception).__name__} before the end of a step was reached")
+        self._stop_listening()
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Let a run that reached its end in spite of a signal finish as such."""
+        self._stop_listening()
+
+    def agreed(self, trainer: pl.Trainer) -> Request:
+        """Tell what any process was asked for; all processes must call it at the same place and get the same answer."""
+        asked = torch.tensor(int(self._request), device=trainer.strategy.root_device)
+        request = Request(int(trainer.strategy.reduce(asked, reduce_op="max")))
+        if request:
+            self._acting.set()
+        return request
+
+    def stop(self, trainer: pl.Trainer, request: Request, checkpoint: str | None) -> NoReturn:
+        """End the run on all processes, after they have agreed and the checkpoint is written.
+
+        Raises:
+            SIGTERMException: with the exit status of a process that SIGTERM ended.
+        """
+        if request == Request.REQUEUE and self._requeue is not None:
+            self._requeue()
+        if trainer.is_global_zero:
+            goes_on = f"go on with --ckpt_path {checkpoint}" if checkpoint else "no checkpoint, as none was asked for"
+            print(f"The run was asked to stop and did at step {trainer.global_step}: {goes_on}.", file=sys.stderr)
+        raise SIGTERMException(self._exit_status)
+
+    def _listen(self, trainer: pl.Trainer) -> None:
+        if self._watch is not None or threading.current_thread() is not threading.main_thread():
+            return
+        environment = _environment(trainer)
+        self._exit_status = _exit_status(environment, trainer.local_rank)
+        self._meanings = {signal.SIGTERM: Request.STOP}
+        if isinstance(environment, SLURMEnvironment) and environment.auto_requeue and environment.requeue_signal:
+            requeue = environment.requeue_signal
+            self._meanings[requeue] = Request.REQUEUE
+            handler = signal.getsignal(requeue)
+            # Lightning's: a checkpoint that the requeued job begins with, then ``scontrol requeue``
+            self._requeue = partial(handler, requeue, None) if callable(handler) else None
+        self._request = Request.NONE
+        self._acting.clear()
+        self._watch = SignalWatch(partial(self._bound, trainer))
+        for number in self._meanings:
+            signal.signal(number, partial(self._note, trainer))  # Lightning puts the earlier ones back at the end
+
+    def _note(self, trainer: pl.Trainer, number: int, frame: FrameType | None) -> None:
+        self._request = max(self._request, self._meanings[number])
+        if not _trains(trainer):
+            _forward(trainer, number)
+            self._exit(trainer)
+
+    def _bound(self, trainer: pl.Trainer, number: int) -> None:
+        """Exit after a while, unless the processes agree on the signal; in the watching thread."""
+        if number not in self._meanings:
+            return
+        _forward(trainer, number)
+        if not self._acting.wait(self.grace_seconds if _trains(trainer) else 1.0):
+            self._exit(trainer, f"the end of a step was not reached within {self.grace_seconds:g} s")
+
+    def _exit(self, trainer: pl.Trainer, reason: str = "") -> NoReturn:
+        """End the process without waiting for anything; collectives that others left never end."""
+        if trainer.is_global_zero:
+            sentence = "The run was asked to stop."
+            if _trains(trainer):
+                kept = newest_of_run(trainer)
+                goes_on = f"go on with --ckpt_path {kept}" if kept else "there is none from before"
+                sentence = f"The run was asked to stop; {reason}, so no checkpoint was written: {goes_on}."
+            print(sentence, file=sys.stderr, flush=True)
+        os._exit(self._exit_status)
+
+    def _stop_listening(self) -> None:
+        self._acting.set()
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
+
+
+def _forward(trainer: pl.Trainer, number: int) -> None:
+    """Send a signal to the processes that Lightning started, which nobody else knows."""
+    if trainer.strategy.launcher is not None:
+        trainer.strategy.launcher.kill(number)
+
+
+def _trains(trainer: pl.Trainer) -> bool:
+    return trainer.state.fn == TrainerFn.FITTING
+
+
+def _environment(trainer: pl.Trainer) -> ClusterEnvironment | None:
+    """The cluster's description of a strategy of several processes, or SLURM's where one process is a job."""
+    environment: ClusterEnvironment | None = getattr(trainer.strategy, "cluster_environment", None)
+    return SLURMEnvironment() if environment is None and SLURMEnvironment.detect() else environment
+
+
+def _exit_status(environment: ClusterEnvironment | None, local_rank: int) -> int:
+    """The status that a scheduler sees; 0 where it sees another process's.
+
+    Lightning kills the process that started the others as soon as one of these exits with an error.
+    """
+    return 0 if isinstance(environment, LightningEnvironment) and local_rank else EXIT_STATUS

@@ -1,0 +1,67 @@
+"""Callbacks that inject faults: what schedulers, kernels and disks do to a run, at a place that a test chooses."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import lightning.pytorch as pl
+
+
+class KillAt(pl.Callback):
+    """SIGKILL between the fetch of a batch and its training step.
+
+    Args:
+        step: optimizer steps done by then.
+    """
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Die if it is time."""
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class SignalAt(pl.Callback):
+    """One signal to this process, in another hook on each rank.
+
+    Args:
+        step: optimizer steps done by then.
+        hooks: name of the hook in which rank 0 gets it, rank 1, and so on.
+        name: of the signal.
+    """
+
+    def __init__(self, step: int, hooks: list[str], name: str = "SIGTERM") -> None:
+        self.step = step
+        self.hooks = hooks
+        self.name = name
+
+    def _send(self, hook: str, trainer: pl.Trainer) -> None:
+        if trainer.global_step == self.step and self.hooks[trainer.global_rank] == hook:
+            self.step = -1
+            os.kill(os.getpid(), getattr(signal, self.name))
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Send it when training starts."""
+        self._send("on_train_start", trainer)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *unused: Any) -> None:
+        """Send it before a training step."""
+        self._send("on_train_batch_start", trainer)
+
+    def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Send it between the backward pass and the update."""
+        self._send("on_after_backward", trainer)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Send it before a validation."""
+        self._send("on_validation_start", trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Send it after a validation and its measurements."""
+        self._send("on_validation_end", trainer)

@@ -1,0 +1,38 @@
+"""The smallest training that ``train.py`` can run: five steps an epoch, of schedules that do not know its length."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jepa_train.checkpoints import read_checkpoint
+from jepa_train.cli import main
+
+BATCHES = 5  # an epoch
+TINY = [
+    *(f"--data.num_train={8 * BATCHES}", "--data.batch_size=8", "--data.num_probe=8"),
+    *(
+        "--trainer.accelerator=cpu",
+        "--trainer.enable_progress_bar=false",
+        "--trainer.enable_model_summary=false",
+        "--trainer.log_every_n_steps=1",
+    ),
+    *("--model.encoder_overrides={embed_dim: 32, depth: 1, num_heads: 2}", "--model.predictor_width=16"),
+    *("--model.predictor_depth=1", "--model.projector_hidden=16", "--model.sigreg_slices=8"),
+    # schedules that do not depend on the length of the run
+    *("--model.learning_rate_start=1e-3", "--model.learning_rate=1e-3", "--model.learning_rate_end=1e-3"),
+    *("--model.ema_start=0.9", "--model.ema_end=0.9", "--model.weight_decay=0.04", "--model.weight_decay_end=0.04"),
+    "--monitor=null",
+    *("--trainer.callbacks=lightning.pytorch.callbacks.ModelCheckpoint", "--trainer.callbacks.save_last=true"),
+]
+
+
+def last_checkpoint(folder: Path) -> Path:
+    """``last.ckpt`` of the first run in a folder."""
+    return folder / "mixture" / "version_0" / "checkpoints" / "last.ckpt"
+
+
+def fit(folder: Path, *arguments: str) -> dict[str, Any]:
+    """Train by the command line, in this process, and return the last checkpoint."""
+    main(["fit", *TINY, f"--trainer.logger.save_dir={folder}", *arguments])
+    return read_checkpoint(last_checkpoint(folder))
