@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import resource
+import shutil
 import signal
+from abc import ABC, abstractmethod
 from typing import Any
 
 import lightning.pytorch as pl
 
 
-class KillAt(pl.Callback):
-    """SIGKILL between the fetch of a batch and its training step.
+class Fault(pl.Callback, ABC):
+    """Something that happens between the fetch of a batch and its training step.
 
     Args:
         step: optimizer steps done by then.
@@ -19,12 +23,61 @@ class KillAt(pl.Callback):
     def __init__(self, step: int) -> None:
         self.step = step
 
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Die if it is time."""
+    @abstractmethod
+    def happen(self, trainer: pl.Trainer) -> None:
+        """Do it."""
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *unused: Any) -> None:
+        """Do it if it is time."""
         if trainer.global_step == self.step:
-            os.kill(os.getpid(), signal.SIGKILL)
+            self.happen(trainer)
+
+
+class KillAt(Fault):
+    """SIGKILL to this process."""
+
+    def happen(self, trainer: pl.Trainer) -> None:
+        """Die."""
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class FillDisk(Fault):
+    """No file can grow beyond 1 kB from now on; the test puts the limit back."""
+
+    def happen(self, trainer: pl.Trainer) -> None:
+        """Limit the size of files."""
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1024, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+class RemoveRun(Fault):
+    """The folder of the run is gone."""
+
+    def happen(self, trainer: pl.Trainer) -> None:
+        """Remove it."""
+        assert trainer.log_dir is not None
+        shutil.rmtree(trainer.log_dir)
+
+
+class KillWorkers(Fault):
+    """SIGKILL to the workers, as the kernel does where memory is short."""
+
+    def happen(self, trainer: pl.Trainer) -> None:
+        """Kill all of them."""
+        for worker in multiprocessing.active_children():
+            worker.kill()
+
+
+class KillInWrite(Fault):
+    """SIGKILL to this process when half of the next checkpoint is on disk."""
+
+    def happen(self, trainer: pl.Trainer) -> None:
+        """Let the checkpoint end the process that pickles it."""
+        self.state_dict = lambda: {"deadly": _Deadly()}  # type: ignore[method-assign]  # from now on
+
+
+class _Deadly:
+    def __reduce__(self) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class SignalAt(pl.Callback):
