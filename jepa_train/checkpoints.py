@@ -228,7 +228,7 @@ def _is_behind(last: Path, step: int) -> bool:
 
 
 def read_checkpoint(path: Path, *, mapped: bool = True) -> dict[str, Any]:
-    """What Lightning wrote to ``path``, on the CPU.
+    """Read what Lightning wrote to ``path``, on the CPU.
 
     Args:
         path: a file.

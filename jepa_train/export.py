@@ -107,7 +107,7 @@ def export(ckpt_path: Path, output: Path, which: Which = "target", overwrite: bo
 
 
 def preparation(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """What the run's DataModule said it did to the images, see ``ImageDataModule.preparation``; empty if it did not.
+    """Read how the run's DataModule prepared images, see ``ImageDataModule.preparation``; empty if it did not say.
 
     Lightning keeps a DataModule's state under the name of its class, which can be any.
     """
@@ -169,7 +169,7 @@ def rebuilt(checkpoint: Mapping[str, Any], path: Path) -> JEPA:
 
 
 def timm_config(encoder: ViTEncoder, data_config: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``timm.create_model("local-dir:FOLDER", pretrained=True)`` reads from ``config.json``.
+    """Make the ``config.json`` that ``timm.create_model("local-dir:FOLDER", pretrained=True)`` reads.
 
     Args:
         encoder: what is exported.

@@ -1,8 +1,8 @@
-"""Which exceptions end the command line with one sentence: decided by where they come from, not by what they say.
+"""The verdict on exceptions: which end the command line with one sentence, by where they come from.
 
-A sentence are what this package found wrong, what Lightning, jsonargparse, torch's loaders and the monitor refuse
-before the first step, what Lightning's callbacks refuse later, and what the operating system does not give. Anything
-else is a bug and keeps its traceback.
+One sentence is enough for what this package finds wrong, what Lightning, jsonargparse, torch's loaders and the monitor
+refuse before the first step, what Lightning's callbacks refuse later, and what the operating system does not give.
+Anything else is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def verdict(error: Exception) -> tuple[str, int] | None:
 
 
 def _has_started(error: BaseException | None) -> bool:
-    """Did the exception, or one that was being handled meanwhile, come from the loop over training batches?"""
+    """Tell whether the exception, or one that was being handled, came from the loop over training batches."""
     while error is not None:
         if any(module == LOOP and function in STEPPING for module, function, _ in _frames(error)):
             return True

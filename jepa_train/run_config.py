@@ -47,7 +47,7 @@ class SaveConfig(SaveConfigCallback):
             log_text(trainer, "config", f"```yaml\n{text}\n```")
 
     def save_config(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Do nothing: ``setup`` has written all there is."""
+        """Leave everything as it is: ``setup`` has written all there is."""
 
 
 def repeatable(parser: LightningArgumentParser, config: Namespace) -> str:

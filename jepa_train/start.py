@@ -1,4 +1,4 @@
-"""What a command begins with: a checkpoint, and the config files that lie beneath what the user gave."""
+"""The start of a command: a checkpoint, and the config files that lie beneath what the user gave."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ VERBS = {"fit": "Resuming", "validate": "Validating", "test": "Testing", "predic
 
 @dataclass(frozen=True)
 class Start:
-    """Where a command starts from.
+    """The checkpoint and configs that a command starts from.
 
     Attributes:
         checkpoint: file or folder that ``--ckpt_path`` names, the newest one for ``last``; ``None`` without.
@@ -35,7 +35,7 @@ class Start:
     default_configs: tuple[Path, ...] = ()
 
     def sentence(self, subcommand: str, step: int | None) -> str:
-        """What is used, of which optimizer step if that is known, and where the settings come from."""
+        """Say which checkpoint is used, of which step if that is known, and where the settings come from."""
         if self.run_config is not None:
             settings = f"{self.run_config}, except for what the command says otherwise"
         elif self.default_configs:
@@ -85,7 +85,7 @@ def _parent(place: Namespace) -> Path:
 
 
 def is_overlay(source: str | Path) -> bool:
-    """Does a config say nothing of data, so that it can only be laid over another? False where it is none."""
+    """Tell a config that says nothing of data, so that it can only be laid over another."""
     content = read_yaml(source)
     return content is not None and "data" not in content
 
@@ -124,7 +124,7 @@ def _of_logger(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _same_data(run_config: Path, configs: Sequence[Mapping[str, Any]]) -> bool:
-    """Are the data of all given configs of the run's class? A path may be written in several ways, its end may not."""
+    """Tell whether the data of all given configs are of the run's class; only the end of a class path counts."""
     own = _class_of((read_yaml(run_config) or {})["data"])
     return all(_class_of(config["data"]) in (own, None) for config in configs if "data" in config)
 

@@ -28,7 +28,7 @@ EXIT_STATUS = 128 + signal.SIGTERM  # a scheduler must not take a run that was s
 
 
 class Request(IntEnum):
-    """What a run was asked for; of several requests, the largest counts."""
+    """A request to a run; of several, the largest counts."""
 
     NONE = 0
     STOP = 1

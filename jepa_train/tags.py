@@ -1,4 +1,4 @@
-"""What each ``train/`` tag means, as the text page of a run says it."""
+"""Meanings of the ``train/`` tags, as the text page of a run gives them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the command line ends with where a user made a mistake, or a run failed."""
+"""The end of the command line where a user made a mistake, or a run failed."""
 
 from __future__ import annotations
 

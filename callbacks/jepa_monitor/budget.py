@@ -1,4 +1,4 @@
-"""How much of a run's time measurements take: one class, with the clock, what a measurement does, and how often.
+"""The budget of a run: a clock for measurements, and the decisions what they do and how often they are made.
 
 A run may spend a share of the seconds that it trains, and two seconds in any case. Values of other samples are other
 values, so samples and strategy are decided once, at the first measurement, and stay for the whole run, resumed or not.
@@ -35,7 +35,7 @@ FORWARD_PASSES_OF_A_STEP = 4.0  # at least: the teacher's, the student's, and a 
 
 @dataclass(frozen=True)
 class Plan:
-    """What every measurement of a run does.
+    """The work of every measurement of a run.
 
     Attributes:
         samples: first samples of each set that get a Jacobian; embeddings are taken of all.
@@ -51,7 +51,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Trial:
-    """What a trial of the encoder took.
+    """Seconds that a trial of the encoder took, and the size of its embedding.
 
     Attributes:
         per_jacobian: seconds of one more sample, with an exact Jacobian in each set.
@@ -162,7 +162,7 @@ class Budget:
 
     @property
     def decided(self) -> Plan | None:
-        """What was decided, if it was."""
+        """The plan of the run, once it is decided."""
         return self._decided
 
     def _decide(self, num_samples: int, horizon: Horizon, trial: Trial) -> tuple[Plan, str]:
@@ -189,7 +189,7 @@ class Budget:
     # how often
 
     def allows_measurement(self, horizon: Horizon) -> bool:
-        """Is there time for a measurement at this turn? The first of a run and its last are always made.
+        """Tell whether there is time for a measurement at this turn; a run's first and last are always made.
 
         The others are spread evenly over what is left of the run. Where its length is unknown, they are made when the
         training so far pays for them. A first one that failed is made again at the next turn.
@@ -221,7 +221,7 @@ class Budget:
     # pictures
 
     def allows_pictures(self) -> bool:
-        """Does the training so far pay for pictures now, and for the last measurement and its pictures?"""
+        """Tell whether training so far pays for pictures now, and for the last measurement and its pictures."""
         if self.share is None:
             return True
         cost = self.spent + 2.0 * self._picture_seconds + self._measurement_seconds
@@ -256,7 +256,7 @@ class Budget:
     # checkpoints
 
     def state_dict(self, step: int) -> dict[str, Any]:
-        """What a resumed run goes on with: plain numbers."""
+        """Return plain numbers, with which a resumed run goes on."""
         return {
             "plan": None if self._decided is None else asdict(self._decided),
             "trained": self.trained,
@@ -313,7 +313,7 @@ def choose_plan(
 
 
 def can_sketch(samples: int, embedding_size: int) -> bool:
-    """Are there more samples than calibrate a sketch, and more directions than it has rows?"""
+    """Tell whether there are more samples than calibrate a sketch, and more directions than it has rows."""
     return samples > CALIBRATION_SAMPLES and sketch_rows(embedding_size) < embedding_size
 
 

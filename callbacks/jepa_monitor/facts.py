@@ -1,4 +1,4 @@
-"""What is known of the probe without any encoder."""
+"""Facts of the probe that need no encoder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LogDensity = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class ProbeFacts:
-    """What is known of the probe without any encoder, in probe order; computed once.
+    """Facts of the probe that need no encoder, in probe order; computed once.
 
     Attributes:
         truths: name to (N,) true log density.

@@ -1,4 +1,4 @@
-"""Where a run stands and how long it will be, as far as its Trainer knows."""
+"""The position of a run and its length, as far as its Trainer knows them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .probe import first_loader
 
 @dataclass(frozen=True)
 class Horizon:
-    """Where a run stands.
+    """The position of a run.
 
     Attributes:
         step: optimizer steps that are done.

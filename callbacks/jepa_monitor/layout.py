@@ -1,4 +1,4 @@
-"""Where channels stand in what an encoder returns: before the positions, as convolutions have them, or behind."""
+"""The axis of channels in an encoder's output: before the positions, as convolutions have it, or behind."""
 
 from __future__ import annotations
 

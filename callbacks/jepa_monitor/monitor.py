@@ -398,14 +398,14 @@ class JEPAScoreMonitor(pl.Callback):
         )
 
     def _advice(self, trainer: pl.Trainer, prepared: Prepared) -> str:
-        """What gives more probe samples, as the DataModule's ``probe_advice`` says of its own."""
+        """Advice for more probe samples, from the DataModule's ``probe_advice`` if it has one."""
         if prepared.size == self.sources.num_samples:
             return "raise num_samples"
         advice = getattr(getattr(trainer, "datamodule", None), "probe_advice", None)
         return str(advice) if advice and self.sources.probe is None else "pass a larger probe="
 
     def _plan(self, trainer: pl.Trainer, method: Method, prepared: Prepared) -> Plan:
-        """What was decided at the first measurement of the run; all samples where nothing is limited."""
+        """The plan decided at the first measurement of the run; all samples where nothing is limited."""
         budget = self._budget
         limited = is_fitting(trainer) and budget.share is not None
         if self.num_samples is not None or (budget.decided is None and not limited):

@@ -163,7 +163,7 @@ def first_loader(loaders: Any) -> Any:
 
 
 def count_loaders(loaders: Any) -> int:
-    """How many loaders there are, nested in lists or dicts."""
+    """Count the loaders, nested in lists or dicts."""
     inner = getattr(loaders, "iterables", None)  # of Lightning's CombinedLoader
     if inner is not None:
         return count_loaders(inner)

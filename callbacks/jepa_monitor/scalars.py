@@ -1,4 +1,4 @@
-"""From the readings of one measurement to values by tag, and the reasons for those that are NaN."""
+"""Values by tag from the readings of one measurement, and the reasons for those that are NaN."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which validations are measured, and what callbacks that follow a tag find: one rule for all callbacks here."""
+"""The rule by which validations are measured and tags keep their values, the same for all callbacks here."""
 
 from __future__ import annotations
 

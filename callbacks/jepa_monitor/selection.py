@@ -1,4 +1,4 @@
-"""Which submodule of a project is its encoder, by the names that people give it."""
+"""The choice of the submodule that is a project's encoder, by the names that people give it."""
 
 from __future__ import annotations
 

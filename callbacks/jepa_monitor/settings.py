@@ -1,4 +1,4 @@
-"""What is looked at before anything is trained or measured: settings that can never work."""
+"""Checks for settings that can never work, made before anything is trained or measured."""
 
 from __future__ import annotations
 

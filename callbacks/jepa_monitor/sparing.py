@@ -65,5 +65,5 @@ class Sparing:
 
 
 def further_set(name: str) -> str:
-    """How messages call a set of samples from elsewhere."""
+    """Name a set of samples from elsewhere in messages."""
     return f"the ood set {name!r}"

@@ -58,7 +58,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
 
     @property
     def probe_advice(self) -> str:
-        """What to do to have more images measured, for a warning that there are too few; empty: nothing can be done."""
+        """Advice for a warning of too few measured images; empty where nothing can be done."""
         return ""
 
     def reference_dataset(self) -> Samples:
@@ -78,7 +78,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return {}
 
     def preparation(self) -> dict[str, Any]:
-        """What was done to the images, which an exported encoder needs to be given the same.
+        """Describe what was done to the images; an exported encoder must be given the same.
 
         Returns:
             ``data_config``, arguments of ``timm.data.create_transform`` for 8-bit pictures or for tensors of pixels in
@@ -120,7 +120,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         return loader
 
     def state_dict(self) -> dict[str, Any]:
-        """How far training got in its epoch, and how the images were prepared.
+        """Return how far training got in its epoch, and how the images were prepared.
 
         Lightning 2.6 saves this of the loader itself too, but gives it back to loaders only that are made after the
         restart; a module that asks for ``trainer.estimated_stepping_batches`` while its optimizer is configured has

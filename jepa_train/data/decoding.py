@@ -1,4 +1,4 @@
-"""From a picture that Pillow opened to upright RGB of 8 bit, as a viewer shows it."""
+"""Conversion of a picture that Pillow opened to upright RGB of 8 bit, as a viewer shows it."""
 
 from __future__ import annotations
 

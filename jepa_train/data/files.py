@@ -145,7 +145,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_hidden(entry: os.DirEntry[str]) -> bool:
-    """Is it of an editor or an operating system (``.ipynb_checkpoints``, ``._1.png``, ``__MACOSX``)?"""
+    """Tell names of editors and operating systems (``.ipynb_checkpoints``, ``._1.png``, ``__MACOSX``)."""
     return entry.name.startswith(".") or (entry.name.startswith("__") and _is_folder(entry))
 
 

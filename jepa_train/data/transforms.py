@@ -46,7 +46,7 @@ def data_config(
 
 
 class PictureToTensor:
-    """From a picture to a normalised tensor (3, image_size, image_size).
+    """Turn a picture into a normalised tensor (3, image_size, image_size).
 
     The picture is made RGB as a viewer shows it, see :func:`to_rgb`; what follows is timm's transform of
     :func:`data_config`. Random numbers come from torch's global generator. A class, because workers that are spawned

@@ -25,10 +25,10 @@ class Fault(pl.Callback, ABC):
 
     @abstractmethod
     def happen(self, trainer: pl.Trainer) -> None:
-        """Do it."""
+        """Inject the fault."""
 
     def on_train_batch_start(self, trainer: pl.Trainer, *unused: Any) -> None:
-        """Do it if it is time."""
+        """Inject the fault if it is time."""
         if trainer.global_step == self.step:
             self.happen(trainer)
 

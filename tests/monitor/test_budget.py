@@ -1,4 +1,4 @@
-"""What a measurement does, and how often, within a share of the training time."""
+"""Measurements are planned, and left out, within a share of the training time."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ TIMM = {
 
 @pytest.mark.parametrize("name", TIMM)
 def test_equals_timms_own_mean(name: str) -> None:
-    """Of the same weights, without a norm behind the mean."""
+    """The same weights, without a norm behind the mean."""
     features = timm.create_model(name, num_classes=0, global_pool="", **TIMM[name]).eval()
     size = features.default_cfg["input_size"][-1] if name == "resnet10t" else TIMM[name].get("img_size", 64)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""What a measurement can do without costs its own values, with one warning that names it."""
+"""A set that a measurement can do without costs its own values, with one warning that names it."""
 
 from __future__ import annotations
 

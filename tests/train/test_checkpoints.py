@@ -525,7 +525,7 @@ def hostile(place: str, trained: Path, path: Path) -> None:
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_hostile_checkpoint_does_execute_where_it_is_unpickled(place: str, trained: Path) -> None:
-    """What the other tests show to be refused is real."""
+    """The payloads that the other tests show to be refused are real."""
     hostile(place, trained, Path("bad.ckpt"))
     torch.load("bad.ckpt", weights_only=False)
     assert Path("executed").exists()

@@ -1,4 +1,4 @@
-"""What an exported encoder is fed with: timm's transform of its folder gives what the DataModule gave."""
+"""The input of an exported encoder: timm's transform of its folder gives what the DataModule gave."""
 
 from __future__ import annotations
 

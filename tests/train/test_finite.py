@@ -80,7 +80,7 @@ def fit(trainer: pl.Trainer, *, bad: bool, ckpt_path: str | None = None, module:
 
 
 def content(folder: Path) -> dict[Path, str]:
-    """What the links and files of a folder hold."""
+    """Contents of the links and files of a folder."""
     return {
         path: hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*.ckpt"))
@@ -315,7 +315,7 @@ class SpoilOne(Callback):
 
 
 def fit_on(rank: int, world_size: int, folder: str, sharded: bool | None) -> tuple[str, float]:
-    """What a process ends with, and after how many seconds; ``sharded`` also of the checkpoint, None for DDP."""
+    """The end of a process, and its seconds; ``sharded`` also of the checkpoint, None for DDP."""
     strategy = None
     if sharded is not None:
         strategy = ModelParallelStrategy(

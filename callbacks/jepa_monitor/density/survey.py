@@ -122,7 +122,7 @@ def batch_expected(encode: Encode, x: Tensor) -> Generator[None, None, None]:
 
 
 def _takes(encode: Encode, one: Tensor) -> bool:
-    """Does a batch of one sample become one vector?"""
+    """Tell whether a batch of one sample becomes one vector."""
     try:
         with torch.no_grad():
             z = encode(one.clone())

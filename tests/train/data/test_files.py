@@ -1,4 +1,4 @@
-"""Which files below a folder are images, and which folders are training images and probe."""
+"""Files below a folder that are images, and folders that are training images and probe."""
 
 from __future__ import annotations
 

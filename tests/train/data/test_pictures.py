@@ -1,4 +1,4 @@
-"""From files of any size and mode to tensors: as a viewer shows them, and as timm's own transform makes them."""
+"""Files of any size and mode become tensors as a viewer shows them, and as timm's own transform makes them."""
 
 from __future__ import annotations
 
