@@ -44,7 +44,7 @@ def assert_goes_on(folder: Path, *settings: str, saved: int) -> None:
 def test_a_full_disk_at_a_checkpoint(tmp_path: Path) -> None:
     ended = run_python(TRAIN, "fit", *TINY, *STEPS, *saved_in(tmp_path), *fault("FillDisk", 3), folder=tmp_path)
     assert ended.returncode == FAILED
-    assert re.search(r"\nerror: .*\.ckpt: File too large: make room there.*\n$", ended.stderr), ended.stderr[-3000:]
+    assert re.search(r"\nerror: .*\.ckpt: File too large: make room there.*\n", ended.stderr), ended.stderr[-3000:]
     assert not list(tmp_path.rglob("*.partial"))
     assert_goes_on(tmp_path, saved=3)
 
@@ -54,8 +54,9 @@ def test_a_full_disk_in_tensorboard(tmp_path: Path) -> None:
     unsaved = ["--trainer.enable_checkpointing=false", "--trainer.max_epochs=2", "--trainer.log_every_n_steps=1"]
     filled = [word.replace("callbacks+=", "callbacks=") for word in fault("FillDisk", 3)]
     ended = run_python(TRAIN, "fit", *TINY[:-2], *unsaved, *filled, folder=tmp_path)
-    assert ended.returncode in (0, FAILED)  # what TensorBoard writes later may come after the end
-    assert ended.returncode == 0 or re.search(r"\nerror: .*File too large.*\n$", ended.stderr), ended.stderr[-3000:]
+    # TensorBoard writes in a thread of its own, which may fail after the end
+    assert ended.returncode in (0, FAILED), ended.stderr[-3000:]
+    assert ended.returncode == 0 or re.search(r"\nerror: .*File too large.*\n", ended.stderr), ended.stderr[-3000:]
 
 
 def test_a_folder_that_is_deleted(tmp_path: Path) -> None:
