@@ -11,6 +11,7 @@ from torch import Tensor
 
 from . import tags
 from .agreement import together
+from .concise import Concise
 from .probe import Shard, gather_by_index
 from .ranking import compressed_size
 from .sparing import Sparing
@@ -18,8 +19,8 @@ from .sparing import Sparing
 LogDensity = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class ProbeFacts:
+@dataclass(frozen=True, repr=False)
+class ProbeFacts(Concise):
     """Facts of the probe that need no encoder, in probe order; computed once.
 
     Attributes:

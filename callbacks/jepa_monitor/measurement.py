@@ -18,6 +18,7 @@ from torch import Tensor
 from . import tags
 from .agreement import from_first, process_count, together
 from .budget import CALIBRATION_SAMPLES, Plan, Trial, can_sketch, sketch_rows
+from .concise import Concise
 from .density import (
     EmbeddingReference,
     Encode,
@@ -37,16 +38,16 @@ TRIAL_SECONDS = 0.2  # of the last pass of a trial
 EMBEDDED_IN_TRIAL = 128  # samples on each process
 
 
-@dataclass(frozen=True)
-class Scores:
+@dataclass(frozen=True, repr=False)
+class Scores(Concise):
     """Scores of one set of samples, (N,) nats each: Eq. 5 and the log density."""
 
     jepa_score: Tensor
     log_density: Tensor
 
 
-@dataclass(frozen=True)
-class Readings:
+@dataclass(frozen=True, repr=False)
+class Readings(Concise):
     """Everything read from an encoder at one step, in probe order, on the CPU, equal on all processes.
 
     Attributes:

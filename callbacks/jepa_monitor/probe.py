@@ -25,6 +25,7 @@ from torch.utils.data import (
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from .agreement import in_group
+from .concise import Concise
 from .errors import SettingError
 
 ImagesKey = str | int | Callable[[Any], Tensor] | None
@@ -34,8 +35,8 @@ NO_CLASS = -2  # of a label that is a number or a vector, and no class
 USUAL_LABELS = ("label", "labels", "target", "targets", "class", "y")
 
 
-@dataclass(frozen=True)
-class Shard:
+@dataclass(frozen=True, repr=False)
+class Shard(Concise):
     """One process's part of a probe.
 
     Attributes:

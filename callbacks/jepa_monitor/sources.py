@@ -16,6 +16,7 @@ from torch.utils.data import TensorDataset
 
 from . import tags
 from .agreement import from_first, is_first, together
+from .concise import Concise
 from .errors import SettingError
 from .facts import LogDensity, ProbeFacts, probe_facts
 from .probe import (
@@ -56,8 +57,8 @@ class Sources:
     num_samples: int
 
 
-@dataclass(frozen=True)
-class Prepared:
+@dataclass(frozen=True, repr=False)
+class Prepared(Concise):
     """What is read once: this process's shards, and what is known of the probe without an encoder.
 
     Attributes:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jepa_monitor.concise import Concise
 from jepa_train.data.base import ImageDataModule
 from jepa_train.data.tensors import ImageTensors
 from jepa_train.data.transforms import data_config
@@ -24,8 +25,8 @@ from jepa_train.errors import ConfigurationError
 from jepa_train.settings import check_above_0, check_at_least
 
 
-@dataclass(frozen=True)
-class ImageMixture:
+@dataclass(frozen=True, repr=False)
+class ImageMixture(Concise):
     """Distribution over images with its two log densities.
 
     Attributes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from ..concise import Concise
 from .jacobian import differentiable, gram_and_embedding
 from .rank import auto_rank
 from .strategies import Encode, Strategy
@@ -17,8 +18,8 @@ SMALLEST_VARIANCE = 1e-10
 EMBEDDED_A_PASS = 256  # samples
 
 
-@dataclass(frozen=True)
-class EmbeddingReference:
+@dataclass(frozen=True, repr=False)
+class EmbeddingReference(Concise):
     """What one probe says of an encoder: where its embeddings lie, and how many directions carry density.
 
     Attributes:

@@ -10,6 +10,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from ..concise import Concise
 from .jacobian import differentiable, jacobian_gram
 from .strategies import Encode, Strategy
 from .volume import log_volume
@@ -23,8 +24,8 @@ RIDGE = 1e-3
 Target = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class Sketch:
+@dataclass(frozen=True, repr=False)
+class Sketch(Concise):
     """Estimates a function of the Gram matrix G, by default JEPA-SCORE, from S G S^T with one S (m, K) for all samples.
 
     With W the whitening of the reference's mean Gram and Q (m, L) rows, S = Q W, and the estimate is the linear

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..agreement import is_first, together
+from ..concise import Concise
 from ..probe import NO_CLASS, are_all_different, dataset_of, is_stream
 from ..ranking import fingerprints
 from ..sources import find_probe, find_reference, open_samples
@@ -37,8 +38,8 @@ NO_LABELS = "{} have no class labels, so there is no accuracy: pass labels=, a k
 Features = dict[str, Tensor]
 
 
-@dataclass(frozen=True)
-class Task:
+@dataclass(frozen=True, repr=False)
+class Task(Concise):
     """Features to learn from and to classify.
 
     Attributes:

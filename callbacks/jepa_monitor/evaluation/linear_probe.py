@@ -11,14 +11,16 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
+from ..concise import Concise
+
 # a standard deviation below this share of the column's largest value is rounding of float32 features
 SMALLEST_SPREAD = 1e-6
 
 Array = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class LinearProbe:
+@dataclass(frozen=True, repr=False)
+class LinearProbe(Concise):
     """A fitted classifier: argmax over classes of ((x - mean) / scale) @ weight.T + bias.
 
     Attributes:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..agreement import together
+from ..concise import Concise
 from ..probe import Samples, find_label, gather_by_index
 
 CHUNK = 256
@@ -20,8 +21,8 @@ NO_LABEL = -1
 Batch = tuple[Tensor, Tensor, Tensor]
 
 
-@dataclass
-class Part:
+@dataclass(repr=False)
+class Part(Concise):
     """What one process reads of a set.
 
     Attributes:

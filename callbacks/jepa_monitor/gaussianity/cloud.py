@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities import rank_zero_warn
 
+from ..concise import Concise
 from ..density import require_real
 
 MAX_AXES = 64
@@ -16,8 +17,8 @@ MAX_AXES = 64
 SMALLEST_AXIS = 1e-6
 
 
-@dataclass(frozen=True, eq=False)
-class Cloud:
+@dataclass(frozen=True, eq=False, repr=False)
+class Cloud(Concise):
     """A cloud prepared once for several statistics; each of them takes a tensor or this.
 
     Attributes:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ..concise import Concise
 from .figure import (
     INK,
     LABEL,
@@ -37,8 +38,8 @@ MOST_NUMBERED = 12
 GALLERY_WIDTH = 1040
 
 
-@dataclass(frozen=True)
-class GalleryRow:
+@dataclass(frozen=True, repr=False)
+class GalleryRow(Concise):
     """Images of one class, or of all.
 
     Args:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..concise import Concise
 from ..density import auto_rank, require_real
 
 MAX_COMPONENTS = 64
@@ -23,8 +24,8 @@ CHUNK_ROWS = 4096
 CHUNK_DISTANCES = 2**23  # 64 MiB in float64
 
 
-@dataclass(frozen=True)
-class GaussianBaseline:
+@dataclass(frozen=True, repr=False)
+class GaussianBaseline(Concise):
     """One Gaussian fitted to inputs by principal components: the trivial ranking that needs no encoder.
 
     Attributes:
@@ -69,8 +70,8 @@ class GaussianBaseline:
         return -0.5 * coordinates.square().sum(1)
 
 
-@dataclass(frozen=True)
-class Mahalanobis:
+@dataclass(frozen=True, repr=False)
+class Mahalanobis(Concise):
     """One Gaussian fitted to embeddings, its covariance shrunk towards a multiple of the identity.
 
     ``(1 - s) S + s tr(S) / D I`` with the s of Ledoit and Wolf (2004), so D may exceed the number of samples.
@@ -119,8 +120,8 @@ class Mahalanobis:
         return -0.5 * torch.cat([columns.square().sum(0) for columns in white])
 
 
-@dataclass(frozen=True)
-class NearestNeighbours:
+@dataclass(frozen=True, repr=False)
+class NearestNeighbours(Concise):
     """Distance to the k-th nearest reference embedding, by :func:`knn_distance`.
 
     Attributes:
