@@ -359,10 +359,7 @@ class JEPAScoreMonitor(pl.Callback):
         ringing = alarms(values, embedding_size=readings.z.shape[1], first_variance_share=first_share)
         values |= {tag: float(tag in ringing) for tag in MESSAGES}
         run.notices.tell(changes(self.history.alarms, ringing))
-        doubts = problems(readings, prepared.facts)
-        if prepared.size <= readings.z.shape[1]:
-            doubts.append(f"to measure more than {readings.z.shape[1]} samples, {self._advice(trainer, prepared)}.")
-        run.notices.tell_new("meaning", doubts)
+        run.notices.tell_new("meaning", problems(readings, prepared.facts, advice=self._advice(trainer, prepared)))
         run.notices.tell_new("encoder", noticed)
         left_out = prepared.left_out.failures | sparing.failures
         run.notices.tell_new("left out", [f"{part} is left out: {reason}" for part, reason in left_out.items()])

@@ -94,11 +94,20 @@ def _jacobian_scalars(readings: Readings) -> dict[str, float]:
     return values
 
 
-def problems(readings: Readings, facts: ProbeFacts) -> list[str]:
-    """Why values of this measurement are NaN or not to be trusted, one sentence each; empty if all are."""
+def problems(readings: Readings, facts: ProbeFacts, *, advice: str) -> list[str]:
+    """Reasons why values of this measurement are NaN or not to be trusted, one sentence each.
+
+    Args:
+        readings: of the measurement.
+        facts: of the probe.
+        advice: how to get more probe samples.
+    """
     found = [f"there is no log density: {readings.problem}"] if readings.problem else []
     if readings.few:
         found.append(readings.few)
+    samples, size = readings.z.shape
+    if samples <= size and found:
+        found[-1] = f"{found[-1].rstrip('.')}; to measure more than {size} samples, {advice}."
     if bool(is_imprecise(readings.log_singular, readings.dtype).any()):
         found.append(
             f"JEPA-SCORE of some samples (jacobian/imprecise_fraction) may be off by more than {TOLERANCE_NATS} nats, "

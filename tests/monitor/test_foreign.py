@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -194,6 +195,7 @@ class Project:
     probe: Tensor
     train: Callable[[], Any]
     val: Dataset[Any] | None = None
+    warning: str = ""
 
 
 def images_with_labels() -> TensorDataset:
@@ -231,6 +233,8 @@ PROJECTS = {
         pixels(size=32, seed=1),
         lambda: TensorDataset(pixels(size=32), labels()),
         TensorDataset(pixels(size=32, seed=1), labels()),
+        # half of the directions of a ConvNeXt that was hardly trained are near float32's rounding
+        warning="JEPA-SCORE of some samples .* may be off by more than 0.1 nats",
     ),
     "timm ViT by its first token": Project(
         vision_transformer,
@@ -296,7 +300,8 @@ def test_the_submodule_is_measured_and_training_goes_on_unchanged(tmp_path: Path
         return module, dict(run.callback_metrics)
 
     callback = monitor(**project.settings)
-    module, values = trained(callback)
+    with pytest.warns(UserWarning, match=project.warning) if project.warning else nullcontext():
+        module, values = trained(callback)
     assert_meaningful(values)
     assert_embeds(callback, project.embed(module.eval().requires_grad_(False), project.probe))
     assert callback.readings is not None
@@ -314,7 +319,10 @@ def test_a_resnet_without_its_head_is_measured_by_path(tmp_path: Path) -> None:
     """As Lightning's own guide to transfer learning builds it: maps (B, 512, 1, 1), and more dimensions than images."""
     module = Classifier(nn.Sequential(*list(resnet18().children())[:-1]), nn.Linear(512, 3), lambda out: out.flatten(1))
     callback = monitor(encoder="network", num_samples=16)
-    with pytest.warns(UserWarning, match="16 finite embeddings cannot give the covariance of 512"):
+    reason = (
+        "16 finite embeddings cannot give the covariance of 512 .*; to measure more than 512 samples, raise num_samp"
+    )
+    with pytest.warns(UserWarning, match=reason):
         run = fit(tmp_path, module, DataLoader(images_with_labels(), 32), callback)
     assert_embeds(callback, module.eval().network(pixels()[:16]).flatten(1))
     assert run.callback_metrics["jacobian/nonfinite_fraction"] == 0

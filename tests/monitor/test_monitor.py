@@ -659,10 +659,8 @@ def test_a_probe_that_is_too_small_is_whitened_by_the_reference_and_names_what_t
             return loader()
 
     callback = monitor(encoder="encoder")
-    with (
-        pytest.warns(UserWarning, match="10 probe samples cannot whiten 12 coordinates, so those of the reference do"),
-        pytest.warns(UserWarning, match="to measure more than 12 samples, raise --data.share"),
-    ):
+    reason = "10 probe samples cannot whiten 12 coordinates, so those of the reference do"
+    with pytest.warns(UserWarning, match=f"{reason}; to measure more than 12 samples, raise --data.share"):
         (values,) = trainer(tmp_path, callback).validate(Autoencoder(), datamodule=Few(), verbose=False)
     assert math.isfinite(values["density/spearman"])
 
