@@ -22,7 +22,6 @@ from jepa_train.errors import ConfigurationError, RunFailed, chain, one_line
 
 MISTAKE = 2  # exit code of what a user can mend, as of argparse's own errors
 FAILED = 1  # exit code of a run that failed, as of Python's tracebacks
-OWN = {RunFailed: FAILED, ConfigurationError: MISTAKE, MisconfigurationException: MISTAKE}
 VALIDATING = ("lightning", "jsonargparse", "torch.utils.data", "jepa_monitor")
 CALLBACKS = "lightning.pytorch.callbacks"
 LOOP = "lightning.pytorch.loops.fit_loop"
@@ -69,16 +68,17 @@ def one_sentence() -> Iterator[None]:
 
 def verdict(error: Exception) -> tuple[str, int] | None:
     """The sentence and the exit code of an exception that is no bug of ours; ``None`` for one that is."""
-    causes = list(chain(error))
-    for kind, code in OWN.items():
+    causes, started = list(chain(error)), _has_started(error)
+    found_then = FAILED if started else MISTAKE  # a file that cannot be read may be met by the thousandth batch
+    own = {RunFailed: FAILED, ConfigurationError: found_then, MisconfigurationException: MISTAKE}
+    for kind, code in own.items():
         for cause in causes:
             if isinstance(cause, kind):
                 return one_line(cause), code
-    started = _has_started(error)
     first = causes[-1]  # jsonargparse wraps what a constructor raised
     if isinstance(first, OSError) and first.errno in ADVICE:
         place = f"{os.fsdecode(first.filename)}: " if first.filename else ""
-        return f"{place}{first.strerror}: {ADVICE[first.errno]}.", FAILED if started else MISTAKE
+        return f"{place}{first.strerror}: {ADVICE[first.errno]}.", found_then
     if WORKER_DIED in str(error):
         return f"{one_line(error)} Lower --data.num_workers, or give the machine more memory.", FAILED
     if isinstance(first, torch.OutOfMemoryError):

@@ -32,7 +32,8 @@ class SaveConfig(SaveConfigCallback):
     """Keeps the config beside the run, as a file and as a page in TensorBoard.
 
     The first record of a folder is its ``config.yaml``, which nothing replaces. A later call in the same folder writes
-    ``config_<subcommand>_<number>.yaml`` beside it, if it has other settings.
+    ``config_<subcommand>_<number>.yaml`` beside it, if it has other settings. Runs without a logger share a folder, in
+    which nothing would tell whose record it is: they leave none.
     """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -42,6 +43,8 @@ class SaveConfig(SaveConfigCallback):
         self.already_saved = True
         folder = trainer.log_dir
         if trainer.is_global_zero and folder is not None:
+            get_filesystem(folder).makedirs(folder, exist_ok=True)  # also for checkpoints: now, not after an epoch
+        if trainer.is_global_zero and folder is not None and trainer.loggers:
             text = repeatable(self.parser, self.config)
             _write_once(folder, TrainerFn(stage).value, text)
             log_text(trainer, "config", f"```yaml\n{text}\n```")
@@ -73,7 +76,6 @@ def loggers_of(config: Namespace) -> list[Namespace]:
 
 def _write_once(folder: str, subcommand: str, text: str) -> None:
     files = get_filesystem(folder)
-    files.makedirs(folder, exist_ok=True)
     before, path = "", os.path.join(folder, RECORD)
     for number in itertools.count(1):
         if not files.exists(path):

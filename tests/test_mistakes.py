@@ -18,8 +18,9 @@ import torch
 from jepa_train.checkpoints import written_whole
 from jepa_train.cli import main
 from jepa_train.data import MixtureDataModule
+from jepa_train.errors import ConfigurationError
 from jepa_train.module import JEPA
-from tests.sentences import FAILED, one_sentence
+from tests.sentences import FAILED, MISTAKE, one_sentence
 
 
 @pytest.fixture(autouse=True)
@@ -214,6 +215,20 @@ def test_a_bug_of_a_constructor_keeps_its_traceback(monkeypatch: pytest.MonkeyPa
     with pytest.raises(ValueError, match="of ours") as raised:
         main(shlex.split(QUICK))
     assert str(raised.value.__cause__) == "of ours"
+
+
+@pytest.mark.parametrize(
+    ("place", "code"), [("on_fit_start", MISTAKE), ("on_validation_start", FAILED), ("training_step", FAILED)]
+)
+def test_the_code_of_what_cannot_be_read_says_whether_training_had_begun(
+    place: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise ConfigurationError("a.jpg is cut off.")
+
+    monkeypatch.setattr(JEPA, place, fail)
+    line = f"{QUICK} --trainer.num_sanity_val_steps=0"
+    assert one_sentence(lambda: main(shlex.split(line)), capsys, code=code) == "error: a.jpg is cut off."
 
 
 def test_a_full_disk_is_said_in_one_sentence(

@@ -120,6 +120,15 @@ def test_a_resume_writes_its_settings_once_and_the_next_takes_them_up(run: Path)
     assert versions() == ["version_0"]
 
 
+def test_runs_without_a_logger_share_a_folder_and_leave_no_record(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    quick = [*QUIET, "--trainer.logger=false", "--trainer.max_steps=1"]
+    command("fit", *quick, *MIXTURE)
+    command("fit", "-c", str(CONFIGS / "digits.yaml"), *quick, "--trainer.callbacks=null")
+    assert records(here) == []
+    command("validate", "--ckpt_path=checkpoints/last.ckpt", "--trainer.logger=false", *QUIET, *MIXTURE)
+    assert "because no config of its run stands beside it" in caplog.text
+
+
 # predict
 
 
