@@ -23,8 +23,11 @@ STILL_PICTURES = (
 )
 EXTENSIONS = frozenset(STILL_PICTURES.split())
 CHECKED_AT_START = 10_000  # files; of more than that, reading every header would take minutes
-TRAIN = ("train", "training")
+TRAIN = ("train", "training", "trainval")
 PROBES = ("val", "validation", "valid", "dev", "test", "testing", "eval", "evaluation")  # the first that there is
+SAYS_NOTHING = ("set", "sets", "data", "dataset", "images", "image", "imgs", "img", "pictures", "split", "folder")
+_GLUED = re.compile(rf"^({'|'.join((*TRAIN, *PROBES))})({'|'.join(SAYS_NOTHING)})$")  # trainset
+_BETWEEN_WORDS = re.compile(r"[\W_]+|(?<=[^\W\d_])(?=\d)|(?<=\d)(?=[^\W\d_])")
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,13 @@ class Listing:
         root: the folder.
         paths: of the images, relative to it, sorted.
         skipped: how many files were left out for their suffix, by suffix.
+        dangling: links, relative to the folder, that lead to no file.
     """
 
     root: Path
     paths: list[str]
     skipped: Counter[str]
+    dangling: list[str]
 
     def take(self, chosen: Iterable[bool]) -> Listing:
         """The images that are chosen, one truth value for each."""
@@ -57,8 +62,8 @@ def readable_images(root: Path, *, at_least: int = 2, check_at_most: int = CHECK
         ConfigurationError: if there is no such folder, one of its folders cannot be read, or there are fewer than
             ``at_least`` images.
     """
-    found, skipped = [], Counter[str]()
-    for path in visible_files(root):
+    found, skipped, dangling = [], Counter[str](), list[str]()
+    for path in visible_files(root, dangling):
         suffix = os.path.splitext(path)[1].lower()
         if suffix in EXTENSIONS:
             found.append(path)
@@ -72,19 +77,43 @@ def readable_images(root: Path, *, at_least: int = 2, check_at_most: int = CHECK
     left_out = set(unreadable)
     readable = [path for path in found if path not in left_out]
     if len(readable) < at_least:
-        others = f" (and {by_suffix(skipped)})" if skipped else ""
+        others = " and ".join([*([by_suffix(skipped)] if skipped else []), *_named_links(dangling)])
+        others = f" (and {others})" if others else ""
         raise ConfigurationError(
             f"{root} holds {len(readable)} readable images{others}; training and probe need at least {at_least}."
         )
-    return Listing(root, readable, skipped)
+    return Listing(root, readable, skipped, dangling)
 
 
-def warn_of_skipped(skipped: Counter[str]) -> None:
-    """Say how many files were left out for their suffix."""
-    if skipped:
+def warn_of_skipped(*listings: Listing) -> None:
+    """Log one warning of files that were left out for their suffix, and of links that lead to no file."""
+    skipped = sum((listing.skipped for listing in listings), Counter[str]())
+    dangling = [os.path.join(listing.root.name, link) for listing in listings for link in listing.dangling]
+    reasons = [f"{skipped.total()} files, whose names are not those of images: {by_suffix(skipped)}"] if skipped else []
+    reasons += _named_links(dangling)
+    if reasons:
+        rank_zero_warn(f"Skipped are {', and '.join(reasons)}.")
+
+
+def warn_of_mixed_splits(paths: Iterable[str]) -> None:
+    """Log one warning where images of folders whose names begin like ``train`` and like ``val`` are mixed."""
+    folders = {folder for path in {os.path.dirname(path) for path in paths} for folder in path.split(os.sep) if folder}
+    firsts = {folder: next(iter(_words(folder)), "") for folder in sorted(folders)}
+    train = [folder for folder, word in firsts.items() if word in TRAIN]
+    probe = [folder for folder, word in firsts.items() if word in PROBES]
+    if train and probe:
         rank_zero_warn(
-            f"{skipped.total()} files are skipped, whose names are not those of images: {by_suffix(skipped)}."
+            f"Images below {train[0]!r} and below {probe[0]!r} are mixed, and their folders are taken for classes: if "
+            "one is training images and the other a probe, call them train and val, and put them into one folder."
         )
+
+
+def _named_links(dangling: list[str]) -> list[str]:
+    """How many links lead to no file, and which; nothing where there are none."""
+    if not dangling:
+        return []
+    more = f" and {len(dangling) - 5} more" if len(dangling) > 5 else ""
+    return [f"{len(dangling)} links that lead to no file (are the files fetched?): {', '.join(dangling[:5])}{more}"]
 
 
 def by_suffix(skipped: Counter[str]) -> str:
@@ -93,10 +122,14 @@ def by_suffix(skipped: Counter[str]) -> str:
     return ", ".join([*named, "others"] if len(skipped) > len(named) else named)
 
 
-def visible_files(root: Path) -> Iterator[str]:
+def visible_files(root: Path, dangling: list[str] | None = None) -> Iterator[str]:
     """Files that are not hidden, relative to ``root``; the entries of a directory know their kind, so none is opened.
 
     Links to folders are followed, the last: a folder is read once, under its own name where it has one below ``root``.
+
+    Args:
+        root: the folder.
+        dangling: gets the links that lead nowhere, as git-annex and dvc leave them.
 
     Raises:
         ConfigurationError: if a folder cannot be read.
@@ -117,6 +150,8 @@ def visible_files(root: Path) -> Iterator[str]:
                 (links if entry.is_symlink() else folders).append(name)
             elif os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file():
                 yield name
+            elif entry.is_symlink() and dangling is not None and not os.path.exists(entry.path):
+                dangling.append(name)
     if repeated:
         rank_zero_warn(
             f"{len(repeated)} links lead to folders that are read under another name, and are left out: "
@@ -129,14 +164,20 @@ def _entries(folder: str) -> tuple[list[os.DirEntry[str]], tuple[int, int]]:
     if not os.path.isdir(folder):
         raise ConfigurationError(f"there is no folder {folder}: point --data.root at a folder of images.")
     try:
-        status = os.stat(folder)
+        identity = _identity(folder)
         with os.scandir(folder) as entries:
             visible = [entry for entry in entries if not _is_hidden(entry)]
     except OSError as error:
         raise ConfigurationError(
             f"the folder {folder} cannot be read ({error.strerror}): make it readable, or remove it."
         ) from None
-    return sorted(visible, key=lambda entry: entry.name), (status.st_dev, status.st_ino)
+    return sorted(visible, key=lambda entry: entry.name), identity
+
+
+def _identity(folder: str | Path) -> tuple[int, int]:
+    """What tells a folder from others, whatever name it is reached by."""
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -159,28 +200,45 @@ def _is_readable(path: Path) -> bool:
 
 
 def find_splits(root: Path) -> tuple[Path, Path] | None:
-    """Folders of training images and of the probe: in ``root``, or in the only folder of it that has both.
+    """Folders of training images and of the probe: in ``root``, or in the only folder below it that has both.
 
     Their names differ in one word, which is in capitals or not: train/ and val/, Training/ and Testing/, train2017/ and
-    val2017/, images/train/ and images/val/. Folders of images beside them are named in one warning.
+    val2017/, TrainingSet/ and TestSet/, data/images/train/ and data/images/val/. Folders of images beside them are
+    named in one warning.
 
     Raises:
-        ConfigurationError: if several folders have both.
+        ConfigurationError: if several folders at the same depth have both.
     """
     if (here := _pair(root)) is not None:
         _warn_of_others(root, _folders_beside(*here))
         return here
-    pairs = [pair for name in _folders(root) if (pair := _pair(root / name)) is not None and _has_images(pair[0])]
-    if len(pairs) > 1:
-        names = ", ".join(train.parent.name for train, _ in pairs[:5])
-        raise ConfigurationError(
-            f"{len(pairs)} folders of {root} have training images and a probe of their own ({names}): point "
-            "--data.root at one of them, or put the classes below one train and one val."
-        )
-    for train, probe in pairs:
-        _warn_of_others(root, _folders_beside(train.parent) + _folders_beside(train, probe))
-        return train, probe
+    for level in _levels_below(root):
+        pairs = [pair for folder in level if (pair := _pair(folder)) is not None and _has_images(pair[0])]
+        if len(pairs) > 1:
+            names = ", ".join(os.fspath(train.parent.relative_to(root)) for train, _ in pairs[:5])
+            raise ConfigurationError(
+                f"{len(pairs)} folders of {root} have training images and a probe of their own ({names}): point "
+                "--data.root at one of them, or put the classes below one train and one val."
+            )
+        for train, probe in pairs:
+            above = [folder for folder in train.parents if root in folder.parents]
+            beside = [other for folder in reversed(above) for other in _folders_beside(folder)]
+            _warn_of_others(root, beside + _folders_beside(train, probe))
+            return train, probe
     return None
+
+
+def _levels_below(root: Path) -> Iterator[list[Path]]:
+    """The folders of ``root``, then theirs, and so on; each once, whatever links lead to it."""
+    level, seen = [root], {_identity(root)}
+    while level:
+        below = []
+        for folder in (parent / name for parent in level for name in _folders(parent)):
+            if _identity(folder) not in seen:
+                seen.add(_identity(folder))
+                below.append(folder)
+        yield below
+        level = below
 
 
 def find_train_alone(root: Path) -> Path | None:
@@ -200,13 +258,34 @@ def find_train_alone(root: Path) -> Path | None:
 
 def _pair(parent: Path) -> tuple[Path, Path] | None:
     """Two folders of ``parent`` whose names are alike but for ``train`` in the one and ``val`` in the other."""
-    names = {name.lower(): name for name in _folders(parent)}
-    for name in sorted(names, key=len):  # train itself before train_small
-        for probe in PROBES:
-            other, replaced = re.subn(rf"(?<![a-z])({'|'.join(TRAIN)})(?![a-z])", probe, name, count=1)
-            if replaced and other in names:
-                return parent / names[name], parent / names[other]
+    known = [(name, *found) for name in _folders(parent) if (found := _word_and_others(name)) is not None]
+    pairs = [
+        # the same name but for the word; train itself before train_small; the first probe that there is
+        (others != beside, len(train), PROBES.index(kind), train[0].islower() != probe[0].islower(), train, probe)
+        for train, word, others in known
+        for probe, kind, beside in known
+        if word in TRAIN and kind in PROBES and _telling(others) == _telling(beside)
+    ]
+    return (parent / min(pairs)[-2], parent / min(pairs)[-1]) if pairs else None
+
+
+def _word_and_others(name: str) -> tuple[str, list[str]] | None:
+    """The first word of a name that means training images or a probe, and all words with a gap in its place."""
+    words = _words(name)
+    for place, word in enumerate(words):
+        if word in TRAIN + PROBES:
+            return word, [*words[:place], "", *words[place + 1 :]]
     return None
+
+
+def _telling(words: list[str]) -> list[str]:
+    return [word for word in words if word not in SAYS_NOTHING]
+
+
+def _words(name: str) -> list[str]:
+    """Words of a name in small letters: TrainingSet, training_set and trainingset are the same two."""
+    apart = re.sub("(?<=[a-z])(?=[A-Z])", "_", name).lower()
+    return [part for word in _BETWEEN_WORDS.split(apart) for part in _GLUED.sub(r"\1 \2", word).split()]
 
 
 def _warn_of_others(root: Path, folders: list[Path], advice: str = "") -> None:
@@ -217,7 +296,9 @@ def _warn_of_others(root: Path, folders: list[Path], advice: str = "") -> None:
 
 def _folders_beside(*used: Path) -> list[Path]:
     """Folders of images next to these that are no probe by their names."""
-    beside = [used[0].parent / name for name in _folders(used[0].parent) if name.lower() not in PROBES]
+    twins = {folder.name.lower() for folder in used}  # Val beside val
+    names = _folders(used[0].parent)
+    beside = [used[0].parent / name for name in names if name.lower() not in PROBES or name.lower() in twins]
     return [folder for folder in beside if folder not in used and _has_images(folder)]
 
 

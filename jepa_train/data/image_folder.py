@@ -15,7 +15,14 @@ from torch.utils.data import Dataset
 
 from jepa_train.data.base import PictureDataModule
 from jepa_train.data.decoding import UNREADABLE
-from jepa_train.data.files import Listing, find_splits, find_train_alone, readable_images, warn_of_skipped
+from jepa_train.data.files import (
+    Listing,
+    find_splits,
+    find_train_alone,
+    readable_images,
+    warn_of_mixed_splits,
+    warn_of_skipped,
+)
 from jepa_train.data.transforms import PictureToTensor, shuffled
 from jepa_train.errors import ConfigurationError
 
@@ -138,13 +145,14 @@ class ImageFolderDataModule(PictureDataModule):
         if splits is None:
             return None
         train, probe = (readable_images(folder, at_least=1) for folder in splits)
-        warn_of_skipped(train.skipped + probe.skipped)
+        warn_of_skipped(train, probe)
         _warn_of_other_folders(train, probe)
         return train, probe
 
     def _held_out(self) -> tuple[Listing, Listing]:
         found = readable_images(find_train_alone(self.root) or self.root)
-        warn_of_skipped(found.skipped)
+        warn_of_skipped(found)
+        warn_of_mixed_splits(found.paths)
         count = len(found.paths)
         is_probe = held_out(count, default_share(count) if self.probe_share is None else self.probe_share)
         return found.take(~is_probe), found.take(is_probe)

@@ -73,7 +73,12 @@ def test_files_that_are_skipped_are_counted_once(tmp_path: Path) -> None:
     for name in ("train/labels.txt", "train/a/1.HEIC", "val/2.heic", "val/LICENSE"):
         (tmp_path / name).touch()
     data = ImageFolderDataModule(str(tmp_path))
-    message = r"^4 files are skipped, whose names are not those of images: 2 .heic, 1 .txt, 1 without a suffix\.$"
+    for name in ("train/a/2.png", "val/b/3.png"):  # as git-annex leaves what is not fetched
+        (tmp_path / name).symlink_to(tmp_path / ".git" / "annex" / "objects" / "0")
+    message = (
+        r"^Skipped are 4 files, whose names are not those of images: 2 .heic, 1 .txt, 1 without a suffix, and 2 links "
+        r"that lead to no file \(are the files fetched\?\): train/a/2.png, val/b/3.png\.$"
+    )
     with pytest.warns(UserWarning, match=message):
         data.make_train()
     data.make_probe()  # where warnings are errors
@@ -106,8 +111,10 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
             call(tmp_path / "no")
     write(tmp_path, "only.png")
     (tmp_path / "notes.txt").touch()
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nothing")
     with pytest.raises(
-        ConfigurationError, match=r"holds 1 readable images \(and 1 .txt\); training and probe need at "
+        ConfigurationError,
+        match=r"holds 1 readable images \(and 1 .txt and 1 links that lead to no file .*: gone.png\); training and pro",
     ):
         readable_images(tmp_path)
 
@@ -133,6 +140,14 @@ def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ("seg_train", "seg_test"),
         ("images/train", "images/val"),
         ("tiny-imagenet-200/train", "tiny-imagenet-200/val"),
+        ("data/images/train", "data/images/val"),
+        ("ILSVRC/Data/CLS-LOC/train", "ILSVRC/Data/CLS-LOC/val"),
+        ("trainset", "valset"),
+        ("TrainingSet", "TestSet"),
+        ("traindata", "val"),
+        ("training_images", "Test"),
+        ("trainval", "test"),
+        ("trainA", "testA"),
     ],
 )
 def test_training_images_and_probe_are_found_by_their_names(train: str, probe: str, tmp_path: Path) -> None:
@@ -173,3 +188,32 @@ def test_folders_that_are_left_out_are_named(tmp_path: Path) -> None:
     write(tmp_path, "set/train/0.png", "set/val/1.png", "set/test/2.png", "set/more/3.png", "other/4.png")
     with pytest.warns(UserWarning, match="neither training images nor probe are left out: 'other', 'set/more'."):
         assert find_splits(tmp_path) == (tmp_path / "set" / "train", tmp_path / "set" / "val")
+
+
+def test_of_two_names_that_differ_in_capitals_one_is_named(tmp_path: Path) -> None:
+    write(tmp_path, "train/0.png", "Val/1.png", "val/2.png")
+    if len(os.listdir(tmp_path)) == 2:
+        pytest.skip("this file system knows no capitals")
+    with pytest.warns(UserWarning, match=r"neither training images nor probe are left out: 'Val'\.$"):
+        assert find_splits(tmp_path) == (tmp_path / "train", tmp_path / "val")
+
+
+def test_a_name_that_is_alike_in_every_word_comes_first(tmp_path: Path) -> None:
+    write(tmp_path, "train_images/0.png", "test_images/1.png", "val/2.png")
+    assert find_splits(tmp_path) == (tmp_path / "train_images", tmp_path / "test_images")
+
+
+def test_links_to_a_folder_above_are_no_further_splits(tmp_path: Path) -> None:
+    write(tmp_path, "data/images/train/0.png", "data/images/val/1.png")
+    (tmp_path / "again").symlink_to(tmp_path)
+    with pytest.warns(UserWarning, match="left out: 'again'"):
+        assert find_splits(tmp_path) == (tmp_path / "data/images/train", tmp_path / "data/images/val")
+
+
+def test_splits_that_are_not_known_are_not_mixed_without_a_word(tmp_path: Path) -> None:
+    names = [f"{part}/{kind}/0.png" for part in ("2019/train", "2020/test_v2") for kind in ("cat", "dog")]
+    data = ImageFolderDataModule(str(write(tmp_path, *names)))
+    with pytest.warns(
+        UserWarning, match=r"^Images below 'train' and below 'test_v2' are mixed, and .* call them train"
+    ):
+        data.make_train()
