@@ -42,7 +42,7 @@ from .ranking import rank_stability
 from .run import Run
 from .scalars import problems, scalars
 from .schedule import Schedule, is_fitting, is_last_batch_of_validation
-from .settings import require_possible, warn_of_followers
+from .settings import require_possible, warn_of_followers, what_training_does
 from .sources import Prepared, Sources, check_keys, expected_tags, find_further, prepare, which_loader
 from .sparing import Sparing
 from .tags import NULLS
@@ -481,7 +481,8 @@ class JEPAScoreMonitor(pl.Callback):
         if failure is None and run.failure is not None:
             run.notices.tell([f"it measures again at step {step}."])
         if failure is not None and failure != run.failure:
-            text = f"could not measure at step {step}, and training goes on: {failure}"
+            outcome = what_training_does(trainer, self._prefix, GROUPS, self.values)
+            text = f"could not measure at step {step}, and {outcome}: {failure}"
             run.notices.tell([text])
             self._guarded(
                 pl_module, "failures", lambda: log_text(trainer, f"{self._prefix}JEPA-SCORE/failures", text, step)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from . import tags
 from .density.score import TOLERANCE_NATS, is_imprecise
 from .density.volume import EPS
 from .facts import ProbeFacts
@@ -54,9 +55,8 @@ def scalars(readings: Readings, facts: ProbeFacts) -> dict[str, float]:
         )
     for name, sample in (("log_density", density), ("jepa_score", score)):
         finite = sample[np.isfinite(sample)]
-        for quantile, label in ((0.1, "q10"), (0.5, "median"), (0.9, "q90")):
-            value = float(np.quantile(finite, quantile)) if len(finite) else math.nan
-            values[f"density/{name}_{label}(nats)"] = value
+        for tag, quantile in zip(tags.of_quantiles(name), tags.QUANTILES.values(), strict=True):
+            values[tag] = float(np.quantile(finite, quantile)) if len(finite) else math.nan
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on embeddings that are not finite: jacobian/nonfinite_fraction counts them
         values |= {f"gaussianity/{name}": value for name, value in gaussianity_statistics(readings.z).items()}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_warn
@@ -10,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from .agreement import from_first
 from .errors import SettingError
 from .isolation import undisturbed
+from .schedule import is_fitting
 from .tags import meaning_of
 
 
@@ -51,3 +53,20 @@ def warn_of_followers(trainer: pl.Trainer, prefix: str, owned: tuple[str, ...]) 
                 f"{type(follower).__name__} follows {tag} with mode={mode!r}, for which the worst value is the best: "
                 f"{row.better if row else ''} is better, so pass mode={wanted!r}."
             )
+
+
+def what_training_does(trainer: pl.Trainer, prefix: str, owned: tuple[str, ...], values: Mapping[str, float]) -> str:
+    """Say what happens to training after a measurement that failed: callbacks that check a tag stop at NaN.
+
+    Args:
+        trainer, prefix, owned: see :func:`warn_of_followers`.
+        values: last value of each tag, without the prefix.
+    """
+    for follower in getattr(trainer, "callbacks", []) if is_fitting(trainer) else []:
+        tag = getattr(follower, "monitor", None)
+        if not isinstance(tag, str) or not tag.startswith(tuple(prefix + own for own in owned)):
+            continue
+        if getattr(follower, "check_finite", False) and math.isnan(values.get(tag.removeprefix(prefix), math.nan)):
+            name = type(follower).__name__
+            return f"training goes on unless {name}, for want of check_finite=False, stops at the NaN of {tag}"
+    return "training goes on"

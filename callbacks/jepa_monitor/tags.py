@@ -194,6 +194,7 @@ MEANINGS = (
         "-",
         "-",
         "lower",
+        needs="time trained",
     ),
     Meaning("null/", "values without information, drawn as lines", "-", "-"),
 )
@@ -201,12 +202,24 @@ MEANINGS = (
 TRUTH = ("density/spearman", "density/spearman_jepa_score", "density/spearman_gaussian")
 OF_REFERENCE = tuple(row.tag for row in MEANINGS if row.needs == "a reference")
 OF_HEADLINE = tuple(row.tag for row in MEANINGS if row.needs == "a truth")
-OF_ANY = tuple(
-    row.tag
-    for row in MEANINGS
-    if row.tag.startswith(("density/", "gaussianity/", "jacobian/"))
-    and not row.tag.endswith(("/", "_"))
-    and not row.needs
+QUANTILES = {"q10": 0.1, "median": 0.5, "q90": 0.9}
+
+
+def of_quantiles(score: str) -> tuple[str, ...]:
+    """Tags of the quantiles of ``log_density`` or ``jepa_score``."""
+    return tuple(f"density/{score}_{label}(nats)" for label in QUANTILES)
+
+
+OF_ANY = (
+    *(
+        row.tag
+        for row in MEANINGS
+        if row.tag.startswith(("density/", "gaussianity/", "jacobian/", "alarm/", "monitor/"))
+        and not row.tag.endswith(("/", "_"))
+        and not row.needs
+    ),
+    *of_quantiles("log_density"),
+    *of_quantiles("jepa_score"),
 )
 
 

@@ -186,6 +186,43 @@ def test_a_failure_keeps_the_last_value_and_is_tried_again(tmp_path: Path, tag: 
         assert np.isnan(run.seen.values).tolist() == [epoch in fails_in for epoch in range(4)]
 
 
+def a_bad_first_epoch(module: pl.LightningModule, x: Tensor) -> Any:
+    if module.current_epoch == 0:
+        raise RuntimeError("a bad day")
+    return cast("Labelled", module).encoder(x)
+
+
+@of_each_kind
+def test_early_stopping_is_named_where_it_stops_at_a_failure(tmp_path: Path, tag: str) -> None:
+    run = Followed(tmp_path, tag, epochs=2, encoder=a_bad_first_epoch, **start(tag))
+    with pytest.warns(UserWarning, match="unless EarlyStopping, for want of check_finite=False, stops at the NaN of "):
+        run.fit()
+    assert run.trainer.current_epoch == 1
+
+
+@pytest.mark.filterwarnings("ignore:JEPAScoreMonitor. it measures again")
+@pytest.mark.parametrize(
+    "tag",
+    [
+        *(
+            f"density/{score}_{label}(nats)"
+            for score in ("log_density", "jepa_score")
+            for label in ("q10", "median", "q90")
+        ),
+        "jacobian/nonfinite_fraction",
+        "alarm/collapse",
+        "monitor/samples",
+    ],
+)
+def test_each_tag_of_a_measurement_is_there_after_a_first_one_that_failed(tmp_path: Path, tag: str) -> None:
+    callback = JEPAScoreMonitor(encoder=a_bad_first_epoch, budget=None, at_start=False)
+    seen, stop = Seen(tag), EarlyStopping(tag, patience=99, check_finite=False)
+    run = trainer(tmp_path, callback, seen, stop, max_epochs=2)
+    with pytest.warns(UserWarning, match="could not measure at step 3, and training goes on: RuntimeError: a bad day"):
+        run.fit(labelled_module(), tuples(24), tuples(24, seed=1))
+    assert np.isnan(seen.values).tolist() == [True, False]
+
+
 @of_each_kind
 def test_values_of_another_run_are_not_found(tmp_path: Path, tag: str) -> None:
     run = Followed(tmp_path, tag, epochs=1).fit()

@@ -20,7 +20,7 @@ from ..notices import Notices
 from ..probe import ImagesKey, LabelsKey, Samples
 from ..publishing import announce, log_scalars, log_text
 from ..schedule import Schedule, is_fitting, is_last_batch_of_validation
-from ..settings import require_possible, warn_of_followers
+from ..settings import require_possible, warn_of_followers, what_training_does
 from ..sources import Sources, check_keys, find_probe, open_samples, which_loader
 from .encoders import Encoders, resolve_encoders
 from .parts import Part
@@ -210,7 +210,8 @@ class OnlineEvaluation(pl.Callback, ABC):
         except Exception as error:  # whatever it was, training must not end by it
             if self.on_error == "raise":
                 raise
-            failure = f"could not measure, and training goes on: {type(error).__name__}: {error}"
+            outcome = what_training_does(trainer, self._prefix, self.usual_tags, self.values)
+            failure = f"could not measure, and {outcome}: {type(error).__name__}: {error}"
             found, lost = Found(), tuple(self.values) or self.expected_tags(pl_module)
         self._run.notices.tell_new("failure", [failure] if failure else [])
         self._run.notices.tell_new("meaning", found.reasons)
