@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from . import tags
@@ -16,7 +19,7 @@ from .probe import Shard, gather_by_index
 from .ranking import compressed_size
 from .sparing import Sparing
 
-LogDensity = Callable[[Tensor], Tensor]
+LogDensity = Callable[[Tensor], Tensor | NDArray[Any] | Sequence[float]]
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,14 +55,14 @@ def probe_facts(
     """Facts of the whole probe, gathered from all processes; what fails is left out."""
     inputs = shard.inputs if shard.inputs.is_floating_point() else shard.inputs.float()
 
-    def everywhere(function: LogDensity) -> Tensor:
+    def everywhere(function: Callable[[Tensor], Any]) -> Tensor:
         device = shard.indices.device
         return gather_by_index(
-            shard.indices, together(lambda: function(inputs.clone()).double().to(device), device=device)
+            shard.indices, together(lambda: _as_numbers(function(inputs.clone())).to(device), device=device)
         )
 
     def one_number_each(function: LogDensity) -> Tensor:
-        return everywhere(lambda inputs: _require_one_each(function(inputs), len(inputs)))
+        return everywhere(lambda inputs: _require_one_each(_as_numbers(function(inputs)), len(inputs)))
 
     truths = {}
     for position, (name, function) in enumerate(log_densities.items()):
@@ -78,6 +81,13 @@ def probe_facts(
         coordinates=sparing.attempt("coordinates", partial(everywhere, coordinates)) if coordinates else None,
         headline=next(iter(log_densities), None),
     )
+
+
+def _as_numbers(values: Any) -> Tensor:
+    """A float64 tensor of what a function of somebody else gave: a tensor, an array or a list of numbers."""
+    if isinstance(values, Tensor):
+        return values.detach().double()
+    return torch.from_numpy(np.array(values, dtype=np.float64))
 
 
 def _require_one_each(values: Tensor, count: int) -> Tensor:

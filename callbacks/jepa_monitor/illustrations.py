@@ -49,11 +49,13 @@ def illustrate(readings: Readings, prepared: Prepared, history: History) -> dict
         found["density/latent_plane"] = pictures.heat_map_picture(facts.coordinates[:n], panels)
     if prepared.probe.inputs.ndim == 4:
         found["density/gallery"] = pictures.gallery_picture(_gallery(density, prepared))
-        if history.followed and history.percentiles:
+        # a run that resumes may have a smaller probe
+        there = [place for place, position in enumerate(history.followed) if position < len(prepared.samples)]
+        if there and history.percentiles:
             found["density/gallery_over_training"] = pictures.gallery_over_training_picture(
-                prepared.samples.read(history.followed),
+                prepared.samples.read([history.followed[place] for place in there]),
                 list(history.percentiles),
-                torch.stack(list(history.percentiles.values())),
+                torch.stack(list(history.percentiles.values()))[:, there],
             )
     return found
 

@@ -24,6 +24,7 @@ from .ranking import (
     typicality,
     why_unrankable,
 )
+from .sparing import further_set
 
 
 def scalars(readings: Readings, facts: ProbeFacts) -> dict[str, float]:
@@ -114,6 +115,19 @@ def problems(readings: Readings, facts: ProbeFacts, *, advice: str) -> list[str]
             f"because singular values above eps = {EPS:g} are near the rounding error of {readings.dtype}: measure a "
             "float64 module, or rank by log_density, which counts r directions."
         )
+    found += _unfit_sets(readings)
     unfit = [] if readings.problem else [("log density", readings.scores.log_density)]
     unfit += [("JEPA-SCORE", readings.scores.jepa_score), *((f"{name} truth", t) for name, t in facts.truths.items())]
     return found + [f"{name} cannot be ranked: {why}" for name, values in unfit if (why := why_unrankable(values))]
+
+
+def _unfit_sets(readings: Readings) -> list[str]:
+    """Further sets whose scores are not all finite, where the probe has finite ones."""
+    if not torch.isfinite(readings.scores.jepa_score).any():
+        return []
+    bad = {name: int((~torch.isfinite(scores.jepa_score)).sum()) for name, scores in readings.ood.items()}
+    return [
+        f"{further_set(name)} cannot be ranked: {count} of {len(readings.ood[name].jepa_score)} scores are not finite."
+        for name, count in bad.items()
+        if count
+    ]

@@ -35,6 +35,8 @@ from .probe import (
 from .ranking import GaussianBaseline, fingerprints
 from .sparing import Sparing, further_set
 
+NAMES_OF_PROBE = {"", "probe"}  # among sets, and in the picture of their histograms
+
 
 @dataclass(frozen=True)
 class Sources:
@@ -165,12 +167,14 @@ def find_further(sources: Sources, trainer: pl.Trainer) -> dict[str, Any]:
     """Further sets, given or offered, in the same order on every process; names may be of any type.
 
     Raises:
-        SettingError: where two have the same name.
+        SettingError: where two have the same name, or one has the probe's.
     """
     ood = sources.ood if sources.ood is not None else _offer(trainer, "ood_datasets") or {}
     named = {str(name): data for name, data in ood.items()}
     if len(named) < len(ood):
         raise SettingError(f"two of the ood sets have the same name: {', '.join(map(repr, ood))}.")
+    if taken := named.keys() & NAMES_OF_PROBE:
+        raise SettingError(f"an ood set cannot be called {taken.pop()!r}, as the probe is: give it another name.")
     return {name: named[name] for name in sorted(named)}
 
 

@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from jepa_monitor import SettingError
 from jepa_monitor.agreement import MeasurementError
 from jepa_monitor.ranking import auroc
 from tests.monitor.projects import Autoencoder, images, loader, true_log_density
@@ -80,6 +82,24 @@ def test_names_of_sets_may_be_of_any_type(tmp_path: Path) -> None:
         measured(tmp_path, ood={"1": images(20), 1: images(9)}, on_error="raise")
 
 
+@pytest.mark.parametrize("name", ["", "probe"])
+def test_a_set_cannot_have_the_name_of_the_probe(tmp_path: Path, name: str) -> None:
+    with pytest.raises(SettingError, match=f"an ood set cannot be called '{name}'"):
+        measured(tmp_path, ood={name: images(20), "far": images(9)})
+
+
+@pytest.mark.parametrize("broken", [slice(None), slice(3, 5)], ids=["all", "two"])
+def test_a_set_that_is_not_finite_is_named_once(tmp_path: Path, broken: slice) -> None:
+    far = images(20, seed=5)
+    far[broken] = math.nan
+    found, _, told = measured(tmp_path, ood={"far": far, "near": images(9)})
+    count = int(far.isnan().flatten(1).all(1).sum())
+    title = "JEPAScoreMonitor: the ood set 'far' cannot be ranked:"
+    assert [text for text in told if "ood set" in text] == [f"{title} {count} of 20 scores are not finite."]
+    assert all(math.isnan(value) for tag in OF_SET for value in found[f"{tag}far"])
+    assert all(math.isfinite(value) for tag in OF_SET for value in found[f"{tag}near"])
+
+
 def test_a_set_of_one_sample_is_measured(tmp_path: Path) -> None:
     callback = monitor(ood={"one": 3.0 * images(1, seed=5)}, reference=images())
     (values,) = trainer(tmp_path, callback).validate(Autoencoder(), loader(seed=1), verbose=False)
@@ -142,3 +162,33 @@ def test_so_does_all_else_that_is_not_the_probe(
 def test_a_truth_of_the_wrong_shape_is_told_in_numbers_of_inputs(tmp_path: Path) -> None:
     _, _, told = measured(tmp_path, log_density=lambda x: true_log_density(x)[:, None])
     assert any("one number for each of 48 inputs, of shape (48,), and gave (48, 1)" in text for text in told)
+
+
+def by_scipy(x: Tensor) -> Any:
+    return stats.multivariate_normal(np.zeros(16)).logpdf(x.flatten(1))
+
+
+@pytest.mark.parametrize(
+    "truth",
+    [
+        by_scipy,
+        lambda x: by_scipy(x).tolist(),
+        lambda x: by_scipy(x)[::-1][::-1],
+        lambda x: list(torch.from_numpy(by_scipy(x))),
+        lambda x: true_log_density(x).requires_grad_(),
+    ],
+    ids=["array", "list", "array with strides", "list of tensors", "with gradient"],
+)
+def test_a_truth_may_be_of_any_kind_of_numbers(tmp_path: Path, truth: Any) -> None:
+    expected, _, _ = measured(tmp_path)
+    found, _, told = measured(tmp_path, log_density=truth)
+    assert not told
+    for tag in ("density/spearman", "density/kendall", "density/auroc_low_density"):
+        np.testing.assert_allclose(found[tag], expected[tag], rtol=1e-12)
+
+
+@pytest.mark.parametrize("truth", [-3.5, None])
+def test_a_truth_of_one_number_is_told_so_in_a_sentence(tmp_path: Path, truth: Any) -> None:
+    _, _, told = measured(tmp_path, log_density=lambda x: truth)
+    (sentence,) = told
+    assert "one number for each of 48 inputs, of shape (48,), and gave ()." in sentence

@@ -352,6 +352,17 @@ def test_a_resumed_run_goes_on_with_its_history(tmp_path: Path) -> None:
     assert list(resumed.history.spectra) == [0, 6, 12, 18]
 
 
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+def test_a_run_resumed_with_a_smaller_probe_shows_the_images_that_are_left(tmp_path: Path) -> None:
+    run, path = saved(tmp_path, monitor(probe=images(48, seed=3)))
+    run.fit(Autoencoder(), loader(), loader(seed=1))
+    logger, resumed = TensorBoardLogger(tmp_path, default_hp_metric=False), monitor(probe=images(20, seed=3))
+    again, _ = saved(tmp_path, resumed, max_epochs=3, logger=logger)
+    again.fit(Autoencoder(), loader(), loader(seed=1), ckpt_path=path)
+    assert min(resumed.history.followed) < 20 <= max(resumed.history.followed)
+    assert "density/gallery_over_training" in read_events(Path(logger.log_dir)).Tags()["images"]
+
+
 def test_two_monitors_in_one_run(tmp_path: Path) -> None:
     logger = TensorBoardLogger(tmp_path, default_hp_metric=False)
     pair = [monitor(name="code"), monitor(encoder="encoder", name="hidden")]
