@@ -19,12 +19,13 @@ from typing import Any, BinaryIO
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
-from jepa_train.errors import ConfigurationError
+from jepa_train.errors import ConfigurationError, one_line
 from jepa_train.finite import not_finite
 from jepa_train.module import JEPA
 from jepa_train.stopping import StopSignals
@@ -140,7 +141,10 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if local is not None:
             return read_checkpoint(local, mapped=False)
         with _one_sentence_about(path):
-            return super().load_checkpoint(path, weights_only=True)
+            try:
+                return super().load_checkpoint(path, weights_only=True)
+            except (ImportError, OSError) as error:
+                raise ConfigurationError(_not_fetched(path, error)) from None
 
 
 def _local(path: str | Path) -> Path | None:
@@ -275,6 +279,8 @@ def _one_sentence_about(path: str | Path) -> Iterator[None]:
     """Inside, what reading wrong bytes ends in becomes a sentence about the file."""
     try:
         yield
+    except ConfigurationError:
+        raise
     except CORRUPTED as error:
         if "Unsupported global" in str(error):
             raise ConfigurationError(
@@ -284,6 +290,25 @@ def _one_sentence_about(path: str | Path) -> Iterator[None]:
         raise ConfigurationError(
             f"{path} is not a whole checkpoint (it is cut off, damaged, or a file of another kind): choose another one."
         ) from None
+
+
+def check_address(address: str) -> None:
+    """See that the package is there that reads from such an address; nothing is fetched.
+
+    Raises:
+        ConfigurationError: if it is not, or no package reads from there.
+    """
+    try:
+        get_filesystem(address)
+    except (ImportError, ValueError) as error:
+        raise ConfigurationError(_not_fetched(address, error)) from None
+
+
+def _not_fetched(address: str | Path, error: Exception) -> str:
+    return (
+        f"the checkpoint {address} cannot be fetched ({one_line(error).rstrip('.')}): make it reachable, or copy it "
+        "here and give its path."
+    )
 
 
 def is_sharded(path: Path) -> bool:

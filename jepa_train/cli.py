@@ -20,6 +20,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from jepa_train.checkpoints import (
     AtomicCheckpointIO,
     ClosingCheckpoint,
+    check_address,
     check_arguments,
     check_fits,
     model_arguments,
@@ -35,7 +36,7 @@ from jepa_train.monitor_option import add_monitor_option, callbacks_with_monitor
 from jepa_train.parsing import Parser
 from jepa_train.processes import disconnect
 from jepa_train.progress import limit_reached
-from jepa_train.run_config import SaveConfig
+from jepa_train.run_config import SaveConfig, plain
 from jepa_train.settings import check_run
 from jepa_train.start import Start, find_start, go_on_in_folder
 from jepa_train.stopping import StopSignals
@@ -73,6 +74,7 @@ class JEPACLI(LightningCLI):
         except UnicodeDecodeError:
             raise ConfigurationError("a config is not a text file: --config takes a YAML file.") from None
         check_run(self._settings.as_dict())
+        plain(self._settings)
         self.checkpoint: dict[str, Any] | None = None
         config = self._settings
         if config.get("weights_only") is None:
@@ -85,6 +87,8 @@ class JEPACLI(LightningCLI):
         # folders are checkpoints of sharded models, addresses are Lightning's business
         if path is not None and not (Path(path).is_dir() or path == "hpc" or "://" in path):
             self._look_at(path, args)
+        elif path is not None and "://" in path:
+            check_address(path)
         if self.start.checkpoint is not None:
             step = None if self.checkpoint is None else self.checkpoint.get("global_step")
             rank_zero_info(self.start.sentence(self.config.subcommand, step))

@@ -6,6 +6,7 @@ import inspect
 import itertools
 import os
 import re
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,20 @@ def repeatable(parser: LightningArgumentParser, config: Namespace) -> str:
         if "version" in logger.init_args:
             logger.init_args.version = None
     return str(parser.dump(kept, skip_none=False))
+
+
+def plain(value: Any) -> Any:
+    """Turn defaults that are members of an enumeration of text, such as Timer's, into text, which YAML can hold.
+
+    Args:
+        value: a config, changed in place, or one of its values.
+    """
+    if isinstance(value, Namespace):
+        for name, inner in vars(value).items():
+            setattr(value, name, plain(inner))
+    elif isinstance(value, list):
+        return [plain(inner) for inner in value]
+    return str(value.value) if isinstance(value, str) and isinstance(value, Enum) else value
 
 
 def loggers_of(config: Namespace) -> list[Namespace]:

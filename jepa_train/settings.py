@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
@@ -17,6 +18,7 @@ TRAINER_AT_LEAST = {
     0: ("trainer.gradient_clip_val", "trainer.log_every_n_steps", "trainer.min_epochs", "trainer.min_steps"),
     -1: ("trainer.num_sanity_val_steps",),
 }
+GROUPS = {"trainer": "max_epochs: 7", "model": "learning_rate: 0.001"}
 MAX_SEED = 2**32 - 1  # the largest that numpy takes
 SHARES = ("ema_start", "ema_end", "warmup_fraction")
 
@@ -44,12 +46,18 @@ def check_above_0(**settings: float) -> None:
 
 
 def check_run(settings: Mapping[str, Any]) -> None:
-    """See that a subcommand's seed can be used, and numbers of ``trainer`` that Lightning divides by unseen.
+    """See that a subcommand's groups and seed can be used, and numbers of ``trainer`` that Lightning divides by unseen.
 
     Raises:
         ConfigurationError: naming the first that cannot.
     """
+    for name, example in GROUPS.items():  # of configs, in which the parser looks at no group as a whole
+        if not isinstance(settings[name], Mapping):
+            value = json.dumps(settings[name])
+            raise ConfigurationError(f"{name} must be a group of settings, such as {name}: {{{example}}}; got {value}.")
     seed = settings["seed_everything"]
+    if seed is None:
+        raise ConfigurationError("seed_everything must be true or false, or a whole number; got null.")
     if not 0 <= seed <= MAX_SEED:
         raise ConfigurationError(f"seed_everything must lie between 0 and {MAX_SEED}, got {seed}.")
     trainer = {f"trainer.{name}": value for name, value in settings["trainer"].items()}

@@ -60,6 +60,8 @@ def find_start(arguments: Sequence[str], default_config: Path) -> Start:
     configs = [content for source in given.config if (content := read_yaml(source)) is not None]
     chosen = [given.ckpt_path, *(config.get("ckpt_path") for config in reversed(configs))]
     checkpoint = next((str(path) for path in chosen if path is not None), None)
+    if checkpoint == "":
+        raise ConfigurationError("--ckpt_path is empty: give a checkpoint, or leave the option out.")
     is_last = checkpoint == LAST
     if is_last:
         checkpoint = str(newest_checkpoint(_folder_of_runs(given, configs, default_config)))
@@ -118,9 +120,15 @@ def _folder_of_runs(given: argparse.Namespace, configs: Sequence[Mapping[str, An
 
 
 def _of_logger(config: Mapping[str, Any]) -> dict[str, Any]:
-    logger = (config.get("trainer") or {}).get("logger")
+    logger = _group(config, "trainer").get("logger")
     first = logger[0] if isinstance(logger, list) and logger else logger
-    return (first.get("init_args") or {}) if isinstance(first, dict) else {}
+    return _group(first, "init_args")
+
+
+def _group(settings: Any, name: str) -> dict[str, Any]:
+    """The settings of this name; none where there is no group, or what is not one, which the parser will refuse."""
+    group = settings.get(name) if isinstance(settings, Mapping) else None
+    return group if isinstance(group, dict) else {}
 
 
 def _same_data(run_config: Path, configs: Sequence[Mapping[str, Any]]) -> bool:

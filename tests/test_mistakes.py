@@ -89,7 +89,23 @@ CONFIGS = {
     "fit -c group.yaml": "there is no option --trainr.max_epochs (is --trainer.max_epochs meant?)",
     "fit -c data.yaml": "there is no option --data.batchsize (is --data.batch_size meant?)",
 }
+GROUPS = {
+    "fit -c trainer.yaml": "trainer must be a group of settings, such as trainer: {max_epochs: 7}; got 7",
+    "fit -c trainer.yaml --ckpt_path=last": "",
+    "fit -c null.yaml": "trainer must be a group of settings, such as trainer: {max_epochs: 7}; got null",
+    "fit -c model.yaml": "model must be a group of settings, such as model: {learning_rate: 0.001}; got 3",
+    "fit -c logger.yaml --ckpt_path=last": "",
+    "fit -c seed.yaml": "seed_everything must be true or false, or a whole number; got null",
+    "fit --ckpt_path=": "--ckpt_path is empty: give a checkpoint, or leave the option out",
+    "fit --ckpt_path=s3://a/x.ckpt": "s3://a/x.ckpt cannot be fetched (Install s3fs to access S3): make it",
+    "fit --ckpt_path=foo://a/x.ckpt": "cannot be fetched (Protocol not known: foo): make it reachable",
+}
 FILES = {
+    "trainer.yaml": b"trainer: 7",
+    "null.yaml": b"trainer: null",
+    "model.yaml": b"model: 3",
+    "logger.yaml": b"trainer: {logger: {class_path: TensorBoardLogger, init_args: 3}}",
+    "seed.yaml": b"seed_everything: null",
     "empty.yaml": b"",
     "list.yaml": b"- 1\n- 2\n",
     "torn.yaml": b"trainer: {max_epochs: 3",
@@ -100,12 +116,15 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("line", TYPOS | VALUES | CONFIGS)
+PARSED = TYPOS | VALUES | CONFIGS | GROUPS
+
+
+@pytest.mark.parametrize("line", PARSED)
 def test_what_cannot_be_parsed_is_one_sentence(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     for name, content in FILES.items():
         Path(name).write_bytes(content)
     message = one_sentence(lambda: main(shlex.split(line)), capsys)
-    assert (TYPOS | VALUES | CONFIGS)[line] in message
+    assert PARSED[line] in message
     assert not re.search(r"<class|NestedArg|Namespace|typing\.|Union", message)
     assert not Path("runs").exists()
 
@@ -142,6 +161,7 @@ REFUSED = {
     "--trainer.default_root_dir=/proc/nothing --trainer.logger=false": "/proc/nothing: No such file or directory",
     "--trainer.logger.save_dir=/dev/null": "/dev/null/mixture: Not a directory: a part of this path is a file",
     "--trainer.logger.name=LONG": "File name too long: choose a shorter name",
+    "--ckpt_path=http://localhost:1/x.ckpt": "http://localhost:1/x.ckpt cannot be fetched (Checkpoint file not found",
     "--ckpt_path=hpc": "no HPC checkpoint was found",
     "--ckpt_path=.": "there is no checkpoint",
     "--seed_everything=-1": "seed_everything must lie between 0 and 4294967295, got -1",

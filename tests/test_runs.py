@@ -120,6 +120,19 @@ def test_a_resume_writes_its_settings_once_and_the_next_takes_them_up(run: Path)
     assert versions() == ["version_0"]
 
 
+def test_the_record_holds_defaults_that_yaml_cannot(here: Path) -> None:
+    timer = ["--trainer.callbacks=Timer", "--trainer.callbacks.duration=00:00:01:00", "--trainer.max_steps=1"]
+    cli = command("fit", *QUIET, *timer, *MIXTURE)
+    record = Path(cli.trainer.log_dir) / "config.yaml"
+    assert yaml.safe_load(record.read_text())["trainer"]["callbacks"][0]["init_args"]["interval"] == "step"
+    command("fit", "-c", str(record), "--trainer.fast_dev_run=true")
+
+
+def test_a_group_that_is_none_is_said_before_a_checkpoint(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = one_sentence(lambda: main(["fit", "-c", "{model: 3}", f"--ckpt_path={last_of(run)}"]), capsys)
+    assert "model must be a group of settings" in message
+
+
 def test_runs_without_a_logger_share_a_folder_and_leave_no_record(here: Path, caplog: pytest.LogCaptureFixture) -> None:
     quick = [*QUIET, "--trainer.logger=false", "--trainer.max_steps=1"]
     command("fit", *quick, *MIXTURE)
