@@ -59,7 +59,8 @@ def jacobian_gram(
 ) -> Tensor:
     """G = J J^T for each sample, with J (K, D) the Jacobian of its embedding with respect to its input.
 
-    The Jacobian has the encoder's precision (use float32 or better; TF32 and autocast are switched off meanwhile) and
+    The Jacobian has the encoder's precision (use float32 or better; TF32 and autocast are switched off meanwhile, but
+    for an autocast within the encoder) and
     the Gram is accumulated in ``gram_dtype``: a float32 Gram loses singular values below 3e-4 of the largest.
 
     Works under ``no_grad`` and ``inference_mode`` (where ``torch.autograd.functional.jacobian`` silently returns

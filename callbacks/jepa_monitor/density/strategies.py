@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from typing import Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from .activations import SavedDerivatives
 
@@ -31,20 +32,41 @@ def agrees_with_autograd(jacobian: Tensor, encode: Encode, x: Tensor, rows: Tens
 
     Vectorised rules of torch can be wrong without an error (``torch.cdist`` has such rules, and which are taken depends
     on the number of samples). A combination of all rows sees each of them. Samples whose plain gradient is not finite
-    do not count.
+    do not count. They may differ by as much as the coarsest precision that the encoder computes in explains, such as
+    bfloat16 under an autocast of its own.
     """
-    weights = torch.arange(1, jacobian.shape[1] + 1, dtype=torch.float64).cos().to(x)
-    with torch.enable_grad():
+    # weights that half precision has too
+    weights = torch.arange(1, jacobian.shape[1] + 1, dtype=torch.float64).cos().to(torch.bfloat16).to(x)
+    with torch.enable_grad(), _CoarsestPrecision(x.dtype) as computed:
         x = x.detach().requires_grad_(True)
         z = encode(x)
         of_outputs = weights if rows is None else weights @ rows.to(weights)
         (gradient,) = torch.autograd.grad((z @ of_outputs.to(z)).sum(), x)
     expected, found = gradient.flatten(1), weights @ jacobian
-    tolerance = torch.finfo(x.dtype).eps ** 0.5
+    tolerance = computed.eps**0.5
     # gradients as small as that, beside a sample's embedding and input, are rounding themselves
-    nothing = 32.0 * tolerance * _largest_of_each(z) / _largest_of_each(x).clamp_min(1.0)
+    rounding = max(computed.eps, min(computed.eps, torch.finfo(torch.float32).eps) ** 0.5)
+    nothing = 32.0 * rounding * _largest_of_each(z) / _largest_of_each(x).clamp_min(1.0)
     close = (found - expected).abs().amax(1) <= tolerance * expected.abs().amax(1).maximum(nothing.to(x))
     return bool((close | ~torch.isfinite(expected).all(1)).all())
+
+
+class _CoarsestPrecision(TorchFunctionMode):
+    """While it lasts, ``eps`` becomes that of the coarsest floating-point type of what torch's functions return."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.eps = torch.finfo(dtype).eps
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Call the function, and look at what it returns."""
+        returned = func(*args, **(kwargs or {}))
+        for value in returned if isinstance(returned, (tuple, list)) else (returned,):
+            if isinstance(value, Tensor) and value.is_floating_point():
+                self.eps = max(self.eps, torch.finfo(value.dtype).eps)
+        return returned
 
 
 def _largest_of_each(values: Tensor) -> Tensor:
@@ -114,7 +136,7 @@ def jacobian_by_forward_mode(
             torch.func.vmap(embedding_and_column, out_dims=(None, 0))(part)  # type: ignore[arg-type]  # its hint lacks the None
             for part in directions.split(columns_per_pass)
         ]
-    jacobian = torch.cat([columns for _, columns in passes]).permute(1, 2, 0)
+    jacobian = torch.cat([columns for _, columns in passes]).permute(1, 2, 0).to(x.dtype)
     return jacobian if rows is None else rows.to(jacobian) @ jacobian, passes[0][0]
 
 

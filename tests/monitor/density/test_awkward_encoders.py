@@ -121,6 +121,37 @@ def test_rounding_is_no_wrong_rule(strategy: Strategy) -> None:
         jacobian_gram(encode, spoilt, strategy=strategy)
 
 
+def under_autocast(encode: Encode, dtype: torch.dtype) -> Encode:
+    def encode_coarsely(inputs: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return encode(inputs).to(dtype)
+
+    return encode_coarsely
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("strategy", ["auto", "loop", "jacrev", "replicate", "forward"])
+def test_half_precision_inside_is_no_wrong_rule(strategy: Strategy, dtype: torch.dtype) -> None:
+    """An autocast of the encoder's own, whose output is in bfloat16 or not; warnings are errors."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layers = [nn.Sequential(nn.Linear(32, 32), nn.GELU()) for _ in range(6)]
+        encode, x = nn.Sequential(*layers, nn.Linear(32, 8)), torch.randn(24, 32)
+    gram = jacobian_gram(under_autocast(encode, dtype), x, strategy=strategy)
+    expected = reference_gram(encode.double(), x)
+    assert (gram - expected).abs().max() < 0.05 * expected.abs().max()  # bfloat16 has three digits
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("p", [1.0, 2.0, 3.0, float("inf")])
+def test_wrong_rules_are_found_beside_half_precision(p: float) -> None:
+    x = X[:20].bfloat16().float()
+    with pytest.warns(UserWarning, match="vectorised derivative"):
+        gram = jacobian_gram(lambda inputs: distances(p)(inputs.bfloat16().to(inputs)), x, strategy="jacrev")
+    expected = reference_gram(distances(p), x)
+    assert (gram - expected).abs().max() < 0.05 * expected.abs().max()
+
+
 def normalised(inputs: Tensor) -> Tensor:
     return torch.tanh(inputs.sub_(0.5).div_(0.25) @ WEIGHT.to(inputs).T)
 
