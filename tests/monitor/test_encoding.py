@@ -75,9 +75,24 @@ class BackboneAndHead(nn.Module):
     [
         # lightly's DINO, iBOT, DINOv2 and CAPI
         (("student_backbone", "student_head", "teacher_backbone", "teacher_head"), "teacher_backbone"),
-        # lightly's MoCo and BYOL
-        (("backbone", "projection_head", "backbone_momentum", "projection_head_momentum"), "backbone"),
-        (("encoder_q", "encoder_k"), "encoder_q"),
+        # lightly's MoCo and BYOL: a moving average is the teacher
+        (("backbone", "projection_head", "backbone_momentum", "projection_head_momentum"), "backbone_momentum"),
+        (("encoder_q", "encoder_k"), "encoder_k"),
+        (("encoder", "momentum_encoder"), "momentum_encoder"),
+        (("encoder", "ema_encoder"), "ema_encoder"),
+        (("encoder", "encoderEMA", "encoder_head"), "encoderEMA"),
+        (("encoder_q", "projector"), "encoder_q"),
+        # whole words, of any spelling
+        (("planet", "magnet"), ""),
+        (("normal_encoder", "norm"), "normal_encoder"),
+        (("projected_encoder", "projector"), "projected_encoder"),
+        (("studentEncoder", "studentHead"), "studentEncoder"),
+        (("DINOv2Encoder", "encoder_pos"), "DINOv2Encoder"),
+        (("teacherbackbone", "teacherhead"), "teacherbackbone"),
+        (("encoders", "heads"), "encoders"),
+        (("target_embed", "encoder"), "encoder"),
+        (("embedding_net", "embedding"), "embedding_net"),
+        (("FeatureExtractor", "Head"), "FeatureExtractor"),
         (("context_encoder", "target_encoder", "predictor"), "target_encoder"),
         (("encoder", "target_encoder"), "target_encoder"),
         (("teacher", "student"), "teacher"),
@@ -91,7 +106,7 @@ class BackboneAndHead(nn.Module):
     ],
 )
 def test_names_that_contain_the_usual_ones(names: tuple[str, ...], chosen: str) -> None:
-    for order in (names, names[::-1]) if chosen != "encoder_q" else (names,):
+    for order in (names, names[::-1]):
         path, reason = usual_encoder(part(*order))
         assert path == chosen
         assert reason.endswith("is in its name") == bool(chosen)
@@ -102,6 +117,20 @@ def test_a_module_without_weights_is_no_encoder_by_half_its_name() -> None:
     module.add_module("target_transform", nn.Identity())
     assert usual_encoder(module)[0] == "encoder"
     assert usual_encoder(nn.ModuleDict({"encoder": nn.Flatten()}))[0] == "encoder"
+
+
+def test_a_table_of_embeddings_is_no_encoder_by_half_its_name() -> None:
+    module = part("encoder")
+    module.add_module("target_tokens", nn.Embedding(4, 3))
+    assert usual_encoder(module)[0] == "encoder"
+
+
+def test_the_reason_is_the_first_of_the_usual_names_on_the_path() -> None:
+    module = nn.Module()
+    module.model = nn.ModuleDict({"student": nn.Linear(4, 3), "teacher": nn.Linear(4, 3)})
+    assert usual_encoder(module) == ("model.teacher", "'teacher' is in its name")
+    module.teacher = nn.ModuleDict({"backbone": nn.Linear(4, 3)})
+    assert usual_encoder(module) == ("teacher.backbone", "'teacher' is in its name")
 
 
 def test_a_compiled_encoder_is_found_and_its_layout_known() -> None:
