@@ -32,17 +32,33 @@ def resolve_encoder(module: nn.Module, encoder: EncoderChoice, pool: Pool) -> tu
         pool: see :func:`pool_embedding`.
 
     Raises:
-        SettingError: if there is no submodule at the path; the message names those there are.
+        SettingError: if there is no submodule at the path (the message names those there are), neither a usual name
+            nor a forward, or ``encoder`` is something else.
     """
     if encoder is not None and not isinstance(encoder, str):
+        if not callable(encoder):
+            raise SettingError(
+                f"encoder must be the path of a submodule, a function (module, inputs) or None, got {encoder!r}."
+            )
         function = encoder
         return (lambda inputs: pool_embedding(function(module, inputs), pool)), getattr(
             function, "__name__", "function"
         )
     name, reason = (encoder, "") if encoder is not None else usual_encoder(module)
+    if encoder is None and not name and not has_forward(module):
+        raise SettingError(
+            f"{type(module).__name__} has no forward and no submodule with a usual name: pass encoder=, a function "
+            f"(module, inputs) or the path of a submodule ({_children_of(module)})."
+        )
     chosen = find_submodule(module, name)
     description = ", because ".join(filter(None, [type(chosen).__name__, reason]))
     return partial(_encode_and_pool, chosen, pool), f"{name or 'forward'} ({description})"
+
+
+def has_forward(module: nn.Module) -> bool:
+    """Tell whether a module has a forward of its own, and not that of PyTorch or Lightning, which only raises."""
+    owner = next((base for base in type(module).__mro__ if "forward" in vars(base)), nn.Module)
+    return "forward" in vars(module) or not (owner is nn.Module or owner.__name__ == "LightningModule")
 
 
 def find_submodule(module: nn.Module, name: str) -> nn.Module:
@@ -54,8 +70,13 @@ def find_submodule(module: nn.Module, name: str) -> nn.Module:
     try:
         return module.get_submodule(name)
     except AttributeError:
-        there = ", ".join(sorted(name for name, _ in module.named_children())) or "none"
-        raise SettingError(f"{type(module).__name__} has no submodule {name!r}; its submodules are: {there}.") from None
+        raise SettingError(
+            f"{type(module).__name__} has no submodule {name!r}; its submodules are: {_children_of(module)}."
+        ) from None
+
+
+def _children_of(module: nn.Module) -> str:
+    return ", ".join(sorted(name for name, _ in module.named_children())) or "none"
 
 
 def _encode_and_pool(encoder: nn.Module, pool: Pool, inputs: Tensor) -> Tensor:
@@ -164,10 +185,15 @@ def resolve_preprocess(module: nn.Module, preprocess: Preprocess) -> Callable[[T
     Args:
         module: the Lightning module.
         preprocess: a function of inputs, a dotted path to a submodule (such as an embedding table), or ``None``.
+
+    Raises:
+        SettingError: if there is no submodule at the path, or it is something else.
     """
     if preprocess is None:
         return lambda inputs: inputs
     function = find_submodule(module, preprocess) if isinstance(preprocess, str) else preprocess
+    if not callable(function):
+        raise SettingError(f"preprocess must be a function, the path of a submodule or None, got {preprocess!r}.")
     return lambda inputs: function(inputs.clone())  # it may write into them, and they are needed again
 
 

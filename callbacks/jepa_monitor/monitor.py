@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from numbers import Real
 from typing import Any, Literal, TypeVar
 
 import lightning.pytorch as pl
@@ -42,8 +43,8 @@ from .ranking import rank_stability
 from .run import Run
 from .scalars import problems, scalars
 from .schedule import Schedule, is_fitting, is_last_batch_of_validation
-from .settings import require_possible, warn_of_followers, what_training_does
-from .sources import Prepared, Sources, check_keys, expected_tags, find_further, prepare, which_loader
+from .settings import require_possible, require_whole, warn_of_followers, what_training_does
+from .sources import Prepared, Sources, check_probe, expected_tags, find_further, find_truths, prepare, which_loader
 from .sparing import Sparing
 from .tags import NULLS
 
@@ -99,7 +100,7 @@ class JEPAScoreMonitor(pl.Callback):
         name: goes before all tags, to tell several monitors apart.
 
     Raises:
-        ValueError: for a setting out of range; :class:`SettingError`, before anything is trained or measured, for one
+        ValueError: for a number out of range; :class:`SettingError`, before anything is trained or measured, for one
             that can never work, such as the path of a submodule that the module lacks.
     """
 
@@ -125,11 +126,11 @@ class JEPAScoreMonitor(pl.Callback):
         on_error: Literal["warn", "raise"] = "warn",
         name: str = "",
     ) -> None:
-        for label, value in {"num_samples": num_samples, "rank": rank, "chunk": chunk}.items():
-            if isinstance(value, int) and value < 1:
-                raise ValueError(f"{label} must be at least 1, got {value}.")
-        if budget is not None and not budget > 0.0:
-            raise ValueError(f"budget must be a positive share of the training time, or None, got {budget}.")
+        require_whole(1, None, num_samples=num_samples, chunk=chunk)
+        require_whole(1, "auto", rank=rank)
+        require_whole(0, every_n_epochs=every_n_epochs, every_n_steps=every_n_steps)
+        if budget is not None and not (isinstance(budget, Real) and budget > 0.0):
+            raise ValueError(f"budget must be a positive share of the training time, or None, got {budget!r}.")
         if estimator not in ("auto", "exact", "sketch") or on_error not in ("warn", "raise"):
             raise ValueError(
                 f"estimator must be auto, exact or sketch and on_error warn or raise, got {estimator!r}, {on_error!r}."
@@ -283,8 +284,9 @@ class JEPAScoreMonitor(pl.Callback):
         def try_out() -> None:
             resolve_encoder(pl_module, self.encoder, self.pool)
             resolve_preprocess(pl_module, self.preprocess)
-            check_keys(self.sources, trainer)
+            find_truths(self.sources)
             find_further(self.sources, trainer)
+            check_probe(self.sources, trainer)
 
         require_possible(pl_module, try_out)
         warn_of_followers(trainer, self._prefix, GROUPS)

@@ -74,7 +74,7 @@ class Samples:
             images, labels: see the attributes.
 
         Raises:
-            ValueError: for anything else, or where there is no sample.
+            ValueError: where there is no sample; :class:`SettingError` for anything else.
         """
         collate = None
         if isinstance(data, DataLoader):
@@ -84,7 +84,7 @@ class Samples:
         if isinstance(data, tuple) and data and all(isinstance(member, Tensor) for member in data):
             data = TensorDataset(*data)
         if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
-            raise ValueError(
+            raise SettingError(
                 f"{type(data).__name__} has no length or no access by index, so fixed samples cannot be read from it: "
                 "pass a map-style dataset or a tensor."
             )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from numbers import Integral
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_warn
@@ -13,6 +14,24 @@ from .errors import SettingError
 from .isolation import undisturbed
 from .schedule import is_fitting
 from .tags import meaning_of
+
+
+def require_whole(least: int, *others: object, **settings: object) -> None:
+    """See that settings are whole numbers.
+
+    Args:
+        least: smallest number that is allowed.
+        others: values that are allowed besides.
+        settings: by name.
+
+    Raises:
+        ValueError: if not; the message names the setting.
+    """
+    for name, value in settings.items():
+        is_whole = isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+        if not is_whole and value not in others:
+            besides = "".join(f" or {other!r}" for other in others)
+            raise ValueError(f"{name} must be a whole number of at least {least}{besides}, got {value!r}.")
 
 
 def require_possible(pl_module: pl.LightningModule, try_out: Callable[[], object]) -> None:

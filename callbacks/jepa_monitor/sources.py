@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -153,23 +154,39 @@ def load_validation(trainer: pl.Trainer) -> None:
 def _find(sources: Sources, trainer: pl.Trainer) -> _Found:
     probe = find_probe(sources, trainer)
     dataset = dataset_of(probe)
-    truth = sources.log_density if sources.log_density is not None else getattr(dataset, "log_densities", {})
     return _Found(
         probe,
         find_further(sources, trainer),
         find_reference(sources, trainer),
-        {"truth": truth} if callable(truth) else truth,
+        find_truths(sources, dataset),
         getattr(dataset, "coordinates", None),
     )
+
+
+def find_truths(sources: Sources, dataset: Any = None) -> Mapping[str, LogDensity]:
+    """True log densities by name, the headline first: given, or the dataset's.
+
+    Raises:
+        SettingError: where they are something else, or one has the name of other tags.
+    """
+    truth = sources.log_density if sources.log_density is not None else getattr(dataset, "log_densities", {})
+    named = {"truth": truth} if callable(truth) else truth
+    if not isinstance(named, Mapping) or not all(map(callable, named.values())):
+        raise SettingError(f"log_density must be a function of inputs, or several by name, got {reprlib.repr(truth)}.")
+    if taken := {name for name in list(named)[1:] if f"density/spearman_{name}" in tags.TRUTH}:
+        raise SettingError(f"log_density cannot be called {taken.pop()!r}: there are tags of that name.")
+    return named
 
 
 def find_further(sources: Sources, trainer: pl.Trainer) -> dict[str, Any]:
     """Further sets, given or offered, in the same order on every process; names may be of any type.
 
     Raises:
-        SettingError: where two have the same name, or one has the probe's.
+        SettingError: where they have no names, two have the same name, or one has the probe's.
     """
     ood = sources.ood if sources.ood is not None else _offer(trainer, "ood_datasets") or {}
+    if not isinstance(ood, Mapping):
+        raise SettingError(f"ood must be a mapping from names to data, got a {type(ood).__name__}.")
     named = {str(name): data for name, data in ood.items()}
     if len(named) < len(ood):
         raise SettingError(f"two of the ood sets have the same name: {', '.join(map(repr, ood))}.")
@@ -195,12 +212,14 @@ def find_probe(sources: Sources, trainer: pl.Trainer) -> Any:
     return found
 
 
-def check_keys(sources: Sources, trainer: pl.Trainer) -> None:
-    """See that samples have what ``images=`` and ``labels=`` name.
+def check_probe(sources: Sources, trainer: pl.Trainer) -> None:
+    """See that a given probe can be read, and that samples have what ``images=`` and ``labels=`` name.
 
     Raises:
         SettingError: if not.
     """
+    if sources.probe is not None and not is_stream(sources.probe):
+        Samples.of(sources.probe)
     if all(key is None or callable(key) for key in (sources.images, sources.labels)):
         return
     load_validation(trainer)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from jepa_monitor import FeatureStatistics, JEPAScoreMonitor, LiDAR, OnlineKNN, OnlineLinearProbe, SettingError
 from jepa_monitor.tags import MEANINGS, meaning_of
 from tests.monitor.evaluation.labelled_projects import classes, dicts, labelled_module, tuples
-from tests.monitor.projects import Autoencoder, images, loader
+from tests.monitor.projects import Autoencoder, images, loader, true_log_density
 from tests.monitor.test_monitor import Memory, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:Found 1 module.s. in eval mode")
@@ -59,6 +59,66 @@ def test_other_names_that_do_not_exist(tmp_path: Path, make: Any) -> None:
     with pytest.raises(SettingError):
         run.fit(labelled_module(), dicts(24), dicts(24, seed=1))
     assert run.global_step == 0
+
+
+NO_SUCH: dict[str, tuple[Any, str]] = {
+    "encoder": (3, "encoder must be the path of a submodule, a function .* or None, got 3"),
+    "preprocess": (3, "preprocess must be a function, the path of a submodule or None, got 3"),
+    "probe": (3, "int has no length or no access by index"),
+    "ood": ([images(9)], "ood must be a mapping from names to data, got a list"),
+    "log_density": ("abc", "log_density must be a function of inputs, or several by name, got 'abc'"),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting", "value", "message"),
+    [
+        *((JEPAScoreMonitor, setting, *wrong) for setting, wrong in NO_SUCH.items()),
+        *((kind, setting, *NO_SUCH[setting]) for kind in KINDS[1:] for setting in ("encoder", "probe")),
+        (OnlineKNN, "encoder", {"z": "encoder", "y": 3}, "encoder must be the path of a submodule"),
+        (JEPAScoreMonitor, "log_density", {"a": 3}, "log_density must be a function of inputs"),
+        (
+            JEPAScoreMonitor,
+            "log_density",
+            dict.fromkeys(("a", "gaussian"), true_log_density),
+            "log_density cannot be called 'gaussian': there are tags of that name",
+        ),
+    ],
+)
+def test_a_value_of_the_wrong_kind(tmp_path: Path, kind: Any, setting: str, value: Any, message: str) -> None:
+    run = trainer(tmp_path, kind(**{setting: value}))
+    with pytest.raises(SettingError, match=message):
+        run.fit(labelled_module(), tuples(24), tuples(24, seed=1))
+    assert run.global_step == 0
+
+
+class Unusual(pl.LightningModule):
+    """Neither a forward nor a submodule that is named like an encoder."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = Autoencoder()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        pass
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_module_in_which_nothing_can_be_called(tmp_path: Path, kind: Any) -> None:
+    message = r"Unusual has no forward and no submodule with a usual name: pass encoder=, .* submodule \(stem\)"
+    with pytest.raises(SettingError, match=message):
+        trainer(tmp_path, kind()).validate(Unusual(), tuples(24), verbose=False)
+
+
+def test_features_of_a_module_without_forward_are_measured(tmp_path: Path) -> None:
+    class OnlyFeatures(Unusual):
+        def features(self, x: Tensor) -> Tensor:
+            return torch.as_tensor(self.stem(x))
+
+    callback = OnlineKNN(reference=tuples(24), on_error="raise")
+    (values,) = trainer(tmp_path, callback).validate(OnlyFeatures(), tuples(24, seed=1), verbose=False)
+    assert math.isfinite(values["knn/accuracy"])
+    assert "knn/accuracy_embedding" not in values
 
 
 @pytest.mark.parametrize("kind", KINDS)

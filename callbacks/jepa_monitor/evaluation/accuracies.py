@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..encoding import Pool
 from ..probe import ImagesKey, LabelsKey
+from ..settings import require_whole
 from .encoders import Encoders
 from .knn import weighted_knn
 from .labelled import OnLabels, Task
@@ -62,8 +63,9 @@ class OnlineKNN(OnLabels):
         on_error: OnError = "warn",
         name: str = "",
     ) -> None:
-        if k < 1 or not temperature > 0.0:
-            raise ValueError(f"k must be at least 1 and temperature positive, got {k} and {temperature}.")
+        require_whole(1, k=k)
+        if not temperature > 0.0:
+            raise ValueError(f"temperature must be positive, got {temperature}.")
         super().__init__(
             bank_size=bank_size,
             num_samples=num_queries,
@@ -143,8 +145,9 @@ class OnlineLinearProbe(OnLabels):
         on_error: OnError = "warn",
         name: str = "",
     ) -> None:
-        if not ridge > 0.0 or max_iterations < 1:
-            raise ValueError(f"ridge must be positive, max_iterations at least 1, got {ridge} and {max_iterations}.")
+        require_whole(1, max_iterations=max_iterations)
+        if not ridge > 0.0:
+            raise ValueError(f"ridge must be positive, got {ridge}.")
         super().__init__(
             bank_size=bank_size,
             num_samples=num_queries,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor, nn
 
 from ..density import Encode
-from ..encoding import EncoderChoice, Pool, resolve_encoder
+from ..encoding import EncoderChoice, Pool, has_forward, resolve_encoder
 from ..errors import SettingError
 
 Encoders = EncoderChoice | Mapping[str, EncoderChoice]
@@ -19,15 +19,15 @@ def resolve_encoders(module: nn.Module, encoder: Encoders, pool: Pool) -> dict[s
     Args:
         module: the Lightning module.
         encoder: as :func:`resolve_encoder` takes it, or the name of a method (``features``, ``forward``); several by
-            name. ``None`` means the module's ``features`` and, as ``embedding``, its forward, where it has both; else
-            the usual submodules.
+            name. ``None`` means the module's ``features``, where it has them, and as ``embedding`` its forward, if
+            any; else the usual submodules.
         pool: see :func:`pool_embedding`.
 
     Raises:
         SettingError: where there is no such submodule or method, or the mapping is empty.
     """
     if encoder is None and callable(getattr(module, "features", None)):
-        encoder = {"features": "features", "embedding": "forward"}
+        encoder = {"features": "features"} | ({"embedding": "forward"} if has_forward(module) else {})
     named = encoder if isinstance(encoder, Mapping) else {"features": encoder}
     if not named:
         raise SettingError("encoder= is an empty mapping: name at least one encoder, or leave it out.")

@@ -16,6 +16,7 @@ from ..agreement import is_first, together
 from ..concise import Concise
 from ..probe import NO_CLASS, are_all_different, dataset_of, is_stream
 from ..ranking import fingerprints
+from ..settings import require_whole
 from ..sources import find_probe, find_reference, open_samples
 from .encoders import Encoders, resolve_encoders
 from .meaning import why_unclassifiable
@@ -79,8 +80,7 @@ class OnLabels(OnlineEvaluation):
 
     def __init__(self, *, bank_size: int, encoder: Encoders, with_pixels: bool, **settings: Any) -> None:
         super().__init__(encoder=encoder, **settings)
-        if bank_size < 1:
-            raise ValueError(f"bank_size must be at least 1, got {bank_size}.")
+        require_whole(1, bank_size=bank_size)
         if isinstance(encoder, Mapping) and (taken := RESERVED & set(list(encoder)[1:])):
             raise ValueError(f"an encoder cannot be called {', '.join(sorted(taken))}: there are tags of that name.")
         self.bank_size = bank_size

@@ -20,8 +20,8 @@ from ..notices import Notices
 from ..probe import ImagesKey, LabelsKey, Samples
 from ..publishing import announce, log_scalars, log_text
 from ..schedule import Schedule, is_fitting, is_last_batch_of_validation
-from ..settings import require_possible, warn_of_followers, what_training_does
-from ..sources import Sources, check_keys, find_probe, open_samples, which_loader
+from ..settings import require_possible, require_whole, warn_of_followers, what_training_does
+from ..sources import Sources, check_probe, find_probe, open_samples, which_loader
 from .encoders import Encoders, resolve_encoders
 from .parts import Part
 
@@ -85,11 +85,7 @@ class OnlineEvaluation(pl.Callback, ABC):
         on_error: OnError,
         name: str,
     ) -> None:
-        if every_n_epochs < 1 or num_samples < 1:
-            raise ValueError(
-                "every_n_epochs and numbers of samples must be at least 1, "
-                f"got every_n_epochs {every_n_epochs} and {num_samples} samples."
-            )
+        require_whole(1, **{"every_n_epochs": every_n_epochs, "the number of samples": num_samples})
         if on_error not in ("warn", "raise"):
             raise ValueError(f"on_error must be warn or raise, got {on_error!r}.")
         check_pool(pool)
@@ -149,7 +145,7 @@ class OnlineEvaluation(pl.Callback, ABC):
     def _require_possible(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         def try_out() -> None:
             resolve_encoders(pl_module, self.encoder, self.pool)
-            check_keys(self.sources, trainer)
+            check_probe(self.sources, trainer)
 
         require_possible(pl_module, try_out)
         warn_of_followers(trainer, self._prefix, self.usual_tags)

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..agreement import together
 from ..encoding import EncoderChoice, Pool
 from ..probe import ImagesKey
+from ..settings import require_whole
 from .discriminant import lidar, lidar_bound
 from .meaning import why_unfit
 from .online import Found, OnError, OnlineEvaluation
@@ -57,8 +58,9 @@ class LiDAR(OnlineEvaluation):
         on_error: OnError = "warn",
         name: str = "",
     ) -> None:
-        if views < 2 or not delta > 0.0:
-            raise ValueError(f"views must be at least 2 and delta positive, got {views} and {delta}.")
+        require_whole(2, views=views)
+        if not delta > 0.0:
+            raise ValueError(f"delta must be positive, got {delta}.")
         super().__init__(
             encoder=encoder,
             pool=pool,

@@ -449,15 +449,16 @@ def test_inputs_that_are_no_images_need_views_of_their_own(tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: OnlineKNN(k=0), "k must be at least 1"),
-        (lambda: OnlineKNN(temperature=0.0), "temperature positive"),
-        (lambda: OnlineKNN(bank_size=0), "bank_size must be at least 1"),
-        (lambda: OnlineKNN(num_queries=0), "numbers of samples"),
+        (lambda: OnlineKNN(k=0), "k must be a whole number of at least 1, got 0"),
+        (lambda: OnlineKNN(temperature=0.0), "temperature must be positive"),
+        (lambda: OnlineKNN(bank_size=0), "bank_size must be a whole number of at least 1"),
+        (lambda: OnlineKNN(num_queries=0), "the number of samples must be a whole number"),
+        (lambda: OnlineKNN(bank_size="many"), "bank_size must be a whole number"),  # type: ignore[arg-type]  # likewise
         (lambda: OnlineKNN(every_n_epochs=0), "every_n_epochs"),
         (lambda: OnlineKNN(on_error="ignore"), "warn or raise"),  # type: ignore[arg-type]  # that is the test
         (lambda: OnlineKNN(encoder={"z": None, "pixels": "encoder"}), "cannot be called pixels"),
         (lambda: OnlineLinearProbe(ridge=0.0), "ridge must be positive"),
-        (lambda: LiDAR(views=1), "views must be at least 2"),
+        (lambda: LiDAR(views=1), "views must be a whole number of at least 2"),
     ],
 )
 def test_settings_are_checked(make: Any, message: str) -> None:
