@@ -23,7 +23,7 @@ from .strategies import (
     jacobian_by_replication,
     on_a_copy,
 )
-from .survey import Survey, output_replaced, require_floating_point, survey
+from .survey import Survey, output_replaced, require_floating_point, require_real, survey
 
 T = TypeVar("T")
 
@@ -89,6 +89,7 @@ def jacobian_gram(
         (N, K, K), or (N, M, M) with ``rows``.
 
     Raises:
+        TypeError: if inputs or embeddings are no tensor.
         ValueError: if inputs or embeddings are integer or complex, if ``encode`` does not return (B, K), if samples
             influence each other (the message names the module), or if its output does not depend on its input through
             autograd.
@@ -139,7 +140,7 @@ def map_grams(
         inputs = x.clone().detach()
         if not len(inputs):
             with torch.no_grad():
-                z = encode(inputs).to(gram_dtype)
+                z = require_real(encode(inputs)).to(gram_dtype)
             size = z.shape[1] if rows is None else len(rows)
             return [function(z.new_empty(0, size, size), z)]
         facts = survey(encode, inputs)

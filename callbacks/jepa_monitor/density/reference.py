@@ -45,7 +45,7 @@ class EmbeddingReference(Concise):
         """
         require_floating_point(x)
         with differentiable(x.device.type), torch.no_grad(), batch_expected(encode, x):
-            z = torch.cat([encode(part.clone()) for part in x.split(chunk or EMBEDDED_A_PASS)])
+            z = torch.cat([require_real(encode(part.clone())) for part in x.split(chunk or EMBEDDED_A_PASS)])
         if z.ndim == 2:  # anything else is refused below
             cls.fit(z)
         gram, z = gram_and_embedding(encode, x, strategy=strategy, chunk=chunk)

@@ -13,6 +13,7 @@ from torch import Tensor
 from .jacobian import gram_and_embedding
 from .reference import EmbeddingReference
 from .strategies import Encode, Strategy
+from .survey import require_floating_point
 from .volume import EPS, log_singular_values
 
 Transform = Callable[[Tensor], Tensor]
@@ -124,6 +125,7 @@ def _draw_views(x: Tensor, views: Transform, num_views: int, seed: int) -> Tenso
     """(N T, ...): T draws of each sample, one after the other."""
     if num_views < 1:
         raise ValueError(f"num_views must be at least 1, got {num_views}.")
+    require_floating_point(x)
     devices = [x.device] if x.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)

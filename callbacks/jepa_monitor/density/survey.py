@@ -45,6 +45,7 @@ def survey(encode: Encode, x: Tensor) -> Survey:
         x: (N, ...) inputs, at least one.
 
     Raises:
+        TypeError: if the output is not a tensor.
         ValueError: if the output is not (B, K), is integer or complex, does not depend on the input through autograd,
             is random, or if a sample's embedding depends on the other samples of its batch.
     """
@@ -93,12 +94,18 @@ def output_replaced(layer: nn.Module, value: Tensor) -> Generator[None, None, No
         handle.remove()
 
 
-def require_floating_point(x: Tensor) -> None:
+def require_floating_point(x: object) -> None:
     """Refuse inputs with respect to which there is no derivative.
 
     Raises:
+        TypeError: for what is not a tensor.
         ValueError: for integers and complex numbers.
     """
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"inputs are of type {type(x).__name__}: pass one tensor (N, ...), such as torch.as_tensor(x), or "
+            "torch.stack(x) of a list of tensors."
+        )
     if not x.is_floating_point():
         raise ValueError(
             f"inputs are {x.dtype}; a Jacobian is with respect to real floating-point numbers: pass x.float(), or "
@@ -128,11 +135,21 @@ def _takes(encode: Encode, one: Tensor) -> bool:
             z = encode(one.clone())
     except Exception:
         return False
-    return z.ndim == 2 and len(z) == 1
+    return isinstance(z, Tensor) and z.ndim == 2 and len(z) == 1
 
 
-def require_real(z: Tensor) -> Tensor:
-    """The embeddings as they are; ValueError for complex ones, whose imaginary parts would be lost."""
+def require_real(z: object) -> Tensor:
+    """The embeddings as they are.
+
+    Raises:
+        TypeError: for what is not a tensor.
+        ValueError: for complex ones, whose imaginary parts would be lost.
+    """
+    if not isinstance(z, Tensor):
+        raise TypeError(
+            f"embeddings are of type {type(z).__name__}: pass an encoder that returns one tensor (B, K), such as "
+            "lambda x: encoder(x)[0]."
+        )
     if z.is_complex():
         raise ValueError(
             f"embeddings are {z.dtype}, not real numbers: pass torch.view_as_real(z).flatten(1), or z.abs()."
@@ -141,12 +158,13 @@ def require_real(z: Tensor) -> Tensor:
 
 
 def _require_embedding(z: Tensor, pair: Tensor) -> None:
+    require_real(z)
     if z.ndim != 2 or len(z) != len(pair):
         raise ValueError(
             f"the encoder must map {len(pair)} inputs to embeddings of shape ({len(pair)}, K), "
             f"got {tuple(z.shape)}: pool its tokens or feature maps first."
         )
-    if not require_real(z).is_floating_point():
+    if not z.is_floating_point():
         raise ValueError(f"the embeddings are {z.dtype}; a Jacobian needs floating-point numbers.")
     if not _depends(z, pair):
         raise ValueError("the embeddings do not depend on the inputs through autograd: is there a detach or no_grad?")
@@ -181,9 +199,19 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def _first_difference(encode: Encode, pair: Tensor, other: Tensor) -> str:
-    """Name of the first module whose output for sample 0 is not the same in both batches."""
-    once, again = (_outputs_of_first_sample(encode, batch) for batch in (pair, other))
-    culprit = next((module for (module, a), (_, b) in zip(once, again, strict=False) if not _same(a, b)), None)
+    """Name of the first module that makes sample 0 differ between the batches: its output does, its input does not.
+
+    It is the innermost such module; where the cause lies between modules, that around them; else the encoder.
+    """
+    once, again = (_calls_on_first_sample(encode, batch) for batch in (pair, other))
+    culprit = next(
+        (
+            module
+            for (module, *a), (_, *b) in zip(once, again, strict=False)
+            if _all_same(a[0], b[0]) and not _all_same(a[1], b[1])
+        ),
+        None,
+    )
     if culprit is None:
         return "the encoder"
     for root in _modules_behind(encode):
@@ -193,18 +221,34 @@ def _first_difference(encode: Encode, pair: Tensor, other: Tensor) -> str:
     return f"a {type(culprit).__name__} of the encoder"
 
 
-def _outputs_of_first_sample(encode: Encode, pair: Tensor) -> list[tuple[nn.Module, Tensor]]:
-    outputs: list[tuple[nn.Module, Tensor]] = []
+def _calls_on_first_sample(encode: Encode, pair: Tensor) -> list[tuple[nn.Module, list[Tensor], list[Tensor]]]:
+    """Modules in the order in which they return, with what sample 0 has in their arguments and outputs."""
+    entered: list[list[Tensor]] = []
+    calls: list[tuple[nn.Module, list[Tensor], list[Tensor]]] = []
 
-    def keep(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        leaf = next(module.children(), None) is None
-        # tokens may be folded into the batch, (2 T, ...), so the first sample has the first half
-        if leaf and isinstance(output, Tensor) and output.ndim and len(output) % 2 == 0:
-            outputs.append((module, output[: len(output) // 2].detach().clone()))
+    def enter(module: nn.Module, args: tuple[Any, ...]) -> None:  # a module may write into its arguments
+        entered.append(_of_first_sample(args))
 
-    with _every_module(keep):
-        _embeddings(encode, pair)
-    return outputs
+    def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        calls.append((module, entered.pop(), _of_first_sample(output if isinstance(output, tuple) else (output,))))
+
+    handle = register_module_forward_pre_hook(enter)
+    try:
+        with _every_module(leave):
+            _embeddings(encode, pair)
+    finally:
+        handle.remove()
+    return calls
+
+
+def _of_first_sample(values: tuple[Any, ...]) -> list[Tensor]:
+    """Copies of the first halves of tensors: tokens may be folded into the batch, (2 T, ...)."""
+    tensors = [value for value in values if isinstance(value, Tensor) and value.ndim and len(value) % 2 == 0]
+    return [tensor[: len(tensor) // 2].detach().clone() for tensor in tensors]
+
+
+def _all_same(once: list[Tensor], again: list[Tensor]) -> bool:
+    return len(once) == len(again) and all(map(_same, once, again))
 
 
 def _modules_behind(function: Callable[..., Any]) -> list[nn.Module]:

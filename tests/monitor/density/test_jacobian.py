@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
-from jepa_monitor import jacobian_gram
+from jepa_monitor import EmbeddingReference, jacobian_gram, jepa_score
 from jepa_monitor.density import Strategy, gram_and_embedding, jacobian
 from jepa_monitor.density.strategies import jacobian_by_jacrev
 from jepa_monitor.density.survey import survey
@@ -237,6 +238,52 @@ def test_refuses_samples_that_interact(count: int) -> None:
 def test_refuses_random_encoders() -> None:
     with pytest.raises(ValueError, match=r"1 \(Dropout\) is random.*eval mode"):
         jacobian_gram(nn.Sequential(nn.Linear(6, 40), nn.Dropout()), torch.randn(4, 6))
+
+
+class Noisy(nn.Module):
+    """Is random, or mixes samples, between its two layers."""
+
+    def __init__(self, between: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(6, 40), nn.Linear(40, 4)
+        self.between = between
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.between(self.first(x)))
+
+
+def test_what_happens_between_modules_is_blamed_on_none_of_them() -> None:
+    noisy, x = Noisy(nn.functional.dropout), torch.randn(4, 6)
+    with pytest.raises(ValueError, match=r"^the encoder \(Noisy\) is random"):
+        jacobian_gram(noisy, x)
+    with pytest.raises(ValueError, match=r"^1 \(Noisy\) is random"):
+        jacobian_gram(nn.Sequential(nn.Linear(6, 6), noisy, nn.Linear(4, 3)), x)
+    with pytest.raises(ValueError, match=r"^the encoder is random"):
+        jacobian_gram(lambda x: noisy.second(nn.functional.dropout(noisy.first(x))), x)
+    with pytest.raises(ValueError, match=r"^the encoder \(Noisy\) mixes the samples"):
+        jacobian_gram(Noisy(lambda z: z - z.mean(0)), x)
+    with pytest.raises(ValueError, match=r"^1 \(Dropout\) is random"):  # in place: its input is other afterwards
+        jacobian_gram(nn.Sequential(nn.Linear(6, 40), nn.Dropout(inplace=True)), x)
+
+
+def test_attention_that_is_random_is_named() -> None:
+    layer, tokens = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.5, batch_first=True), torch.randn(4, 5, 8)
+    layer.dropout1, layer.dropout2, layer.dropout = nn.Identity(), nn.Identity(), nn.Identity()
+    with pytest.raises(ValueError, match=r"^self_attn \(MultiheadAttention\) is random"):
+        jacobian_gram(lambda x: layer(x).mean(1), tokens)
+
+
+def test_what_is_no_tensor_is_refused_in_one_sentence() -> None:
+    mlp, x = make_mlp(6, 3), torch.randn(8, 6)
+    for inputs in (x.numpy(), x.tolist(), list(x)):
+        for call in (jacobian_gram, jepa_score, EmbeddingReference.measure, partial(jepa_score, views=lambda x: x)):
+            with pytest.raises(TypeError, match=r"^inputs are of type (list|ndarray): pass one tensor"):
+                call(mlp, inputs)  # type: ignore[operator]
+    for encode in (lambda x: (mlp(x), x), lambda x: {"z": mlp(x)}):
+        for call in (jacobian_gram, jepa_score, EmbeddingReference.measure):
+            for samples in (x, x[:0]):
+                with pytest.raises(TypeError, match=r"^embeddings are of type (tuple|dict): pass an encoder that"):
+                    call(encode, samples)  # type: ignore[operator]
 
 
 def test_float32_means_float32() -> None:
