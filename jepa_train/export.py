@@ -29,6 +29,8 @@ from jepa_train.parsing import Parser
 EXPORT_HELP = "One more subcommand: export, which writes the encoder of a checkpoint for timm (export --help)."
 SUFFIX = ".safetensors"
 CONFIG = "config.json"  # the name that timm looks for in a folder
+LAST = "last"  # which other subcommands take for the newest checkpoint
+PATH_OF_A_RUN = "give --ckpt_path RUN/checkpoints/last.ckpt, with the folder of a run"
 PROJECTOR = "projector"  # a folder of its own: timm takes the first weights that it finds in the encoder's
 
 
@@ -38,6 +40,8 @@ def run_export(arguments: list[str]) -> None:
     Raises:
         ConfigurationError: for options that do not exist; see :func:`export`.
     """
+    if any(word.startswith("-c") or word.split("=")[0] == "--config" for word in arguments):
+        raise ConfigurationError(f"export takes no config, the checkpoint holds all settings: {PATH_OF_A_RUN}.")
     parser = Parser(prog="train.py export", description="Write the encoder of a checkpoint for timm.")
     parser.add_function_arguments(export, skip={"overwrite"}, as_positional=False)
     parser.add_argument("--overwrite", action="store_true", help="replace what an earlier export wrote")
@@ -68,6 +72,8 @@ def export(ckpt_path: Path, output: Path, which: Which = "target", overwrite: bo
     ckpt_path, output = Path(ckpt_path), Path(output)
     weights_file, config_file, card_file = output, output.with_name(CONFIG), output.with_suffix(".md")
     projector_file = output.parent / PROJECTOR / output.name
+    if ckpt_path == Path(LAST) and not ckpt_path.exists():
+        raise ConfigurationError(f"export has no runs among which to look for the last: {PATH_OF_A_RUN}.")
     _check_place(output, [weights_file, config_file, card_file, projector_file], overwrite=overwrite)
     if is_sharded(ckpt_path):
         raise ConfigurationError(

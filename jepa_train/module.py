@@ -423,9 +423,14 @@ class JEPA(pl.LightningModule):
         """Optimizer steps of the whole run.
 
         Raises:
-            ConfigurationError: where that is unknown.
+            ConfigurationError: where that is unknown, or 0.
         """
         steps = self.trainer.estimated_stepping_batches
+        if 0 in (steps, self.trainer.max_epochs, self.trainer.limit_train_batches):
+            raise ConfigurationError(
+                "nothing would be trained: give --trainer.max_epochs, --trainer.max_steps and "
+                "--trainer.limit_train_batches values other than 0."
+            )
         if not 0 < steps < math.inf:
             raise ConfigurationError(
                 "the schedules need the length of the run: give --trainer.max_steps, or --trainer.max_epochs and data "

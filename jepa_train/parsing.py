@@ -5,12 +5,12 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher
 from pydoc import locate
 from typing import Any, NoReturn
 
 from lightning.pytorch import Callback, LightningDataModule
-from lightning.pytorch.cli import LightningArgumentParser
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 
 from jepa_train.data.base import ImageDataModule
@@ -18,6 +18,10 @@ from jepa_train.errors import ConfigurationError, chain, one_line
 from jepa_train.monitor_option import MONITOR_OPTIONS
 
 FAMILIES: dict[str, type] = {"data": LightningDataModule, "trainer.callbacks": Callback, "trainer.logger": Logger}
+NEEDED = ("data",)  # which is not null, whatever jsonargparse says
+NO_CLASS = re.compile(r"Not a valid subclass|Expected a dot import path string: (?:true|false|[\d.-]+)$", re.MULTILINE)
+A_CLASS = "a class, by its import path or as class_path and init_args"
+YAML = {"None": "null", "True": "true", "False": "false"}
 DATA_OPTIONS = [f"--data.{name}" for name in inspect.signature(ImageDataModule).parameters]  # of any class of ours
 TYPES = {
     "<class 'bool'>": "true or false",
@@ -71,9 +75,14 @@ def sentence(message: str, options: Iterable[str]) -> str:
     if found := re.match(r"(?:Subcommand|Group) '.*?' does not accept option '(.*)'", message):
         return _unknown_option(f"--{found[1]}", options)
     if found := re.match(r"argument (\S+): expected (?:one|at least one) argument", message):
-        return f"{found[1]}, or an option of it, lacks its value: options are written --NAME VALUE or --NAME=VALUE."
+        # argparse names the group alone
+        inner = ", or an option of it," if any(option.startswith(f"{found[1]}.") for option in options) else ""
+        return f"{found[1]}{inner} lacks its value: options are written --NAME VALUE or --NAME=VALUE."
     if found := re.match(r"the following arguments are required: (.*)", message):
-        return f"more is needed: give {_options(found[1])}."
+        names = re.sub(rf"\b(?:{'|'.join(LightningCLI.subcommands())})\.", "", found[1])
+        return f"more is needed: give {_options(names)}."
+    if found := re.match(r"Parser key \"(\w+)\":\s+Unable to load config '(.*)'", message):
+        return f"--{found[1]} takes a YAML file, and options are given as --{found[1]}.NAME VALUE; got {found[2]}."
     keys = re.findall(r'Parser key "(.*?)"', message)
     if keys in ([], ["config"]) or re.match(r"Problems? (?:parsing|in)", message):
         return _of_config(message) or f"{one_line(message).rstrip('.')}: see --help."
@@ -82,8 +91,19 @@ def sentence(message: str, options: Iterable[str]) -> str:
 
 def meant(name: str, names: Iterable[str], cutoff: float = 0.7) -> str:
     """A question such as `` (is --model.seed meant?)`` with the nearest of ``names``; nothing where none is near."""
-    close = get_close_matches(name, list(names), n=1, cutoff=cutoff)
-    return f" (is {close[0]} meant?)" if close else ""
+    close = _nearest(name, names, cutoff)
+    return f" (is {close} meant?)" if close else ""
+
+
+def _nearest(name: str, names: Iterable[str], cutoff: float) -> str:
+    """The nearest name, of equally near ones the first in the alphabet (max_epochs, not min_epochs); empty if none."""
+    nearness = {other: _nearness(name, other) for other in sorted(names)}
+    nearest = max(nearness, key=nearness.__getitem__, default="")
+    return nearest if nearest and nearness[nearest] >= cutoff else ""
+
+
+def _nearness(name: str, other: str) -> float:
+    return SequenceMatcher(None, other, name).ratio()
 
 
 def _options(names: str, key: str = "") -> str:
@@ -94,12 +114,17 @@ def _unknown_option(word: str, options: Iterable[str]) -> str:
     name, names = word.split("=")[0].rstrip("+"), list(options)
     if not name.startswith("-"):
         return f"{word!r} belongs to no option: options are written --NAME VALUE or --NAME=VALUE."
-    # as it stands, or max_epochs without its group or in a wrong one, or epochs
     last = {option: option.lstrip("-").rpartition(".")[2] for option in names}
     own = name.lstrip("-").rpartition(".")[2]
-    hint = meant(name, [option for option in names if last[option] == own], cutoff=0.0) or meant(name, names, 0.85)
-    if not hint and (close := get_close_matches(own, last.values(), n=1, cutoff=0.7)):
-        hint = meant(name, [option for option in names if last[option] == close[0]], cutoff=0.0)
+    begun = {option for option in names if option.startswith(name)}
+    # max_epochs without its group or in a wrong one, a beginning, a typo, or epochs
+    hint = (
+        meant(name, [option for option in names if last[option] == own], cutoff=0.0)
+        or (meant(name, begun, cutoff=0.0) if len(begun) == 1 else "")
+        or meant(name, [option for option in names if _nearness(own, last[option]) >= 0.6], 0.85)
+    )
+    if not hint and (close := _nearest(own, last.values(), 0.7)):
+        hint = meant(name, [option for option in names if last[option] == close], cutoff=0.0)
     return f"there is no option {name}{hint}; --help lists all."
 
 
@@ -127,7 +152,10 @@ def _of_value(message: str, key: str) -> str:
     if found := re.search(r"the following arguments are required: (.*)", message):
         name = _class_before(message, found.start()).rpartition(".")[2] or f"--{key}"
         return f"{name} needs {_options(found[1], f'{key}.')}."
-    if found := re.search(r"Expected a dot import path string: (\S+)|has no attribute '(\w+)'", message):
+    if "object has no attribute" in message:
+        return f"the init_args of --{key} must be a mapping such as {{name: value}}."
+    no_class = NO_CLASS.search(message)
+    if not no_class and (found := re.search(r"import path string: (\S+)|has no attribute '(\w+)'", message)):
         return _unknown_class(key, found[1] or found[2])
     if found := re.search(r"Given value: (\S+\.ya?ml)$", message):
         return f"--{key} names a class, not the file {found[1]}: give configs with --config."
@@ -139,15 +167,21 @@ def _of_value(message: str, key: str) -> str:
     message = message.rpartition('Parser key "')[2]
     value = re.search(r"(?:Got|Given) value: (.*)$", message, re.MULTILINE)
     kinds = re.findall(
-        r"Expected an? (?!path but)(.*?)(?:\. Got value|$)", message[: value and value.end()], re.MULTILINE
+        r"Expected an? (?!path but|dot import)(.*?)(?:\. Got value|$)", message[: value and value.end()], re.MULTILINE
     )
-    if value is None or not kinds:
+    if value is None or not (kinds or no_class):
         return f"--{key}: {one_line(message.partition(chr(10))[2]).rstrip('.')}."
     choices = list(dict.fromkeys(choice for kind in kinds for choice in _choices(kind)))
     expected = list(dict.fromkeys(_plain(kind) for kind in kinds if not _choices(kind)))
+    if key in NEEDED:
+        expected = [kind for kind in expected if kind != "null"]
+    if no_class:
+        expected.insert(0, A_CLASS)
     if choices:
         expected.insert(0, f"one of {', '.join(choices)}")
-    return f"--{key} must be {', or '.join(expected)}; got {value[1]}{meant(value[1], choices)}."
+    got = YAML.get(value[1], value[1])
+    hint = " (is null meant?)" if no_class and got == "false" and "null" in expected else meant(got, choices)
+    return f"--{key} must be {', or '.join(expected)}; got {got}{hint}."
 
 
 def _class_before(message: str, place: int) -> str:

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 
 class DiscardUnbegun(pl.Callback):
-    """Removes the folder that a run made for its logs, if it ends in an exception before its first batch.
+    """Removes the folder that a run made for its logs, if it ends, by itself or not, before its first batch.
 
     A folder that was there before is left alone, whatever it holds.
 
@@ -39,8 +39,15 @@ class DiscardUnbegun(pl.Callback):
         self._made = None
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Remove the folder, once its files are closed."""
+        """Remove the folder."""
+        self._discard(trainer)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Remove the folder of a run that had no batches at all."""
+        self._discard(trainer)
+
+    def _discard(self, trainer: pl.Trainer) -> None:
         if self._made is not None:
             for logger in trainer.loggers:
-                logger.finalize("failed")
+                logger.finalize("failed")  # closes their files
             shutil.rmtree(self._made, ignore_errors=True)

@@ -28,6 +28,7 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
 
 
+A_CLASS = "a class, by its import path or as class_path and init_args"
 TYPOS = {
     "fitt": "there is no subcommand 'fitt' (is fit meant?)",
     "exprt": "there is no subcommand 'exprt' (is export meant?)",
@@ -57,12 +58,27 @@ TYPOS = {
     "fit --data=torch.nn.Linear": "does not correspond to a subclass of LightningDataModule",
     "fit --data=nowhere.to.be.Found": "cannot be imported: No module named 'nowhere'",
     "fit --data=mixture.yaml": "--data names a class, not the file mixture.yaml: give configs with --config",
+    "fit --epochs 3": "there is no option --epochs (is --trainer.max_epochs meant?)",
+    "fit --trainer.lr=3": "there is no option --trainer.lr; --help lists all",
+    "fit --ckpt x": "there is no option --ckpt (is --ckpt_path meant?)",
+    "fit --data.batch 3": "there is no option --data.batch (is --data.batch_size meant?)",
+    "fit --ckpt_path": "error: --ckpt_path lacks its value: options are written --NAME VALUE",
+    "export --output": "error: --output lacks its value: options are written --NAME VALUE",
+    "export --ckpt_path=last --output=b.safetensors": "give --ckpt_path RUN/checkpoints/last.ckpt, with the folder of",
+    "export -c config.yaml --output=b.safetensors": "export takes no config, the checkpoint holds all settings",
+    "export --config=config.yaml": "export takes no config, the checkpoint holds all settings",
     "fit --data.batch_size": "--data, or an option of it, lacks its value",
     "export": "more is needed: give --ckpt_path, --output",
     "export --ckpt_path=a.ckpt --output=b.safetensors --overwrit": "(is --overwrite meant?)",
     "export --ckpt_path=a.ckpt --output=b.safetensors --which=teacher": "one of target, context; got teacher",
 }
 VALUES = {
+    "fit --trainer=3": "error: --trainer takes a YAML file, and options are given as --trainer.NAME VALUE; got 3.",
+    "fit --model=null": "error: --model takes a YAML file, and options are given as --model.NAME VALUE; got null.",
+    "fit --monitor=false": f"--monitor must be {A_CLASS}, or null; got false (is null meant?).",
+    "fit --trainer.callbacks=false": f"--trainer.callbacks must be {A_CLASS}, or a list, or null; got false (is null",
+    "fit --data=false": f"--data must be {A_CLASS}; got false.",
+    "fit --seed_everything=null": "--seed_everything must be true or false, or a whole number; got null.",
     "fit --data.batch_size=abc": "--data.batch_size must be a whole number; got abc",
     "fit --data.batch_size=1.5": "--data.batch_size must be a whole number; got 1.5",
     "fit --model.learning_rate=abc": "--model.learning_rate must be a number; got abc",
@@ -90,6 +106,12 @@ CONFIGS = {
     "fit -c data.yaml": "there is no option --data.batchsize (is --data.batch_size meant?)",
 }
 GROUPS = {
+    "fit -c '{data: 3}'": f"--data must be {A_CLASS}; got 3.",
+    "fit -c '{data: [1]}'": f"--data must be {A_CLASS}; got [1].",
+    "fit -c '{data: null}'": "more is needed: give --data.",
+    "fit -c '{monitor: 3}'": f"--monitor must be {A_CLASS}, or null; got 3.",
+    "fit -c '{trainer: {logger: 3}}'": f"--trainer.logger must be {A_CLASS}, or a list, or true or false, or null",
+    "fit -c '{data: {class_path: MixtureDataModule, init_args: 3}}'": "the init_args of --data must be a mapping",
     "fit -c trainer.yaml": "trainer must be a group of settings, such as trainer: {max_epochs: 7}; got 7",
     "fit -c trainer.yaml --ckpt_path=last": "",
     "fit -c null.yaml": "trainer must be a group of settings, such as trainer: {max_epochs: 7}; got null",
@@ -151,6 +173,9 @@ REFUSED = {
     "--trainer.num_sanity_val_steps=-5": "trainer.num_sanity_val_steps must be -1 or more, got -5",
     "--trainer.gradient_clip_val=-1": "trainer.gradient_clip_val must be 0 or more, got -1",
     "--trainer.min_epochs=-1": "trainer.min_epochs must be 0 or more, got -1",
+    "--trainer.max_epochs=0": "nothing would be trained: give --trainer.max_epochs, --trainer.max_steps and",
+    "--trainer.max_steps=0": "nothing would be trained: give --trainer.max_epochs, --trainer.max_steps and",
+    "--trainer.limit_train_batches=0": "nothing would be trained: give --trainer.max_epochs, --trainer.max_steps and",
     "--trainer.max_epochs=-2": "`max_epochs` must be a non-negative integer",
     "--trainer.max_epochs=-1": "the schedules need the length of the run",
     "--trainer.limit_train_batches=-1": "invalid value -1.0 for limit_train_batches",
@@ -272,6 +297,11 @@ def test_a_run_without_a_batch_leaves_no_folder(place: str, monkeypatch: pytest.
     with pytest.raises(KeyError, match=place):
         main(shlex.split(f"{QUICK} --trainer.num_sanity_val_steps=1"))
     assert len(list(Path().glob("runs/mixture/*"))) == (1 if place == "training_step" else 0)
+
+
+def test_validation_of_nothing_leaves_no_folder() -> None:
+    main(shlex.split(f"{QUICK.replace('fit', 'validate')} --trainer.limit_val_batches=0"))
+    assert not list(Path().glob("runs/mixture/*"))
 
 
 def test_a_folder_that_was_there_stays(monkeypatch: pytest.MonkeyPatch) -> None:
