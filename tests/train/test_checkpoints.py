@@ -200,7 +200,7 @@ def test_a_sharded_model_whose_checkpoint_is_one_file_is_written_atomically(monk
     strategy.checkpoint_io = AtomicCheckpointIO()
     replaced: list[Path] = []
     rename = os.replace
-    monkeypatch.setattr(os, "replace", lambda old, new: (replaced.append(Path(new)), rename(old, new)))
+    monkeypatch.setattr(os, "replace", lambda old, new: (replaced.append(Path(new).absolute()), rename(old, new)))
     for step in (1, 2):
         strategy.save_checkpoint({"state_dict": {}, "global_step": step}, "last.ckpt")
     assert replaced == [Path.cwd() / "last.ckpt"] * 2
