@@ -33,7 +33,7 @@ from jepa_train.optimization import adamw, regroup, update_ema
 from jepa_train.pictures import log_masks
 from jepa_train.precision import attention_kernel
 from jepa_train.predictor import Predictor, PredictorMode
-from jepa_train.progress import between_batches
+from jepa_train.progress import between_batches, count_epoch_begun
 from jepa_train.randomness import Purpose, seed_of
 from jepa_train.settings import AnticollapseOn, check_settings
 from jepa_train.sharding import check_strategy, shard
@@ -241,6 +241,10 @@ class JEPA(pl.LightningModule):
             between_batches(checkpoint["loops"]["fit_loop"])
         for state in checkpoint.get("optimizer_states", ()):
             regroup(state, self)
+
+    def on_train_start(self) -> None:
+        """Put Lightning's count of epochs right after a resume."""
+        count_epoch_begun(self.trainer.fit_loop)
 
     def forward(self, images: Tensor) -> Tensor:
         """Embeddings of the target encoder, (B, C, H, W) -> (B, K): what is scored and what is used downstream."""

@@ -23,7 +23,23 @@ def between_batches(loops: dict[str, Any]) -> None:
     for kind in ("total", "current"):
         epochs[kind]["processed"] -= 1
         batches[kind]["completed"] -= 1
+        # in a run that was resumed before, these could be one behind
+        epochs[kind]["ready"] = epochs[kind]["started"] = epochs[kind]["completed"] + 1
     loops["epoch_loop.state_dict"]["_batches_that_stepped"] -= 1
+
+
+def count_epoch_begun(fit_loop: Any) -> None:
+    """Count the epoch that a run begins with after a resume from an epoch's last batch, which Lightning does not.
+
+    Without it the run's own checkpoints are one epoch short, and a second resume trains an epoch too many.
+
+    Args:
+        fit_loop: Lightning's, when its training starts.
+    """
+    epochs = fit_loop.epoch_progress
+    if fit_loop.restarted_mid_epoch and epochs.current.ready == epochs.current.completed:
+        for counts in (epochs.total, epochs.current):
+            counts.ready = counts.started = counts.completed + 1
 
 
 def epochs_trained(loops: Mapping[str, Any]) -> int:

@@ -12,6 +12,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 
+from jepa_train.errors import RunFailed
+
 
 class Fault(pl.Callback, ABC):
     """Something that happens between the fetch of a batch and its training step.
@@ -41,8 +43,16 @@ class KillAt(Fault):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+class Fail(Fault):
+    """A failure of the run."""
+
+    def happen(self, trainer: pl.Trainer) -> None:
+        """End it."""
+        raise RunFailed("a fault was injected")
+
+
 class FillDisk(Fault):
-    """No file can grow beyond 1 kB from now on; the test puts the limit back."""
+    """No file of this process can grow beyond 1 kB from now on."""
 
     def happen(self, trainer: pl.Trainer) -> None:
         """Limit the size of files."""

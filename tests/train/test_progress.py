@@ -63,6 +63,38 @@ def test_it_ends_like_a_run_that_was_as_long_from_the_start(
 
 
 @pytest.mark.parametrize("saving", SAVING)
+def test_it_may_be_made_longer_again_and_again(saving: str, seen: list[tuple[int, int, float]], tmp_path: Path) -> None:
+    whole = fit(tmp_path / "whole", *SAVING[saving], "--trainer.max_epochs=5")
+    batches = list(seen)
+    seen.clear()
+    fit(tmp_path / "parts", *SAVING[saving], "--trainer.max_epochs=1")
+    for epochs in (3, 4, 5):
+        resumed = fit(tmp_path / "parts", *SAVING[saving], f"--trainer.max_epochs={epochs}", "--ckpt_path=last")
+        assert resumed["global_step"] == epochs * BATCHES
+    assert seen == batches
+    for key, value in whole["state_dict"].items():
+        assert torch.equal(resumed["state_dict"][key], value), key
+
+
+@pytest.mark.parametrize("saving", SAVING)
+def test_it_may_fail_in_every_epoch(saving: str, seen: list[tuple[int, int, float]], tmp_path: Path) -> None:
+    settings = [*SAVING[saving], "--trainer.max_epochs=4"]
+    whole = fit(tmp_path / "whole", *settings)
+    resume: list[str] = []
+    for step in (BATCHES + 2, 2 * BATCHES + 3, 3 * BATCHES + 1):
+        failing = ["--trainer.callbacks+=tests.faults.injection.Fail", f"--trainer.callbacks.step={step}"]
+        with pytest.raises(SystemExit):
+            fit(tmp_path / "parts", *settings, *resume, *failing)
+        resume = ["--ckpt_path=last"]
+    seen.clear()
+    resumed = fit(tmp_path / "parts", *settings, *resume)
+    assert resumed["global_step"] == 4 * BATCHES
+    assert seen[0][0] == 3
+    for key, value in whole["state_dict"].items():
+        assert torch.equal(resumed["state_dict"][key], value), key
+
+
+@pytest.mark.parametrize("saving", SAVING)
 @pytest.mark.parametrize("stop", STOPS)
 def test_a_run_that_is_over_is_left_as_it_is(
     stop: str, saving: str, seen: list[tuple[int, int, float]], tmp_path: Path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from torch.utils.data import SequentialSampler
 
 from jepa_train.data.resumable import DrawnPerEpoch, EpochSampler, ResumableDataLoader
 from jepa_train.errors import ConfigurationError
+from tests.processes import run_python
 from tests.train.data.runs import Numbered, NumberedData, fit
 
 pytestmark = pytest.mark.filterwarnings(
@@ -176,18 +176,26 @@ def test_the_state_counts_what_was_handed_out(workers: int, done: int) -> None:
     assert read(resumed) == epochs[2]
 
 
-def test_a_worker_outlives_the_signal_of_a_stranger_alone() -> None:
+SIGNALLED = """
+import multiprocessing, subprocess
+from tests.train.data.test_resumable import loader, read
+batches = iter(loader(1))
+first = next(batches)
+(worker,) = multiprocessing.active_children()
+subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
+worker.join(1.0)  # long enough for one that ends by it
+assert worker.is_alive()
+assert read([first, *batches]) == read(loader(0))
+worker.terminate()
+worker.join(30.0)
+assert worker.exitcode == 0
+"""
+
+
+def test_a_worker_outlives_the_signal_of_a_stranger_alone(tmp_path: Path) -> None:
     """Schedulers send SIGTERM to every process of a job; the parent's own ends a worker that is of no more use."""
-    batches = iter(loader(1))
-    first = next(batches)
-    (worker,) = multiprocessing.active_children()
-    subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
-    worker.join(1.0)  # long enough for one that ends by it
-    assert worker.is_alive()
-    assert read([first, *batches]) == read(loader(0))
-    worker.terminate()
-    worker.join(30.0)
-    assert worker.exitcode == 0
+    ended = run_python("-c", SIGNALLED, folder=tmp_path)
+    assert ended.returncode == 0, ended.stderr[-3000:]
 
 
 def test_progress_without_a_state_is_warned_of() -> None:
