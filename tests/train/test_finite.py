@@ -25,6 +25,7 @@ from jepa_train.errors import ConfigurationError, RunFailed
 from jepa_train.export import export
 from jepa_train.finite import not_finite
 from jepa_train.module import JEPA
+from jepa_train.stopping import StopSignals
 from tests.monitor.on_processes import trainer_on
 from tests.processes import run_on
 
@@ -177,7 +178,7 @@ def test_every_writer(writer: str, tmp_path: Path) -> None:
     last = ModelCheckpoint(tmp_path, every_n_train_steps=5, save_last=True)
     callbacks: dict[str, list[Callback]] = {
         "by hand": [AtEachStep()],
-        "closing": [last, ClosingCheckpoint()],
+        "closing": [last, ClosingCheckpoint(StopSignals())],
         "exception": [last, AtEachStep(), OnExceptionCheckpoint(tmp_path)],
         "average": [EMAWeightAveraging(decay=0.5), ModelCheckpoint(tmp_path, every_n_train_steps=1)],
         "nothing": [],
