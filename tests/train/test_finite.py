@@ -173,6 +173,7 @@ class AtEachStep(Callback):
 
 @pytest.mark.filterwarnings("ignore:You're using the WeightAveraging callback with a model that overrides")
 @pytest.mark.filterwarnings("ignore:.*was called without a model")  # Lightning, where exceptions are saved
+@pytest.mark.filterwarnings("ignore:.*there is no last checkpoint available")  # the same
 @pytest.mark.parametrize("writer", ["by hand", "closing", "exception", "average", "nothing"])
 def test_every_writer(writer: str, tmp_path: Path) -> None:
     last = ModelCheckpoint(tmp_path, every_n_train_steps=5, save_last=True)
