@@ -109,7 +109,7 @@ def warn_of_mixed_splits(paths: Iterable[str]) -> None:
 
 
 def _named_links(dangling: list[str]) -> list[str]:
-    """How many links lead to no file, and which; nothing where there are none."""
+    """Name the links that lead to no file, and their number; empty where there are none."""
     if not dangling:
         return []
     more = f" and {len(dangling) - 5} more" if len(dangling) > 5 else ""
@@ -175,7 +175,7 @@ def _entries(folder: str) -> tuple[list[os.DirEntry[str]], tuple[int, int]]:
 
 
 def _identity(folder: str | Path) -> tuple[int, int]:
-    """What tells a folder from others, whatever name it is reached by."""
+    """Identify a folder, whatever name it is reached by."""
     status = os.stat(folder)
     return status.st_dev, status.st_ino
 

@@ -241,7 +241,7 @@ def test_refuses_random_encoders() -> None:
 
 
 class Noisy(nn.Module):
-    """Is random, or mixes samples, between its two layers."""
+    """An encoder that is random, or mixes samples, between its two layers."""
 
     def __init__(self, between: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
