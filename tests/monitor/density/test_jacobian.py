@@ -278,12 +278,12 @@ def test_what_is_no_tensor_is_refused_in_one_sentence() -> None:
     for inputs in (x.numpy(), x.tolist(), list(x)):
         for call in (jacobian_gram, jepa_score, EmbeddingReference.measure, partial(jepa_score, views=lambda x: x)):
             with pytest.raises(TypeError, match=r"^inputs are of type (list|ndarray): pass one tensor"):
-                call(mlp, inputs)  # type: ignore[operator]
+                call(mlp, inputs)  # type: ignore[operator]  # functions of one kind in a list
     for encode in (lambda x: (mlp(x), x), lambda x: {"z": mlp(x)}):
         for call in (jacobian_gram, jepa_score, EmbeddingReference.measure):
             for samples in (x, x[:0]):
                 with pytest.raises(TypeError, match=r"^embeddings are of type (tuple|dict): pass an encoder that"):
-                    call(encode, samples)  # type: ignore[operator]
+                    call(encode, samples)  # type: ignore[operator]  # as above
 
 
 def test_float32_means_float32() -> None:
