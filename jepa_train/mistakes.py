@@ -62,7 +62,7 @@ def one_sentence() -> Iterator[None]:
         if found is None:
             raise
         sentence, code = found
-        print(f"error: {sentence}", file=sys.stderr)
+        sys.stderr.write(f"error: {sentence}\n")  # in one piece: another thread may be printing its traceback
         raise SystemExit(code) from None
 
 
