@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 from jepa_train.cli import CONFIGS
 from jepa_train.data.tensors import ImageTensors
 from jepa_train.module import JEPA
+from jepa_train.optimization import QUERIES
 
 STEPS = 20
 FILE = Path(__file__).with_name("golden_losses.txt")
@@ -70,6 +71,7 @@ def losses(overlays: tuple[str, ...], folder: Path) -> list[float]:
         crop_scale=0.5,
         **settings,
     )
+    _draw_weights(module)
     recorded = _Losses()
     trainer = pl.Trainer(
         max_steps=STEPS,
@@ -86,6 +88,17 @@ def losses(overlays: tuple[str, ...], folder: Path) -> list[float]:
     loader = DataLoader(ImageTensors(images, torch.zeros(len(images))), batch_size=16)
     trainer.fit(module, loader, loader)
     return recorded.values
+
+
+@torch.no_grad()
+def _draw_weights(module: JEPA) -> None:
+    """Draw weights by ``torch.randn``: every version of torch gives its numbers, but not those of ``trunc_normal_``."""
+    torch.manual_seed(0)
+    for part in (module.online, module.predictor):
+        for name, parameter in part.named_parameters():
+            if parameter.requires_grad and (parameter.ndim > 1 or name in QUERIES):
+                parameter.copy_(0.02 * torch.randn_like(parameter))
+    module.target.load_state_dict(module.online.state_dict())
 
 
 def stored() -> dict[str, list[float]]:
