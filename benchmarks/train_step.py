@@ -41,7 +41,7 @@ from step_profile import Profile, synchronise
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader
 
-from jepa_train.masking import MultiBlockMasks
+from jepa_train.inputs.masks import MultiBlockMasks
 from jepa_train.module import JEPA
 
 MIB = 1 << 20

@@ -17,7 +17,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from jepa_train.checkpoints import (
+from jepa_train.checkpoints.files import (
     AtomicCheckpointIO,
     ClosingCheckpoint,
     check_address,
@@ -28,19 +28,19 @@ from jepa_train.checkpoints import (
     weight_shapes,
     without_fetching,
 )
+from jepa_train.checkpoints.resume import limit_reached
+from jepa_train.checkpoints.stopping import StopSignals
+from jepa_train.commands.mistakes import one_sentence
+from jepa_train.commands.monitor_option import add_monitor_option, callbacks_with_monitor
+from jepa_train.commands.parsing import Parser
+from jepa_train.commands.run_config import SaveConfig, plain
+from jepa_train.commands.start import Start, find_start, go_on_in_folder
+from jepa_train.commands.unbegun import DiscardUnbegun
 from jepa_train.errors import ConfigurationError
 from jepa_train.export import EXPORT_HELP, run_export
-from jepa_train.mistakes import one_sentence
 from jepa_train.module import JEPA
-from jepa_train.monitor_option import add_monitor_option, callbacks_with_monitor
-from jepa_train.parsing import Parser
 from jepa_train.processes import disconnect
-from jepa_train.progress import limit_reached
-from jepa_train.run_config import SaveConfig, plain
 from jepa_train.settings import check_run
-from jepa_train.start import Start, find_start, go_on_in_folder
-from jepa_train.stopping import StopSignals
-from jepa_train.unbegun import DiscardUnbegun
 
 PACKAGE = Path(__file__).resolve().parent
 # a wheel carries the configs inside the package, a clone beside it

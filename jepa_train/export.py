@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from safetensors.torch import save
 from torch import nn
 
-from jepa_train.checkpoints import (
+from jepa_train.checkpoints.files import (
     check_arguments,
     check_fits,
     is_sharded,
@@ -20,11 +20,11 @@ from jepa_train.checkpoints import (
     without_fetching,
     written_whole,
 )
-from jepa_train.encoder import EmbeddingEncoder, Projector, ViTEncoder
+from jepa_train.commands.parsing import Parser
 from jepa_train.errors import ConfigurationError
 from jepa_train.model_card import Which, model_card
+from jepa_train.models.encoder import EmbeddingEncoder, Projector, ViTEncoder
 from jepa_train.module import JEPA
-from jepa_train.parsing import Parser
 
 EXPORT_HELP = "One more subcommand: export, which writes the encoder of a checkpoint for timm (export --help)."
 SUFFIX = ".safetensors"

@@ -14,10 +14,10 @@ import yaml
 from torch import nn
 
 from jepa_monitor.history import History
-from jepa_train.checkpoints import model_arguments
+from jepa_train.checkpoints.files import model_arguments
+from jepa_train.commands.run_config import config_beside, read_yaml
 from jepa_train.data import decoding
-from jepa_train.encoder import ViTEncoder
-from jepa_train.run_config import config_beside, read_yaml
+from jepa_train.models.encoder import ViTEncoder
 
 Which = Literal["target", "context"]
 ENCODERS = {

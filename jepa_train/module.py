@@ -16,11 +16,15 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Generator, Tensor, nn
 
 from jepa_train import schedules
-from jepa_train.batch_norm import reestimates_statistics
-from jepa_train.encoder import EmbeddingEncoder, PositionKind, Projector, ViTEncoder, gather_tokens
+from jepa_train.checkpoints.finite import check_finite, run_failed
+from jepa_train.checkpoints.resume import between_batches, count_epoch_begun
 from jepa_train.errors import ConfigurationError
-from jepa_train.finite import check_finite, run_failed
-from jepa_train.masking import MaskMode, MultiBlockMasks
+from jepa_train.inputs.draws import Purpose, seed_of
+from jepa_train.inputs.masks import MaskMode, MultiBlockMasks
+from jepa_train.inputs.views import RandomView
+from jepa_train.models.batch_norm import reestimates_statistics
+from jepa_train.models.encoder import EmbeddingEncoder, PositionKind, Projector, ViTEncoder, gather_tokens
+from jepa_train.models.predictor import Predictor, PredictorMode
 from jepa_train.objectives import (
     AnticollapseName,
     TokenLoss,
@@ -30,15 +34,11 @@ from jepa_train.objectives import (
     token_prediction,
 )
 from jepa_train.optimization import adamw, regroup, update_ema
+from jepa_train.parallel import check_strategy, shard
 from jepa_train.pictures import log_masks
 from jepa_train.precision import attention_kernel
-from jepa_train.predictor import Predictor, PredictorMode
-from jepa_train.progress import between_batches, count_epoch_begun
-from jepa_train.randomness import Purpose, seed_of
 from jepa_train.settings import AnticollapseOn, check_settings
-from jepa_train.sharding import check_strategy, shard
 from jepa_train.tags import explanation, log_text
-from jepa_train.views import RandomView
 
 
 class JEPA(pl.LightningModule):

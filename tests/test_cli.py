@@ -16,9 +16,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from jepa_monitor import JEPAScoreMonitor
 from jepa_train.cli import CONFIGS, JEPACLI, main
+from jepa_train.commands.start import is_overlay
 from jepa_train.errors import RunFailed
 from jepa_train.module import JEPA
-from jepa_train.start import is_overlay
 from tests.idx_files import write_idx
 from tests.sentences import FAILED, one_sentence
 

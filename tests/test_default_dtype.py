@@ -19,7 +19,7 @@ from jepa_monitor.gaussianity.characteristic import random_directions
 from jepa_monitor.gaussianity.cloud import gaussian_white
 from jepa_monitor.history import spread_over
 from jepa_train.data import image_mixture
-from jepa_train.masking import MultiBlockMasks
+from jepa_train.inputs.masks import MultiBlockMasks
 
 ROOT = Path(__file__).parent.parent
 SOURCES = [*(ROOT / "callbacks" / "jepa_monitor").rglob("*.py"), *(ROOT / "jepa_train").rglob("*.py")]

@@ -49,7 +49,9 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.filterwarnings("ignore:Found 1 module.s. in eval mode", "ignore:The number of training batches")
 def test_the_documented_checkpoint_is_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("jepa_monitor.budget.GRACE_SECONDS", 1e9)  # on a busy machine so short a run skips measurements
+    monkeypatch.setattr(
+        "jepa_monitor.runtime.budget.GRACE_SECONDS", 1e9
+    )  # on a busy machine so short a run skips measurements
     examples = re.findall(r"```python\n(.*?)```", (ROOT / "docs/monitor.md").read_text(), re.DOTALL)
     (example,) = [code for code in examples if "ModelCheckpoint" in code]
     names: dict[str, Any] = {"project": Autoencoder(), "train_loader": loader(), "val_loader": loader(seed=1)}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from jepa_train.checkpoints import read_checkpoint
+from jepa_train.checkpoints.files import read_checkpoint
 from jepa_train.cli import CONFIGS
 from jepa_train.export import export
 

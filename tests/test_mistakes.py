@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from jepa_train.checkpoints import written_whole
+from jepa_train.checkpoints.files import written_whole
 from jepa_train.cli import main
 from jepa_train.data import MixtureDataModule
 from jepa_train.errors import ConfigurationError

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .percentiles import percentiles
+from .pictures.percentiles import percentiles
 
 MOST_MEASUREMENTS = 64
 MOST_SPECTRA = 24

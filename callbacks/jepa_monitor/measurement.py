@@ -16,23 +16,15 @@ import torch
 from torch import Tensor
 
 from . import tags
-from .agreement import from_first, process_count, together
-from .budget import CALIBRATION_SAMPLES, Plan, Trial, can_sketch, sketch_rows
-from .concise import Concise
-from .density import (
-    EmbeddingReference,
-    Encode,
-    Sketch,
-    Strategy,
-    auto_rank,
-    log_singular_values,
-    map_grams,
-)
-from .encoding import embed
-from .facts import ProbeFacts
-from .probe import Shard, gather_by_index
+from .density import EmbeddingReference, Encode, Sketch, Strategy, auto_rank, log_singular_values, map_grams
+from .probe.facts import ProbeFacts
+from .probe.samples import Shard, gather_by_index
+from .probe.sparing import Sparing
 from .ranking import knn_distance
-from .sparing import Sparing
+from .runtime.budget import CALIBRATION_SAMPLES, Plan, Trial, can_sketch, sketch_rows
+from .runtime.concise import Concise
+from .runtime.distributed import from_first, process_count, together
+from .runtime.encoder import embed
 
 TRIAL_SECONDS = 0.2  # of the last pass of a trial
 EMBEDDED_IN_TRIAL = 128  # samples on each process

@@ -13,10 +13,28 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from .agreement import from_first, together
 from .alarms import MESSAGES, alarms, changes
-from .budget import Budget, Estimator, Plan, Trial
-from .encoding import (
+from .history import History
+from .measurement import Method, Readings, read, try_out
+from .pictures.illustrations import illustrate
+from .probe.facts import LogDensity
+from .probe.samples import ImagesKey, LabelsKey
+from .probe.sources import (
+    Prepared,
+    Sources,
+    check_probe,
+    expected_tags,
+    find_further,
+    find_truths,
+    prepare,
+    which_loader,
+)
+from .probe.sparing import Sparing
+from .ranking import rank_stability
+from .run import Run
+from .runtime.budget import Budget, Estimator, Plan, Trial
+from .runtime.distributed import from_first, together
+from .runtime.encoder import (
     HALF_PRECISION,
     EncoderChoice,
     Pool,
@@ -30,22 +48,21 @@ from .encoding import (
     resolve_encoder,
     resolve_preprocess,
 )
-from .facts import LogDensity
-from .history import History
-from .horizon import horizon_of
-from .illustrations import illustrate
-from .isolation import undisturbed
-from .measurement import Method, Readings, read, try_out
-from .probe import ImagesKey, LabelsKey
-from .progress import progress_of
-from .publishing import announce, log_histograms, log_introduction, log_pictures, log_scalars, log_text, tensorboards
-from .ranking import rank_stability
-from .run import Run
+from .runtime.horizon import horizon_of
+from .runtime.isolation import undisturbed
+from .runtime.loggers import (
+    announce,
+    log_histograms,
+    log_introduction,
+    log_pictures,
+    log_scalars,
+    log_text,
+    tensorboards,
+)
+from .runtime.progress import progress_of
+from .runtime.schedule import Schedule, is_fitting, is_last_batch_of_validation
+from .runtime.settings import require_possible, require_whole, warn_of_followers, what_training_does
 from .scalars import problems, scalars
-from .schedule import Schedule, is_fitting, is_last_batch_of_validation
-from .settings import require_possible, require_whole, warn_of_followers, what_training_does
-from .sources import Prepared, Sources, check_probe, expected_tags, find_further, find_truths, prepare, which_loader
-from .sparing import Sparing
 from .tags import NULLS
 
 DEFAULT_SAMPLES = 512

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .notices import Notices
-from .sources import Prepared
+from .probe.sources import Prepared
+from .runtime.notices import Notices
 
 
 @dataclass

@@ -12,19 +12,11 @@ from torch import Tensor
 from . import tags
 from .density.score import TOLERANCE_NATS, is_imprecise
 from .density.volume import EPS
-from .facts import ProbeFacts
 from .gaussianity import gaussianity_statistics
 from .measurement import Readings
-from .ranking import (
-    auroc,
-    auroc_low_density,
-    kendall,
-    partial_spearman,
-    spearman,
-    typicality,
-    why_unrankable,
-)
-from .sparing import further_set
+from .probe.facts import ProbeFacts
+from .probe.sparing import further_set
+from .ranking import auroc, auroc_low_density, kendall, partial_spearman, spearman, typicality, why_unrankable
 
 
 def scalars(readings: Readings, facts: ProbeFacts) -> dict[str, float]:

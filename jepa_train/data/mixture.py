@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jepa_monitor.concise import Concise
+from jepa_monitor.runtime.concise import Concise
 from jepa_train.data.base import ImageDataModule
 from jepa_train.data.tensors import ImageTensors
 from jepa_train.data.transforms import data_config

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jepa_train.distributed import sum_over_processes
+from jepa_train.global_batch import sum_over_processes
 from jepa_train.objectives.statistics import centred, check_paired, joined_count, joined_product
 from jepa_train.objectives.term import Anticollapse
 from jepa_train.precision import at_least_float32

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jepa_train.distributed import gather_over_processes, sum_over_processes
+from jepa_train.global_batch import gather_over_processes, sum_over_processes
 from jepa_train.objectives.statistics import joined_count
 from jepa_train.objectives.term import Anticollapse
 from jepa_train.precision import at_least_float32

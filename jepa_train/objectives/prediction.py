@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jepa_train.distributed import mean_over_processes
 from jepa_train.errors import ConfigurationError
+from jepa_train.global_batch import mean_over_processes
 from jepa_train.precision import at_least_float32
 
 TokenLoss = Literal["smooth_l1", "l2", "cosine"]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from jepa_monitor.gaussianity import characteristic_function, epps_pulley, random_directions
-from jepa_train.distributed import sum_over_processes
+from jepa_train.global_batch import sum_over_processes
 from jepa_train.objectives.statistics import joined_count
 from jepa_train.objectives.term import Anticollapse
 from jepa_train.precision import at_least_float32

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from jepa_train.distributed import global_count, sum_over_processes
 from jepa_train.errors import ConfigurationError
+from jepa_train.global_batch import global_count, sum_over_processes
 
 
 def joined_count(z: Tensor, term: str, *, at_least: int = 2, because: str = "") -> Tensor:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jepa_train.checkpoints import read_checkpoint
+from jepa_train.checkpoints.files import read_checkpoint
 from jepa_train.cli import main
 from tests.processes import TRAIN, run_python
 from tests.sentences import FAILED, one_sentence

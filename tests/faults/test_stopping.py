@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from jepa_train.checkpoints import read_checkpoint
+from jepa_train.checkpoints.files import read_checkpoint
 from jepa_train.cli import main
 from tests.processes import TRAIN, run_python
 from tests.train.tiny import BATCHES, TINY, fit, last_checkpoint

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jepa_monitor.budget import (
+from jepa_monitor.runtime.budget import (
     CALIBRATION_SAMPLES,
     FEWEST_SAMPLES,
     GRACE_SECONDS,
@@ -22,7 +22,7 @@ from jepa_monitor.budget import (
     choose_plan,
     sketch_rows,
 )
-from jepa_monitor.horizon import Horizon, horizon_of
+from jepa_monitor.runtime.horizon import Horizon, horizon_of
 from tests.monitor.projects import Autoencoder, loader
 
 positive = st.floats(1e-6, 1e4)

@@ -14,8 +14,8 @@ import torch
 import jepa_monitor
 import jepa_train
 from jepa_monitor import EmbeddingReference
-from jepa_monitor.concise import Concise
 from jepa_monitor.ranking import GaussianBaseline
+from jepa_monitor.runtime.concise import Concise
 
 
 @pytest.mark.parametrize("package", [jepa_monitor, jepa_train])

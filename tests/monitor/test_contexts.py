@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from jepa_monitor import EmbeddingReference, jepa_score, log_density
-from jepa_monitor.encoding import embed
+from jepa_monitor.runtime.encoder import embed
 from tests.monitor.projects import Autoencoder, images, loader
 from tests.monitor.test_monitor import monitor, trainer
 

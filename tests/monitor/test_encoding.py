@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 from jepa_monitor import JEPAScoreMonitor, gaussianity_statistics, jepa_score
 from jepa_monitor.density import EmbeddingReference
-from jepa_monitor.encoding import embed, pool_embedding, resolve_encoder, resolve_preprocess
 from jepa_monitor.evaluation import feature_statistics
-from jepa_monitor.facts import probe_facts
-from jepa_monitor.isolation import evaluating
-from jepa_monitor.layout import channel_axis
-from jepa_monitor.probe import Shard
+from jepa_monitor.probe.facts import probe_facts
+from jepa_monitor.probe.samples import Shard
+from jepa_monitor.probe.sparing import Sparing
 from jepa_monitor.ranking import knn_distance
-from jepa_monitor.selection import usual_encoder
-from jepa_monitor.sparing import Sparing
+from jepa_monitor.runtime.encoder import embed, pool_embedding, resolve_encoder, resolve_preprocess
+from jepa_monitor.runtime.isolation import evaluating
+from jepa_monitor.runtime.layout import channel_axis
+from jepa_monitor.runtime.selection import usual_encoder
 from tests.monitor.projects import Autoencoder, images, loader
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jepa_monitor.isolation import undisturbed
+from jepa_monitor.runtime.isolation import undisturbed
 
 
 class Counting(nn.Module):

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from jepa_monitor import SettingError
-from jepa_monitor.agreement import MeasurementError
 from jepa_monitor.ranking import auroc
+from jepa_monitor.runtime.distributed import MeasurementError
 from tests.monitor.projects import Autoencoder, images, loader, true_log_density
 from tests.monitor.test_monitor import Memory, monitor, trainer
 

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from jepa_monitor import JEPAScoreMonitor, jepa_score
+from jepa_monitor.probe.sources import find_probe
 from jepa_monitor.ranking import spearman
-from jepa_monitor.sources import find_probe
 from tests.monitor.projects import Autoencoder, images, loader, true_log_density
 
 # the frozen part of the project below is meant to be in eval mode
@@ -749,7 +749,7 @@ def test_the_seconds_are_those_that_it_took(tmp_path: Path) -> None:
 def test_a_long_measurement_has_a_progress_bar(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], bars: bool
 ) -> None:
-    monkeypatch.setattr("jepa_monitor.progress.SECONDS_UNTIL_SHOWN", 0.0)
+    monkeypatch.setattr("jepa_monitor.runtime.progress.SECONDS_UNTIL_SHOWN", 0.0)
     run = pl.Trainer(
         accelerator="cpu",
         callbacks=[monitor(name="code", chunk=8)],

@@ -19,10 +19,10 @@ from scipy import stats
 from torch import Tensor
 
 from jepa_monitor import pictures
-from jepa_monitor.percentiles import percentiles
 from jepa_monitor.pictures import figure as canvas
 from jepa_monitor.pictures.gallery import pixel_range, thumbnails
 from jepa_monitor.pictures.gaussianity import norm_quantiles
+from jepa_monitor.pictures.percentiles import percentiles
 from jepa_monitor.pictures.scores import bin_edges
 
 PACKAGE = Path(pictures.__file__).parents[1]

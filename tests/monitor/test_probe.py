@@ -23,7 +23,7 @@ from torch.utils.data import (
     TensorDataset,
 )
 
-from jepa_monitor.probe import (
+from jepa_monitor.probe.samples import (
     NO_CLASS,
     Samples,
     count_loaders,

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 from torch.utils.data import DataLoader
 
-from jepa_train.batch_norm import GlobalBatchNorm1d
-from jepa_train.encoder import EmbeddingEncoder
+from jepa_train.models.batch_norm import GlobalBatchNorm1d
+from jepa_train.models.encoder import EmbeddingEncoder
 from jepa_train.module import JEPA
 
 TINY: dict[str, Any] = {

@@ -23,7 +23,7 @@ from lightning.pytorch.plugins.io import AsyncCheckpointIO, TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import nn
 
-from jepa_train.checkpoints import (
+from jepa_train.checkpoints.files import (
     ABANDONED_AFTER,
     AtomicCheckpointIO,
     newest_checkpoint,

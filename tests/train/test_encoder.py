@@ -8,8 +8,8 @@ import pytest
 import timm
 import torch
 
-from jepa_train.encoder import EmbeddingEncoder, Projector, ViTEncoder, gather_tokens
 from jepa_train.errors import ConfigurationError
+from jepa_train.models.encoder import EmbeddingEncoder, Projector, ViTEncoder, gather_tokens
 
 SMALL = {"embed_dim": 32, "depth": 2, "num_heads": 2}
 

@@ -15,7 +15,7 @@ import yaml
 from torch import Tensor
 
 from jepa_monitor.history import History
-from jepa_train.checkpoints import read_checkpoint
+from jepa_train.checkpoints.files import read_checkpoint
 from jepa_train.cli import main
 from jepa_train.export import export, rebuilt
 from jepa_train.module import JEPA

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from jepa_train.errors import ConfigurationError
-from jepa_train.masking import MaskMode, MultiBlockMasks
+from jepa_train.inputs.masks import MaskMode, MultiBlockMasks
 
 
 def draw(masks: MultiBlockMasks, batch_size: int = 64, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -19,10 +19,10 @@ from torch.utils.data import DataLoader
 
 from jepa_train import schedules
 from jepa_train.errors import ConfigurationError, RunFailed
-from jepa_train.masking import MultiBlockMasks
+from jepa_train.inputs.masks import MultiBlockMasks
 from jepa_train.module import JEPA
 from jepa_train.objectives import token_prediction
-from jepa_train.sharding import check_strategy
+from jepa_train.parallel import check_strategy
 
 SMALL: dict[str, Any] = {
     "image_size": 16,

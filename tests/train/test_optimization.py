@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from jepa_train.encoder import ViTEncoder
+from jepa_train.inputs.draws import Purpose, seed_of
+from jepa_train.models.encoder import ViTEncoder
 from jepa_train.optimization import adamw, parameter_groups, update_ema
-from jepa_train.randomness import Purpose, seed_of
 
 
 def test_only_matrices_decay() -> None:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from jepa_train.errors import ConfigurationError
-from jepa_train.masking import MultiBlockMasks
-from jepa_train.predictor import Predictor, PredictorMode
+from jepa_train.inputs.masks import MultiBlockMasks
+from jepa_train.models.predictor import Predictor, PredictorMode
 
 
 def make(*, mode: PredictorMode = "joint", depth: int = 3, embedding_size: int | None = 5) -> Predictor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from jepa_train.checkpoints import _is_behind
+from jepa_train.checkpoints.files import _is_behind
 from jepa_train.module import JEPA
 from tests.train.tiny import BATCHES, fit
 

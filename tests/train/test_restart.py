@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from jepa_train.checkpoints import read_checkpoint
+from jepa_train.checkpoints.files import read_checkpoint
 
 pytestmark = pytest.mark.slow
 

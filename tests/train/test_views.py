@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jepa_train.views import RandomView
+from jepa_train.inputs.views import RandomView
 
 
 def view(images: Tensor, settings: RandomView, draws: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..concise import Concise
+from ..runtime.concise import Concise
 from .jacobian import differentiable, gram_and_embedding
 from .rank import auto_rank
 from .strategies import Encode, Strategy

@@ -10,7 +10,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from ..concise import Concise
+from ..runtime.concise import Concise
 from .jacobian import differentiable, jacobian_gram
 from .strategies import Encode, Strategy
 from .volume import log_volume

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ..encoding import Pool
-from ..probe import ImagesKey, LabelsKey
-from ..settings import require_whole
+from ..probe.samples import ImagesKey, LabelsKey
+from ..runtime.encoder import Pool
+from ..runtime.settings import require_whole
 from .encoders import Encoders
 from .knn import weighted_knn
 from .labelled import OnLabels, Task

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from torch import Tensor, nn
 
 from ..density import Encode
-from ..encoding import EncoderChoice, Pool, has_forward, resolve_encoder
 from ..errors import SettingError
+from ..runtime.encoder import EncoderChoice, Pool, has_forward, resolve_encoder
 
 Encoders = EncoderChoice | Mapping[str, EncoderChoice]
 

@@ -12,16 +12,16 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from ..agreement import is_first, together
-from ..concise import Concise
-from ..probe import NO_CLASS, are_all_different, dataset_of, is_stream
+from ..probe.samples import NO_CLASS, are_all_different, dataset_of, is_stream
+from ..probe.shards import Part, everywhere
+from ..probe.sources import find_probe, find_reference, open_samples
 from ..ranking import fingerprints
-from ..settings import require_whole
-from ..sources import find_probe, find_reference, open_samples
+from ..runtime.concise import Concise
+from ..runtime.distributed import is_first, together
+from ..runtime.settings import require_whole
 from .encoders import Encoders, resolve_encoders
 from .meaning import why_unclassifiable
 from .online import Found, OfBatch, OnlineEvaluation, choose, part_of
-from .parts import Part, everywhere
 from .pixels import has_pixels, pixels
 
 RESERVED = {"unwhitened", "pixels", "pixels_whitened"}

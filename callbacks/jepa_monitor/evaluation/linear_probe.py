@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
-from ..concise import Concise
+from ..runtime.concise import Concise
 
 # a standard deviation below this share of the column's largest value is rounding of float32 features
 SMALLEST_SPREAD = 1e-6

@@ -13,17 +13,17 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from .. import tags
-from ..agreement import from_first, is_first, together
-from ..encoding import Pool, check_pool, embed, in_full_precision, input_like, is_sharded, is_tensor_parallel
-from ..isolation import undisturbed
-from ..notices import Notices
-from ..probe import ImagesKey, LabelsKey, Samples
-from ..publishing import announce, log_scalars, log_text
-from ..schedule import Schedule, is_fitting, is_last_batch_of_validation
-from ..settings import require_possible, require_whole, warn_of_followers, what_training_does
-from ..sources import Sources, check_probe, find_probe, open_samples, which_loader
+from ..probe.samples import ImagesKey, LabelsKey, Samples
+from ..probe.shards import Part
+from ..probe.sources import Sources, check_probe, find_probe, open_samples, which_loader
+from ..runtime.distributed import from_first, is_first, together
+from ..runtime.encoder import Pool, check_pool, embed, in_full_precision, input_like, is_sharded, is_tensor_parallel
+from ..runtime.isolation import undisturbed
+from ..runtime.loggers import announce, log_scalars, log_text
+from ..runtime.notices import Notices
+from ..runtime.schedule import Schedule, is_fitting, is_last_batch_of_validation
+from ..runtime.settings import require_possible, require_whole, warn_of_followers, what_training_does
 from .encoders import Encoders, resolve_encoders
-from .parts import Part
 
 OnError = Literal["warn", "raise"]
 OfBatch = Callable[[Tensor, Tensor], Tensor]

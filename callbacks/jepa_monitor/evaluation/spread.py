@@ -10,14 +10,14 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from ..agreement import together
-from ..encoding import EncoderChoice, Pool
-from ..probe import ImagesKey
-from ..settings import require_whole
+from ..probe.samples import ImagesKey
+from ..probe.shards import everywhere
+from ..runtime.distributed import together
+from ..runtime.encoder import EncoderChoice, Pool
+from ..runtime.settings import require_whole
 from .discriminant import lidar, lidar_bound
 from .meaning import why_unfit
 from .online import Found, OnError, OnlineEvaluation
-from .parts import everywhere
 from .statistics import feature_statistics
 from .views import crop_and_flip
 

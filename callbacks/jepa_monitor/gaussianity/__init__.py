@@ -16,6 +16,7 @@ from .characteristic import (
 )
 from .cloud import Cloud
 from .dashboard import gaussianity_statistics
+from .effective_rank import effective_rank, effective_rank_null
 from .metric import EmbeddingGaussianity
 from .moments import (
     NormConcentration,
@@ -26,7 +27,6 @@ from .moments import (
     norm_concentration,
     norm_concentration_null,
 )
-from .rank import effective_rank, effective_rank_null
 from .skewness_kurtosis import Mardia, MardiaNull, mardia, mardia_null
 
 __all__ = [

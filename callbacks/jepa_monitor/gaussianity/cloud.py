@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities import rank_zero_warn
 
-from ..concise import Concise
 from ..density import require_real
+from ..runtime.concise import Concise
 
 MAX_AXES = 64
 # float32 embeddings have nothing but rounding in directions that are smaller than this, relative to the largest

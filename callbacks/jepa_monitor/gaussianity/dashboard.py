@@ -15,8 +15,8 @@ from .characteristic import (
     sliced_epps_pulley_null,
 )
 from .cloud import Cloud
+from .effective_rank import effective_rank, effective_rank_null
 from .moments import covariance_error, covariance_error_null, mean_error, mean_error_null, norm_concentration
-from .rank import effective_rank, effective_rank_null
 from .skewness_kurtosis import mardia
 
 NAMES = (

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..concise import Concise
+from ..runtime.concise import Concise
 from .figure import (
     INK,
     LABEL,

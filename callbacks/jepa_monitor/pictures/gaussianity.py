@@ -6,20 +6,7 @@ import numpy as np
 from scipy.special import gammaincinv
 from torch import Tensor
 
-from .figure import (
-    BLUE,
-    GREY,
-    ORANGE,
-    Floats,
-    array,
-    canvas,
-    legend_below,
-    log_axis,
-    nothing,
-    panel,
-    picture,
-    render,
-)
+from .figure import BLUE, GREY, ORANGE, Floats, array, canvas, legend_below, log_axis, nothing, panel, picture, render
 
 
 @picture

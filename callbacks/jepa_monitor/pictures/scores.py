@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from ..percentiles import percentiles
 from .figure import (
     BLUE,
     DPI,
@@ -32,6 +31,7 @@ from .figure import (
     plain,
     render,
 )
+from .percentiles import percentiles
 
 MOST_BINS = 50
 HEAT_WIDTH, HEAT_HEIGHT, HEAT_NARROWEST, HEAT_COLUMNS = 1080, 420, 620, 4  # pixels, and panels a row

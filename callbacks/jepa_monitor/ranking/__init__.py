@@ -10,15 +10,7 @@ from .baselines import (
     log_frobenius,
     shares_samples,
 )
-from .correlation import (
-    concordance,
-    kendall,
-    partial_spearman,
-    rank_stability,
-    slope,
-    spearman,
-    why_unrankable,
-)
+from .correlation import concordance, kendall, partial_spearman, rank_stability, slope, spearman, why_unrankable
 from .detection import auroc, auroc_low_density, average_precision, fpr_at_tpr, typicality
 from .metrics import DensityRanking, OODDetection
 

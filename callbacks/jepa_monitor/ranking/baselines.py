@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..concise import Concise
 from ..density import auto_rank, require_real
+from ..runtime.concise import Concise
 
 MAX_COMPONENTS = 64
 CHUNK_ROWS = 4096

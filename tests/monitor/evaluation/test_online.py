@@ -336,7 +336,7 @@ def test_streams(tmp_path: Path) -> None:
 def test_datasets_too_large_to_keep_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for limit in (2**29, 0):
-        monkeypatch.setattr("jepa_monitor.evaluation.parts.KEPT_BYTES", limit)
+        monkeypatch.setattr("jepa_monitor.probe.shards.KEPT_BYTES", limit)
         run = trainer(tmp_path, *evaluations())
         run.fit(labelled_module(), dicts(60, augment=True), tuples(30, seed=1))
         found.append(logged(run.callback_metrics))

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from jepa_train.distributed import gather_over_processes, mean_over_processes, sum_over_processes
 from jepa_train.errors import ConfigurationError
+from jepa_train.global_batch import gather_over_processes, mean_over_processes, sum_over_processes
 from jepa_train.objectives import (
     ANTICOLLAPSE_NAMES,
     TOKEN_LOSSES,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from jepa_train.distributed import global_count, sum_over_processes
 from jepa_train.errors import ConfigurationError
+from jepa_train.global_batch import global_count, sum_over_processes
 from jepa_train.precision import at_least_float32
 
 

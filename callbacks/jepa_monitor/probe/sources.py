@@ -15,12 +15,13 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from . import tags
-from .agreement import from_first, is_first, together
-from .concise import Concise
-from .errors import SettingError
+from .. import tags
+from ..errors import SettingError
+from ..ranking import GaussianBaseline, fingerprints
+from ..runtime.concise import Concise
+from ..runtime.distributed import from_first, is_first, together
 from .facts import LogDensity, ProbeFacts, probe_facts
-from .probe import (
+from .samples import (
     ImagesKey,
     LabelsKey,
     Samples,
@@ -33,7 +34,6 @@ from .probe import (
     is_stream,
     read_stream,
 )
-from .ranking import GaussianBaseline, fingerprints
 from .sparing import Sparing, further_set
 
 NAMES_OF_PROBE = {"", "probe"}  # among sets, and in the picture of their histograms

@@ -24,9 +24,9 @@ from torch.utils.data import (
 )
 from torchmetrics.utilities.distributed import gather_all_tensors
 
-from .agreement import in_group
-from .concise import Concise
-from .errors import SettingError
+from ..errors import SettingError
+from ..runtime.concise import Concise
+from ..runtime.distributed import in_group
 
 ImagesKey = str | int | Callable[[Any], Tensor] | None
 LabelsKey = str | int | Callable[[Any], Any] | None

@@ -10,8 +10,8 @@ import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from . import tags
-from .measurement import Readings
+from .. import tags
+from ..measurement import Readings
 
 
 def log_scalars(trainer: pl.Trainer, values: Mapping[str, float], step: int) -> None:

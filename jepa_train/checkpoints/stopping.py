@@ -21,7 +21,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from jepa_train.finite import newest_of_run
+from jepa_train.checkpoints.finite import newest_of_run
 
 GRACE_SECONDS = 25.0  # SLURM and Kubernetes kill, without a word, 30 seconds after they asked
 EXIT_STATUS = 128 + signal.SIGTERM  # a scheduler must not take a run that was stopped for one that finished

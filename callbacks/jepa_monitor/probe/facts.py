@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from . import tags
-from .agreement import together
-from .concise import Concise
-from .probe import Shard, gather_by_index
-from .ranking import compressed_size
+from .. import tags
+from ..ranking import compressed_size
+from ..runtime.concise import Concise
+from ..runtime.distributed import together
+from .samples import Shard, gather_by_index
 from .sparing import Sparing
 
 LogDensity = Callable[[Tensor], Tensor | NDArray[Any] | Sequence[float]]

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import pictures
-from .history import History
-from .measurement import Readings
-from .ranking import auroc, spearman
-from .sources import Prepared
+from .. import pictures
+from ..history import History
+from ..measurement import Readings
+from ..probe.sources import Prepared
+from ..ranking import auroc, spearman
 
 IMAGES_A_SIDE = 8
 MOST_CLASSES = 10

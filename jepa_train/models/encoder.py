@@ -16,8 +16,8 @@ from timm.models import checkpoint_seq
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from jepa_train.batch_norm import GlobalBatchNorm1d
 from jepa_train.errors import ConfigurationError
+from jepa_train.models.batch_norm import GlobalBatchNorm1d
 
 PositionKind = Literal["fixed", "learned"]
 # what other arguments say; what would add weights that no loss reaches, or another embedding than the mean token; and

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from .agreement import from_first
+from .distributed import from_first
 from .horizon import Horizon
 
 Estimator = Literal["auto", "exact", "sketch"]

@@ -25,10 +25,10 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import nn
 
+from jepa_train.checkpoints.finite import not_finite
+from jepa_train.checkpoints.stopping import StopSignals
 from jepa_train.errors import ConfigurationError, one_line
-from jepa_train.finite import not_finite
 from jepa_train.module import JEPA
-from jepa_train.stopping import StopSignals
 
 PARTIAL = ".partial"
 CLASS_TOKEN = "online.encoder.vit.cls_token"

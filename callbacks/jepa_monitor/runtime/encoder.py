@@ -10,8 +10,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .density import Encode, differentiable, require_real
-from .errors import SettingError
+from ..density import Encode, differentiable, require_real
+from ..errors import SettingError
 from .layout import channel_axis
 from .selection import usual_encoder
 

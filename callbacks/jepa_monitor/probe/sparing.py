@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TypeVar
 
-from . import tags
-from .agreement import MeasurementError
-from .probe import Shard
+from .. import tags
+from ..runtime.distributed import MeasurementError
+from .samples import Shard
 
 T = TypeVar("T")
 

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..agreement import together
-from ..concise import Concise
-from ..probe import Samples, find_label, gather_by_index
+from ..runtime.concise import Concise
+from ..runtime.distributed import together
+from .samples import Samples, find_label, gather_by_index
 
 CHUNK = 256
 KEPT_BYTES = 2**29

@@ -13,9 +13,9 @@ from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 
+from jepa_train.commands.monitor_option import MONITOR_OPTIONS
 from jepa_train.data.base import ImageDataModule
 from jepa_train.errors import ConfigurationError, chain, one_line
-from jepa_train.monitor_option import MONITOR_OPTIONS
 
 FAMILIES: dict[str, type] = {"data": LightningDataModule, "trainer.callbacks": Callback, "trainer.logger": Logger}
 NEEDED = ("data",)  # which is not null, whatever jsonargparse says

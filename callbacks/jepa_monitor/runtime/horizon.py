@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import lightning.pytorch as pl
 
-from .probe import first_loader
+from ..probe.samples import first_loader
 
 
 @dataclass(frozen=True)

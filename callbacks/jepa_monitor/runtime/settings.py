@@ -9,11 +9,11 @@ from numbers import Integral
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_warn
 
-from .agreement import from_first
-from .errors import SettingError
+from ..errors import SettingError
+from ..tags import meaning_of
+from .distributed import from_first
 from .isolation import undisturbed
 from .schedule import is_fitting
-from .tags import meaning_of
 
 
 def require_whole(least: int, *others: object, **settings: object) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from jepa_train.checkpoints import newest_checkpoint
+from jepa_train.checkpoints.files import newest_checkpoint
+from jepa_train.commands.run_config import config_beside, loggers_of, read_yaml
 from jepa_train.errors import ConfigurationError
-from jepa_train.run_config import config_beside, loggers_of, read_yaml
 
 LAST = "last"
 VERBS = {"fit": "Resuming", "validate": "Validating", "test": "Testing", "predict": "Predicting with"}

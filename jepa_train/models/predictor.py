@@ -14,8 +14,8 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jepa_train.encoder import fixed_positions
 from jepa_train.errors import ConfigurationError
+from jepa_train.models.encoder import fixed_positions
 
 PredictorMode = Literal["joint", "per_block"]
 NORM_EPS = 1e-6  # of I-JEPA's layer norms, timm's blocks included; torch's default is 1e-5

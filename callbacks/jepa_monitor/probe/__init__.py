@@ -1,0 +1,1 @@
+"""The data that are measured: samples, where they come from, each process's shard."""

@@ -1,0 +1,1 @@
+"""How a measurement lives inside a run: encoder, processes, isolation, budget, loggers."""

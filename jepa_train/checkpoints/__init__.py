@@ -1,0 +1,1 @@
+"""Checkpoints: files, what a resume needs, and requests to stop."""

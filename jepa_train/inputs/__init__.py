@@ -1,0 +1,1 @@
+"""What a training step reads: masks, views, and the random draws of a global batch."""
