@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.plugins.precision import MixedPrecision
+from lightning.pytorch.plugins.precision import DoublePrecision, MixedPrecision
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Generator, Tensor, nn
 
@@ -237,6 +237,8 @@ class JEPA(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Let Lightning read an epoch's last checkpoint as that of its last batch, and an older optimizer's state."""
         self._last_finite_step = checkpoint.get("global_step", 0)
+        if self._trainer is not None and isinstance(self._trainer.precision_plugin, DoublePrecision):
+            self.double()  # Lightning converts the module behind the load, which would round its weights
         if "loops" in checkpoint:  # not in one of weights alone
             between_batches(checkpoint["loops"]["fit_loop"])
         for state in checkpoint.get("optimizer_states", ()):

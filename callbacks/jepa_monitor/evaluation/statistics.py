@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..gaussianity.cloud import as_float64
-from ..gaussianity.effective_rank import effective_rank, effective_rank_null
+from ..gaussianity.dimension import effective_rank, effective_rank_null
 from .meaning import is_constant
 
 

@@ -16,7 +16,7 @@ from .characteristic import (
 )
 from .cloud import Cloud
 from .dashboard import gaussianity_statistics
-from .effective_rank import effective_rank, effective_rank_null
+from .dimension import effective_rank, effective_rank_null
 from .metric import EmbeddingGaussianity
 from .moments import (
     NormConcentration,

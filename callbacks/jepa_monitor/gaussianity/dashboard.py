@@ -15,7 +15,7 @@ from .characteristic import (
     sliced_epps_pulley_null,
 )
 from .cloud import Cloud
-from .effective_rank import effective_rank, effective_rank_null
+from .dimension import effective_rank, effective_rank_null
 from .moments import covariance_error, covariance_error_null, mean_error, mean_error_null, norm_concentration
 from .skewness_kurtosis import mardia
 
