@@ -124,7 +124,7 @@ def test_a_killed_writer_never_leaves_a_truncated_checkpoint(tmp_path: Path) -> 
 import os, random, signal, sys, time
 from pathlib import Path
 import torch
-from jepa_train.checkpoints import AtomicCheckpointIO, read_checkpoint
+from jepa_train.checkpoints.files import AtomicCheckpointIO, read_checkpoint
 torch.set_num_threads(1)
 path = Path(sys.argv[1]) / "last.ckpt"
 big = {"state_dict": {"weight": torch.arange(1_000_000.0)}}
