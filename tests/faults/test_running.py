@@ -1,8 +1,9 @@
 """A fault in the middle of a run ends in one sentence or the run goes on; what was saved before is there and goes on.
 
-Beside these: signals (test_stopping.py), kill -9 and a resume bit for bit (tests/train/test_restart.py), damaged,
-foreign and hostile checkpoints (tests/train/test_checkpoints.py), numbers that are not finite
-(tests/train/test_finite.py), and folders and disks that fail at the start (tests/test_mistakes.py).
+Beside these: signals (tests/train/checkpoints/test_stopping.py), kill -9 and a resume bit for bit
+(tests/train/test_restart.py), damaged, foreign and hostile checkpoints (tests/train/checkpoints/test_files.py), numbers
+that are not finite (tests/train/checkpoints/test_finite.py), and folders and disks that fail at the start
+(tests/train/commands/test_mistakes.py).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from jepa_train.checkpoints.files import read_checkpoint
 from jepa_train.cli import main
 from tests.processes import TRAIN, run_python
 from tests.sentences import FAILED, one_sentence
-from tests.train.tiny import TINY, fit, last_checkpoint
+from tests.train.helpers import TINY, fit, last_checkpoint
 
 STEPS = ["--trainer.max_epochs=2", "--trainer.callbacks.every_n_train_steps=1"]
 

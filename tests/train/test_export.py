@@ -20,7 +20,7 @@ from jepa_train.cli import main
 from jepa_train.export import export, rebuilt
 from jepa_train.module import JEPA
 from tests.sentences import one_sentence
-from tests.train.test_checkpoints import saved_by
+from tests.train.helpers import saved_by
 
 FIT = [
     "fit",

@@ -22,7 +22,7 @@ from jepa_train.data.base import ImageDataModule
 from jepa_train.export import export
 from jepa_train.module import JEPA
 from tests.idx_files import write_idx
-from tests.train.test_checkpoints import saved_by
+from tests.train.helpers import saved_by
 
 SIZE = 24
 PIXELS = np.random.default_rng(0).integers(0, 256, (61, 47, 4), dtype=np.uint8)

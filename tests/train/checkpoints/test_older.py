@@ -10,7 +10,7 @@ import pytest
 
 from jepa_train.checkpoints.files import read_checkpoint
 from jepa_train.cli import main
-from tests.train.tiny import last_checkpoint
+from tests.train.helpers import last_checkpoint
 
 HERE = Path(__file__).parent
 WRITTEN = "version_0_1_step_8.ckpt.gz"  # in the middle of the second of epochs of five steps

@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.strategies import DDPStrategy
 
 from jepa_train.processes import disconnect
-from tests.train.data.runs import NumberedData, fit
+from tests.train.data.helpers import NumberedData, fit
 
 GLOBAL_BATCH = 4
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from jepa_train.data import HuggingFaceDataModule, ImageFolderDataModule
 from jepa_train.errors import ConfigurationError
-from tests.train.data.runs import fit
+from tests.train.data.helpers import fit
 
 
 @pytest.fixture

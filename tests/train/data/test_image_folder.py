@@ -16,7 +16,7 @@ from PIL import Image
 from jepa_train.data import ImageFolderDataModule
 from jepa_train.data.image_folder import default_share, held_out
 from jepa_train.errors import ConfigurationError
-from tests.train.data.runs import Recorder, fit
+from tests.train.data.helpers import Recorder, fit
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 

@@ -19,7 +19,7 @@ from torch.utils.data import SequentialSampler
 from jepa_train.data.resumable import DrawnPerEpoch, EpochSampler, ResumableDataLoader
 from jepa_train.errors import ConfigurationError
 from tests.processes import run_python
-from tests.train.data.runs import Numbered, NumberedData, fit
+from tests.train.data.helpers import Numbered, NumberedData, fit, loader, read
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Checkpoint directory .* exists and is not empty",  # that is what a run goes on from
@@ -133,25 +133,6 @@ def test_lightnings_own_sampler_may_take_the_place_of_ours(tmp_path: Path) -> No
     assert [entry[2] for entry in seen] == 2 * [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
-def loader(workers: int, **arguments: Any) -> ResumableDataLoader:
-    """A loader outside of any Trainer."""
-    dataset = DrawnPerEpoch(Numbered(22, random=True), seed=1)
-    sampler = EpochSampler(dataset, seed=1, keyed=True, **arguments)
-    return ResumableDataLoader(
-        dataset,
-        sampler=sampler,
-        batch_size=4,
-        drop_last=True,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        prefetch_factor=3 if workers else None,
-    )
-
-
-def read(batches: Any) -> list[tuple[list[int], list[float]]]:
-    return [(batch["label"].tolist(), batch["image"][:, 0, 0, 0].tolist()) for batch in batches]
-
-
 @pytest.mark.parametrize("workers", [0, 1, 2])
 @pytest.mark.parametrize("done", [0, 2, 5])
 def test_the_state_counts_what_was_handed_out(workers: int, done: int) -> None:
@@ -178,7 +159,7 @@ def test_the_state_counts_what_was_handed_out(workers: int, done: int) -> None:
 
 SIGNALLED = """
 import multiprocessing, subprocess
-from tests.train.data.test_resumable import loader, read
+from tests.train.data.helpers import loader, read
 batches = iter(loader(1))
 first = next(batches)
 (worker,) = multiprocessing.active_children()

@@ -1,9 +1,11 @@
-"""The smallest training that ``train.py`` can run: five steps an epoch, of schedules that do not know its length."""
+"""The smallest training that ``train.py`` can run: five steps an epoch, with schedules that do not know its length."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+
+import lightning.pytorch as pl
 
 from jepa_train.checkpoints.files import read_checkpoint
 from jepa_train.cli import main
@@ -36,3 +38,10 @@ def fit(folder: Path, *arguments: str) -> dict[str, Any]:
     """Train by the command line, in this process, and return the last checkpoint."""
     main(["fit", *TINY, f"--trainer.logger.save_dir={folder}", *arguments])
     return read_checkpoint(last_checkpoint(folder))
+
+
+def saved_by(module: pl.LightningModule, path: Path) -> None:
+    """Write a checkpoint of a module that was never trained."""
+    trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_progress_bar=False)
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(path)

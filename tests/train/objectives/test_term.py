@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jepa_train.errors import ConfigurationError
 from jepa_train.objectives import ANTICOLLAPSE_NAMES, Anticollapse, AnticollapseName, build_anticollapse
-from tests.train.objectives.clouds import rotation, two_views
+from tests.train.objectives.helpers import rotation, two_views
 
 NAMES = [name for name in ANTICOLLAPSE_NAMES if name != "none"]
 every_term = pytest.mark.parametrize("name", NAMES)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from jepa_train.data import ImageDataModule
+from jepa_train.data.resumable import DrawnPerEpoch, EpochSampler, ResumableDataLoader
 
 Record = tuple[int, int, list[int], list[float]]  # epoch, batch_idx, indices, random draws
 
@@ -112,3 +113,23 @@ def fit(
     else:
         assert die_at is None, "the run ended before it was killed"
     return recorder
+
+
+def loader(workers: int, **arguments: Any) -> ResumableDataLoader:
+    """A loader outside of any Trainer."""
+    dataset = DrawnPerEpoch(Numbered(22, random=True), seed=1)
+    sampler = EpochSampler(dataset, seed=1, keyed=True, **arguments)
+    return ResumableDataLoader(
+        dataset,
+        sampler=sampler,
+        batch_size=4,
+        drop_last=True,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        prefetch_factor=3 if workers else None,
+    )
+
+
+def read(batches: Any) -> list[tuple[list[int], list[float]]]:
+    """Labels and draws of each batch."""
+    return [(batch["label"].tolist(), batch["image"][:, 0, 0, 0].tolist()) for batch in batches]

@@ -10,7 +10,7 @@ from scipy.stats import pearsonr
 
 from jepa_train.errors import ConfigurationError
 from jepa_train.objectives import Barlow, barlow
-from tests.train.objectives.clouds import two_views
+from tests.train.objectives.helpers import two_views
 
 
 def test_barlow_is_made_of_correlations() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from jepa_train.checkpoints.files import _is_behind
 from jepa_train.module import JEPA
-from tests.train.tiny import BATCHES, fit
+from tests.train.helpers import BATCHES, fit
 
 STOPS = {
     "in mid-epoch": ["--trainer.max_steps=3", "--trainer.max_epochs=-1"],

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from jepa_train.errors import ConfigurationError
 from jepa_train.objectives import WhiteningMSE, whitening_mse
-from tests.train.objectives.clouds import two_views
+from tests.train.objectives.helpers import two_views
 
 TINY = 1e-13  # a ridge that is not seen even in twelve digits
 

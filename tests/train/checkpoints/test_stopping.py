@@ -13,7 +13,7 @@ import torch
 from jepa_train.checkpoints.files import read_checkpoint
 from jepa_train.cli import main
 from tests.processes import TRAIN, run_python
-from tests.train.tiny import BATCHES, TINY, fit, last_checkpoint
+from tests.train.helpers import BATCHES, TINY, fit, last_checkpoint
 
 STATUS = 128 + signal.SIGTERM
 SIGNAL = "--trainer.callbacks+=tests.faults.injection.SignalAt"

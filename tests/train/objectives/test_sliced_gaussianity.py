@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from jepa_train.objectives import SIGReg, sigreg
-from tests.train.objectives.clouds import unit_directions
+from tests.train.objectives.helpers import unit_directions
 
 
 def brute_force_sigreg(z: Tensor, directions: Tensor) -> float:

@@ -11,7 +11,7 @@ import yaml
 
 from jepa_train.cli import CONFIGS
 from jepa_train.objectives import VICReg, embedding_prediction, vicreg
-from tests.train.objectives.clouds import two_views
+from tests.train.objectives.helpers import two_views
 
 
 def test_vicreg_is_its_formula() -> None:

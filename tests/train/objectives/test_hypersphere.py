@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import pdist
 
 from jepa_train.objectives import Uniformity, uniformity
-from tests.train.objectives.clouds import rotation, two_views
+from tests.train.objectives.helpers import rotation, two_views
 
 
 def oracle(z: np.ndarray, t: float) -> float:

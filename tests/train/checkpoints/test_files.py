@@ -35,8 +35,9 @@ from jepa_train.cli import JEPACLI, main
 from jepa_train.errors import ConfigurationError
 from jepa_train.module import JEPA
 from tests.sentences import one_sentence
+from tests.train.helpers import saved_by
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'callbacks'}", "CUDA_VISIBLE_DEVICES": ""}
 TINY = [
     "--trainer.max_epochs=1",
@@ -225,12 +226,6 @@ class Silent(Other):
     def __init__(self) -> None:
         pl.LightningModule.__init__(self)
         self.layer = nn.Linear(3, 1)
-
-
-def saved_by(module: pl.LightningModule, path: Path) -> None:
-    trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_progress_bar=False)
-    trainer.strategy.connect(module)
-    trainer.save_checkpoint(path)
 
 
 def spoil(kind: str, trained: Path, path: Path) -> None:
