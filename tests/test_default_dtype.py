@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from jepa_monitor import Sketch
-from jepa_monitor.evaluation.views import crop_and_flip
+from jepa_monitor.evaluation.images import crop_and_flip
 from jepa_monitor.gaussianity import sliced_epps_pulley
 from jepa_monitor.gaussianity.characteristic import random_directions
 from jepa_monitor.gaussianity.cloud import gaussian_white

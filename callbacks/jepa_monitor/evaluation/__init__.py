@@ -1,13 +1,10 @@
 """What frozen features are good for, measured while an encoder trains: callbacks, and the formulas behind them."""
 
 from .accuracies import OnlineKNN, OnlineLinearProbe
-from .discriminant import lidar, lidar_bound
-from .knn import weighted_knn
-from .linear_probe import LinearProbe
+from .classifiers import LinearProbe, weighted_knn, whiten
+from .features import feature_statistics, lidar, lidar_bound
+from .images import crop_and_flip
 from .spread import FeatureStatistics, LiDAR
-from .statistics import feature_statistics
-from .views import crop_and_flip
-from .whitening import whiten
 
 __all__ = [
     "FeatureStatistics",

@@ -9,12 +9,10 @@ from torch import Tensor
 from ..probe.samples import ImagesKey, LabelsKey
 from ..runtime.encoder import Pool
 from ..runtime.settings import require_whole
+from .classifiers import LinearProbe, principal, weighted_knn, whiten
 from .encoders import Encoders
-from .knn import weighted_knn
 from .labelled import OnLabels, Task
-from .linear_probe import LinearProbe
 from .online import Found, OnError
-from .whitening import principal, whiten
 
 # of pixels, in which a linear probe is fitted: enough for its accuracy, few enough for a second
 COMPONENTS = 128

@@ -20,9 +20,9 @@ from ..runtime.concise import Concise
 from ..runtime.distributed import is_first, together
 from ..runtime.settings import require_whole
 from .encoders import Encoders, resolve_encoders
-from .meaning import why_unclassifiable
+from .features import why_unclassifiable
+from .images import has_pixels, pixels
 from .online import Found, OfBatch, OnlineEvaluation, choose, part_of
-from .pixels import has_pixels, pixels
 
 RESERVED = {"unwhitened", "pixels", "pixels_whitened"}
 FINGERPRINT, PIXELS = "/fingerprint", "/pixels"  # beside the names of encoders

@@ -15,11 +15,9 @@ from ..probe.shards import everywhere
 from ..runtime.distributed import together
 from ..runtime.encoder import EncoderChoice, Pool
 from ..runtime.settings import require_whole
-from .discriminant import lidar, lidar_bound
-from .meaning import why_unfit
+from .features import feature_statistics, lidar, lidar_bound, why_unfit
+from .images import crop_and_flip
 from .online import Found, OnError, OnlineEvaluation
-from .statistics import feature_statistics
-from .views import crop_and_flip
 
 View = Callable[[Tensor, torch.Generator], Tensor]
 

@@ -19,15 +19,18 @@ from .dashboard import gaussianity_statistics
 from .dimension import effective_rank, effective_rank_null
 from .metric import EmbeddingGaussianity
 from .moments import (
+    Mardia,
+    MardiaNull,
     NormConcentration,
     covariance_error,
     covariance_error_null,
+    mardia,
+    mardia_null,
     mean_error,
     mean_error_null,
     norm_concentration,
     norm_concentration_null,
 )
-from .skewness_kurtosis import Mardia, MardiaNull, mardia, mardia_null
 
 __all__ = [
     "Cloud",

@@ -16,8 +16,7 @@ from .characteristic import (
 )
 from .cloud import Cloud
 from .dimension import effective_rank, effective_rank_null
-from .moments import covariance_error, covariance_error_null, mean_error, mean_error_null, norm_concentration
-from .skewness_kurtosis import mardia
+from .moments import covariance_error, covariance_error_null, mardia, mean_error, mean_error_null, norm_concentration
 
 NAMES = (
     "sliced_ep_ratio",

@@ -13,8 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from .correlation import why_unrankable
-from .vectors import as_vector, as_vectors
+from .correlation import as_vector, as_vectors, why_unrankable
 
 
 def auroc(higher: ArrayLike, lower: ArrayLike) -> float:

@@ -21,10 +21,10 @@ from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler, T
 
 from jepa_monitor import FeatureStatistics, LiDAR, OnlineKNN, OnlineLinearProbe
 from jepa_monitor.evaluation import LinearProbe, crop_and_flip, feature_statistics, lidar, weighted_knn, whiten
+from jepa_monitor.evaluation.classifiers import principal
 from jepa_monitor.evaluation.encoders import resolve_encoders
 from jepa_monitor.evaluation.labelled import Task
 from jepa_monitor.evaluation.online import choose
-from jepa_monitor.evaluation.whitening import principal
 from jepa_monitor.tags import explanation
 from tests.monitor.evaluation.labelled_projects import (
     Dicts,

@@ -25,7 +25,7 @@ from jepa_monitor.gaussianity import (
 )
 from jepa_monitor.gaussianity.dashboard import NAMES
 
-from .clouds import ALTERNATIVES
+from .helpers import ALTERNATIVES
 
 STATISTICS = (
     sliced_epps_pulley, axis_epps_pulley, covariance_error, mean_error, norm_concentration, mardia, effective_rank

@@ -21,7 +21,7 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.functional.classification import binary_auroc
 
 from jepa_monitor.ranking import DensityRanking, OODDetection, auroc, auroc_low_density, concordance, slope
-from tests.monitor.ranking.sharded import THREE, measure_shards, plain, samples
+from tests.monitor.ranking.helpers import THREE, measure_shards, plain, samples
 from tests.processes import run_on
 
 RANKING = {"spearman", "kendall", "concordance", "auroc_low_density", "slope"}

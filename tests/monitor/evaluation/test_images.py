@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from jepa_monitor.evaluation import crop_and_flip
-from jepa_monitor.evaluation.pixels import has_pixels, pixels
+from jepa_monitor.evaluation.images import has_pixels, pixels
 
 
 def ramps(size: int = 16) -> torch.Tensor:

@@ -1,0 +1,159 @@
+"""Spread against NumPy, LiDAR against scipy's generalised eigenvalues, both against closed forms; reasons."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from jepa_monitor.evaluation import feature_statistics, lidar, lidar_bound
+from jepa_monitor.evaluation.features import is_constant, why_unclassifiable, why_unfit
+
+
+def test_statistics_are_numpys() -> None:
+    z = torch.randn(50, 4) * torch.tensor([1.0, 2.0, 0.1, 3.0]) + 1.0
+    values, x = feature_statistics(z), z.double().numpy()
+    assert values["std_mean"] == pytest.approx(x.std(0, ddof=1).mean())
+    assert values["std_min"] == pytest.approx(x.std(0, ddof=1).min())
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    assert values["std_l2_normalised_ratio"] == pytest.approx(2.0 * unit.std(0, ddof=1).mean())
+
+
+def test_an_isotropic_gaussian_has_ratio_one() -> None:
+    values = feature_statistics(5.0 * torch.randn(4000, 16))
+    assert values["std_l2_normalised_ratio"] == pytest.approx(1.0, abs=0.01)
+    assert values["rank_ratio"] == pytest.approx(1.0, abs=0.01)
+    assert values["std_mean"] == pytest.approx(5.0, rel=0.02)
+
+
+def test_a_collapse_to_a_point_is_zero_and_its_rank_nan() -> None:
+    values = feature_statistics(torch.full((20, 4), 0.3))
+    assert values["std_mean"] == pytest.approx(0.0, abs=1e-12)
+    assert values["std_l2_normalised_ratio"] == pytest.approx(0.0, abs=1e-12)
+    assert math.isnan(values["rank_ratio"])
+
+
+def test_a_collapse_to_a_line_has_rank_one() -> None:
+    values = feature_statistics(torch.randn(200, 1) * torch.ones(8))
+    assert values["rank_ratio"] == pytest.approx(1 / 8, rel=0.05)
+
+
+@settings(max_examples=20, deadline=None)
+@given(scale=st.floats(1e-3, 1e3))
+def test_ratios_do_not_depend_on_scale_and_deviations_follow_it(scale: float) -> None:
+    z = torch.randn(40, 5, generator=torch.Generator().manual_seed(0)).double()
+    first, second = feature_statistics(z), feature_statistics(scale * z)
+    for name in ("std_l2_normalised_ratio", "rank_ratio"):
+        assert second[name] == pytest.approx(first[name])
+    for name in ("std_mean", "std_min"):
+        assert second[name] == pytest.approx(scale * first[name])
+
+
+def lidar_by_loops(z_NQK: Tensor, delta: float) -> float:
+    """The formula, sample by sample, with scipy's generalised eigenvalues."""
+    z = z_NQK.double().numpy()
+    n, q, k = z.shape
+    grand = z.reshape(n * q, k).mean(0)
+    between, within = np.zeros((k, k)), np.zeros((k, k))
+    for views in z:
+        mean = views.mean(0)
+        between += np.outer(mean - grand, mean - grand) / (n - 1)
+        for view in views:
+            within += np.outer(view - mean, view - mean) / (n * (q - 1))
+    within += delta * (np.trace(between) + np.trace(within)) / k * np.eye(k)
+    spectrum = scipy.linalg.eigh(between, within, eigvals_only=True).clip(0.0)
+    shares = spectrum / spectrum.sum()
+    shares = shares[shares > 0.0]
+    return math.exp(-np.sum(shares * np.log(shares)))
+
+
+def clustered(n: int = 30, q: int = 4, k: int = 6, *, live: int = 3, noise: float = 0.3) -> Tensor:
+    """Samples that differ in ``live`` of k directions, and views that differ in all."""
+    samples = torch.randn(n, 1, k) * (torch.arange(k) < live)
+    return samples + noise * torch.randn(n, q, k)
+
+
+@pytest.mark.parametrize("shape", [(30, 4, 6), (5, 2, 9), (2, 2, 1), (40, 10, 3)])
+@pytest.mark.parametrize("delta", [1e-4, 0.1])
+def test_lidar_is_the_formula(shape: tuple[int, int, int], delta: float) -> None:
+    z = clustered(*shape)
+    assert lidar(z, delta=delta) == pytest.approx(lidar_by_loops(z, delta), rel=1e-6)
+
+
+def test_lidar_counts_directions_that_tell_samples_apart() -> None:
+    for live in (1, 2, 4):
+        z = clustered(400, 10, 8, live=live, noise=0.01)
+        assert lidar(z) == pytest.approx(live, rel=0.02)
+
+
+def test_views_that_change_nothing_leave_the_rank_of_the_means() -> None:
+    """Without Sigma_w the spectrum is that of the covariance, whose effective rank has a closed form here."""
+    z = torch.diag(torch.tensor([1.0, 1.0, 2.0])).repeat(2, 1)
+    z[3:] *= -1.0  # variances in the ratio 1 : 1 : 4
+    shares = torch.tensor([1.0, 1.0, 4.0]) / 6.0
+    assert lidar(z[:, None].expand(6, 3, 3)) == pytest.approx(float(torch.exp(-(shares * shares.log()).sum())))
+
+
+def test_the_bound_of_lidar_is_met_and_kept() -> None:
+    assert lidar_bound(10, 4) == 4
+    assert lidar_bound(3, 4) == 2
+    simplex = torch.eye(3)[:, None].expand(3, 2, 3)
+    assert lidar(simplex) == pytest.approx(lidar_bound(3, 3))
+
+
+def test_noise_that_has_nothing_to_do_with_the_sample_comes_near_the_bound() -> None:
+    """K exp(-(K / (n - 1) + K / (n (q - 1))) / 2), the spread of the eigenvalues of two Wishart matrices."""
+    n, q, k = 400, 8, 20
+    expected = k * math.exp(-0.5 * (k / (n - 1) + k / (n * (q - 1))))
+    assert lidar(torch.randn(n, q, k)) == pytest.approx(expected, rel=0.01)
+
+
+@settings(max_examples=20, deadline=None)
+@given(scale=st.floats(1e-3, 1e3), offset=st.floats(-10.0, 10.0), seed=st.integers(0, 99))
+def test_lidar_ignores_scale_offset_rotation_and_order(scale: float, offset: float, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    z = clustered().double()
+    rotation = torch.linalg.qr(torch.randn(6, 6, generator=generator).double())[0]
+    order, turn = torch.randperm(30, generator=generator), torch.randperm(4, generator=generator)
+    moved = scale * (z @ rotation)[order][:, turn] + offset
+    assert lidar(moved) == pytest.approx(lidar(z), rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 2), (3, 1, 2)])
+def test_lidar_of_one_sample_or_one_view_is_nan(shape: tuple[int, int, int]) -> None:
+    assert math.isnan(lidar(torch.randn(shape)))
+
+
+def test_lidar_without_any_difference_is_nan() -> None:
+    assert math.isnan(lidar(torch.ones(5, 3, 2)))
+    assert math.isnan(lidar(torch.full((5, 3, 2), torch.nan)))
+
+
+def test_rounding_is_no_spread() -> None:
+    z = torch.full((30, 4), 0.7) + 1e-7 * torch.rand(30, 4)
+    assert is_constant(z)
+    assert not is_constant(z + 1e-4 * torch.rand(30, 4))
+    assert is_constant(torch.zeros(3, 2))
+    for scale in (1e-6, 1e6):
+        assert is_constant(scale * z)
+        assert not is_constant(scale * torch.rand(30, 4))
+    assert math.isnan(feature_statistics(z)["rank_ratio"])
+
+
+def test_reasons() -> None:
+    z, labels = torch.randn(6, 2), torch.tensor([0, 1, 0, 1, 0, 1])
+    broken = z.clone()
+    broken[2, 1] = torch.inf
+    assert why_unfit(z) is None
+    assert why_unfit(broken) == "1 of 6 are not finite"
+    assert "1 sample" in str(why_unfit(z[:1]))
+    assert "collapsed" in str(why_unfit(torch.ones(3, 2)))
+    assert why_unclassifiable(z, z, labels) is None
+    assert "1 of 6 queries" in str(why_unclassifiable(broken, z, labels))
+    assert "one class" in str(why_unclassifiable(z, z, 0 * labels))
