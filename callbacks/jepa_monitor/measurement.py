@@ -23,7 +23,7 @@ from .probe.sparing import Sparing
 from .ranking import knn_distance
 from .runtime.budget import CALIBRATION_SAMPLES, Plan, Trial, can_sketch, sketch_rows
 from .runtime.concise import Concise
-from .runtime.distributed import from_first, process_count, together
+from .runtime.distributed import broadcast, fail_together, process_count
 from .runtime.encoder import embed
 
 TRIAL_SECONDS = 0.2  # of the last pass of a trial
@@ -102,13 +102,13 @@ class Method:
 
     def embeddings(self, shard: Shard) -> Tensor:
         """(N, K) of all processes' samples."""
-        local = together(lambda: embed(self.encode, self.to_device(shard.inputs)), device=self.device)
+        with fail_together(self.device):
+            local = embed(self.encode, self.to_device(shard.inputs))
         return gather_by_index(shard.indices, local)
 
     def of_grams(self, function: Callable[[Tensor], Tensor], shard: Shard, *, rows: Tensor | None = None) -> Tensor:
         """(N, ...) ``function`` of the Gram matrices (n, K, K) of all processes' samples."""
-
-        def local() -> Tensor:
+        with fail_together(self.device):
             parts = map_grams(
                 lambda gram, _: function(gram),
                 self.encode,
@@ -119,9 +119,8 @@ class Method:
                 progress=self.progress,
                 notice=self.notice,
             )
-            return torch.cat(parts)
-
-        return gather_by_index(shard.indices, together(local, device=self.device))
+            local = torch.cat(parts)
+        return gather_by_index(shard.indices, local)
 
 
 @dataclass(frozen=True)
@@ -244,7 +243,7 @@ def try_out(method: Method, probe: Shard, *, sets: int) -> Trial:
     def seconds_a_sample(function: Callable[[Shard], Tensor], count: int) -> float:
         started = time.monotonic()
         function(_start_of(probe, count))
-        return from_first(time.monotonic() - started) / count
+        return broadcast(time.monotonic() - started) / count
 
     def jacobians(shard: Shard) -> Tensor:
         return method.of_grams(lambda gram: gram[:, 0], shard)

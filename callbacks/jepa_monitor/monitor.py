@@ -33,7 +33,7 @@ from .probe.sparing import Sparing
 from .ranking import rank_stability
 from .run import Run
 from .runtime.budget import Budget, Estimator, Plan, Trial
-from .runtime.distributed import from_first, together
+from .runtime.distributed import broadcast, fail_together
 from .runtime.encoder import (
     HALF_PRECISION,
     EncoderChoice,
@@ -325,7 +325,7 @@ class JEPAScoreMonitor(pl.Callback):
                     raise
                 failure = f"{type(error).__name__}: {error}"
                 values = {}
-            seconds = from_first(time.monotonic() - started)
+            seconds = broadcast(time.monotonic() - started)
             values |= {"monitor/failed": float(failure is not None), "monitor/seconds(s)": seconds}
             self._tell(failure, trainer, pl_module)
             if is_fitting(trainer):
@@ -349,7 +349,8 @@ class JEPAScoreMonitor(pl.Callback):
             rank_zero_info(self._introduction(trainer, pl_module, run.prepared))
         prepared = run.prepared
         noticed: set[str] = set()
-        method = together(lambda: replace(self._method(pl_module), notice=noticed.add), device=pl_module.device)
+        with fail_together(pl_module.device):
+            method = replace(self._method(pl_module), notice=noticed.add)
         plan = self._plan(trainer, method, prepared)
         samples = plan.samples * (1 + len(prepared.ood)) // trainer.world_size
         started = time.monotonic()
@@ -447,7 +448,7 @@ class JEPAScoreMonitor(pl.Callback):
         run, step, fitting = self._run, trainer.global_step, is_fitting(trainer)
         failed = values["monitor/failed"] > 0.0
         if failed:  # each process may have found another reason, but all log the same tags
-            run.lost = tuple(self.values) or from_first(expected_tags(self.sources, trainer))
+            run.lost = tuple(self.values) or broadcast(expected_tags(self.sources, trainer))
         self._schedule.record(step, values, lost=run.lost, failed=failed)
         if fitting:
             nulls = NULLS if next(iter(_monitors(trainer)), self) is self else {}
@@ -486,7 +487,8 @@ class JEPAScoreMonitor(pl.Callback):
     def _guarded(self, pl_module: pl.LightningModule, topic: str, function: Callable[[], None]) -> None:
         """What a process does by itself must not end training, nor leave other processes waiting."""
         try:
-            together(function, device=pl_module.device)
+            with fail_together(pl_module.device):
+                function()
         except Exception as error:
             if self.on_error == "raise":
                 raise

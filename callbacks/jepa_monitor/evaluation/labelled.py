@@ -17,7 +17,7 @@ from ..probe.shards import Part, everywhere
 from ..probe.sources import find_probe, find_reference, open_samples
 from ..ranking import fingerprints
 from ..runtime.concise import Concise
-from ..runtime.distributed import is_first, together
+from ..runtime.distributed import fail_together, is_global_zero
 from ..runtime.settings import require_whole
 from .encoders import Encoders, resolve_encoders
 from .features import why_unclassifiable
@@ -116,25 +116,25 @@ class OnLabels(OnlineEvaluation):
         if self._parts is None or self._missing is not None:
             missing = self._missing or NO_BANK
             return lambda: Found(reasons=[missing])
-        functions = together(lambda: self.encoders(pl_module), device=device)
-        names = list(functions)
         first = self._is_new is None
-        if first:
-            functions |= together(self._of_inputs, device=device)
+        with fail_together(device):
+            functions = self.encoders(pl_module)
+            names = list(functions)
+            if first:
+                functions |= self._of_inputs()
         queries, bank = (everywhere(part, functions, device=device) for part in self._parts)
         # from here on all processes have the same, and go the same way
         if first or self._is_new is None:
             self._is_new = ~torch.isin(bank[FINGERPRINT], queries[FINGERPRINT])
-            self._pixels = (queries[PIXELS], bank[PIXELS]) if PIXELS in functions and is_first() else None
+            self._pixels = (queries[PIXELS], bank[PIXELS]) if PIXELS in functions and is_global_zero() else None
             self._missing = _why_missing(queries["labels"], bank["labels"], self._is_new)
         is_new = self._is_new
         return lambda: self._compute(queries, {name: values[is_new] for name, values in bank.items()}, names)
 
     def _open(self, trainer: pl.Trainer, device: torch.device) -> tuple[Part, Part] | None:
         sources, count = self.sources, self.sources.num_samples
-        probe, reference = together(
-            lambda: (find_probe(sources, trainer), find_reference(sources, trainer)), device=device
-        )
+        with fail_together(device):
+            probe, reference = find_probe(sources, trainer), find_reference(sources, trainer)
         if reference is None:
             self._missing = NO_BANK
             return None

@@ -16,7 +16,7 @@ from .. import tags
 from ..probe.samples import ImagesKey, LabelsKey, Samples
 from ..probe.shards import Part
 from ..probe.sources import Sources, check_probe, find_probe, open_samples, which_loader
-from ..runtime.distributed import from_first, is_first, together
+from ..runtime.distributed import broadcast, fail_together, is_global_zero
 from ..runtime.encoder import Pool, check_pool, embed, in_full_precision, input_like, is_sharded, is_tensor_parallel
 from ..runtime.isolation import undisturbed
 from ..runtime.loggers import announce, log_scalars, log_text
@@ -201,8 +201,10 @@ class OnlineEvaluation(pl.Callback, ABC):
         try:
             with undisturbed(pl_module):
                 compute = self.observe(trainer, pl_module)
-                # once and handed round: the others' processors, and their rounding, may be others
-                found = from_first(together(lambda: compute() if is_first() else Found(), device=device))
+                # on one process alone: the others' processors, and their rounding, may be others
+                with fail_together(device):
+                    found = compute() if is_global_zero() else Found()
+                found = broadcast(found)
         except Exception as error:  # whatever it was, training must not end by it
             if self.on_error == "raise":
                 raise
@@ -220,16 +222,13 @@ class OnlineEvaluation(pl.Callback, ABC):
         latest, step = self._schedule.latest, trainer.global_step
         is_introduced = latest.keys() <= self._run.introduced
         self._run.introduced |= latest.keys()
-
-        def write() -> None:
-            if latest:
-                log_scalars(trainer, self._named(latest), step)
-            if not is_introduced:
-                log_text(trainer, f"{self._prefix}{type(self).__name__}/tags", tags.explanation(latest), step)
-
         failure = None
         try:
-            together(write, device=device)
+            with fail_together(device):
+                if latest:
+                    log_scalars(trainer, self._named(latest), step)
+                if not is_introduced:
+                    log_text(trainer, f"{self._prefix}{type(self).__name__}/tags", tags.explanation(latest), step)
         except Exception as error:
             if self.on_error == "raise":
                 raise
@@ -242,7 +241,8 @@ class OnlineEvaluation(pl.Callback, ABC):
         """The probe's samples, as many as asked for."""
         if self._probe is not None:
             return self._probe
-        found = together(lambda: find_probe(self.sources, trainer), device=pl_module.device)
+        with fail_together(pl_module.device):
+            found = find_probe(self.sources, trainer)
         samples = open_samples(found, self.sources, pl_module.device)
         self._probe = part_of(samples, choose(len(samples), self.sources.num_samples), trainer)
         return self._probe

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..probe.samples import ImagesKey
 from ..probe.shards import everywhere
-from ..runtime.distributed import together
+from ..runtime.distributed import fail_together
 from ..runtime.encoder import EncoderChoice, Pool
 from ..runtime.settings import require_whole
 from .features import feature_statistics, lidar, lidar_bound, why_unfit
@@ -77,7 +77,8 @@ class LiDAR(OnlineEvaluation):
 
     def observe(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Callable[[], Found]:
         """Features of all views of all images."""
-        encode = together(lambda: next(iter(self.encoders(pl_module).values())), device=pl_module.device)
+        with fail_together(pl_module.device):
+            encode = next(iter(self.encoders(pl_module).values()))
 
         def of_views(inputs: Tensor, indices: Tensor) -> Tensor:
             # drawn for each image by itself: the views are the same whichever process makes them
@@ -148,7 +149,8 @@ class FeatureStatistics(OnlineEvaluation):
 
     def observe(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Callable[[], Found]:
         """Features of the probe."""
-        encode = together(lambda: next(iter(self.encoders(pl_module).values())), device=pl_module.device)
+        with fail_together(pl_module.device):
+            encode = next(iter(self.encoders(pl_module).values()))
         part = self.open_probe(trainer, pl_module)
         z = everywhere(part, {"z": encode}, device=pl_module.device)["z"]
         return lambda: self._compute(z)

@@ -15,7 +15,7 @@ from torch import Tensor
 from .. import tags
 from ..ranking import compressed_size
 from ..runtime.concise import Concise
-from ..runtime.distributed import together
+from ..runtime.distributed import fail_together
 from .samples import Shard, gather_by_index
 from .sparing import Sparing
 
@@ -56,10 +56,9 @@ def probe_facts(
     inputs = shard.inputs if shard.inputs.is_floating_point() else shard.inputs.float()
 
     def everywhere(function: Callable[[Tensor], Any]) -> Tensor:
-        device = shard.indices.device
-        return gather_by_index(
-            shard.indices, together(lambda: _as_numbers(function(inputs.clone())).to(device), device=device)
-        )
+        with fail_together(shard.indices.device):
+            values = _as_numbers(function(inputs.clone())).to(shard.indices.device)
+        return gather_by_index(shard.indices, values)
 
     def one_number_each(function: LogDensity) -> Tensor:
         return everywhere(lambda inputs: _require_one_each(_as_numbers(function(inputs)), len(inputs)))

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..runtime.concise import Concise
-from ..runtime.distributed import together
+from ..runtime.distributed import fail_together
 from .samples import Samples, find_label, gather_by_index
 
 CHUNK = 256
@@ -99,14 +99,11 @@ def everywhere(
     Raises:
         MeasurementError: on every process, if one failed.
     """
-
-    def local() -> dict[str, Tensor]:
-        found: dict[str, list[Tensor]] = {name: [] for name in (*functions, "labels")}
+    found: dict[str, list[Tensor]] = {name: [] for name in (*functions, "labels")}
+    with fail_together(device):
         for indices, inputs, labels in part.batches():
             for name, function in functions.items():
                 found[name].append(function(inputs, indices))
             found["labels"].append(labels)
-        return {name: torch.cat(values).to(device) for name, values in found.items()}
-
-    values = together(local, device=device)
-    return {name: gather_by_index(part.mine.to(device), value) for name, value in values.items()}
+        local = {name: torch.cat(values).to(device) for name, values in found.items()}
+    return {name: gather_by_index(part.mine.to(device), values) for name, values in local.items()}

@@ -19,7 +19,7 @@ from .. import tags
 from ..errors import SettingError
 from ..ranking import GaussianBaseline, fingerprints
 from ..runtime.concise import Concise
-from ..runtime.distributed import from_first, is_first, together
+from ..runtime.distributed import broadcast, fail_together, is_global_zero
 from .facts import LogDensity, ProbeFacts, probe_facts
 from .samples import (
     ImagesKey,
@@ -90,7 +90,8 @@ def prepare(sources: Sources, trainer: pl.Trainer, device: torch.device, *, spar
         ValueError: where there is no data, or none that a probe can be read from.
     """
     load_validation(trainer)
-    found = together(lambda: _find(sources, trainer), device=device)
+    with fail_together(device):
+        found = _find(sources, trainer)
     probe = open_samples(found.probe, sources, device)
     size = min(sources.num_samples, len(probe))
 
@@ -98,13 +99,16 @@ def prepare(sources: Sources, trainer: pl.Trainer, device: torch.device, *, spar
         return samples.shard(count=sources.num_samples, rank=trainer.global_rank, world_size=trainer.world_size)
 
     def read_labels() -> Tensor | None:
-        return together(lambda: probe.read_labels(range(size)) if trainer.is_global_zero else None, device=device)
+        with fail_together(device):
+            return probe.read_labels(range(size)) if trainer.is_global_zero else None
 
     def read_further(data: Any) -> Shard:
         samples = open_samples(data, sources, device)
-        return together(lambda: deal(samples), device=device)
+        with fail_together(device):
+            return deal(samples)
 
-    shard = together(lambda: deal(probe), device=device)
+    with fail_together(device):
+        shard = deal(probe)
     labels = sparing.attempt("the class labels", read_labels)
     if labels is not None and are_all_different(labels):
         labels = None  # numbers of the samples, which make no classes
@@ -260,13 +264,11 @@ def open_samples(data: Any, sources: Sources, device: torch.device, *, skip: int
     """Samples by index, from ``skip`` on; of a stream, those that the first process reads."""
     keys = {"images": sources.images, "labels": sources.labels}
     if not is_stream(data):
-        return together(lambda: Samples.of(data, skip=skip, **keys), device=device)
-    tensors = from_first(
-        together(
-            lambda: read_stream(data, skip=skip, count=sources.num_samples, **keys) if is_first() else (), device=device
-        )
-    )
-    return Samples(TensorDataset(*tensors))
+        with fail_together(device):
+            return Samples.of(data, skip=skip, **keys)
+    with fail_together(device):
+        tensors = read_stream(data, skip=skip, count=sources.num_samples, **keys) if is_global_zero() else ()
+    return Samples(TensorDataset(*broadcast(tensors)))
 
 
 def _read_reference(
@@ -281,9 +283,8 @@ def _read_reference(
         if skip and not is_stream(found.reference) and len(dataset_of(found.reference)) <= skip:
             return None, None  # the probe is all there is
         samples = open_samples(found.reference, sources, device, skip=skip)
-
-        def read() -> tuple[Shard | None, GaussianBaseline | None]:
-            # every process looks at all of them, so that each deals out and fits to the same
+        with fail_together(device):
+            # every process reads all of them, so that each shares out and fits to the same
             whole = samples.shard(count=sources.num_samples, rank=0, world_size=1)
             _require_alike(whole, probe)
             new = [i for i, one in enumerate(fingerprints(whole.inputs).tolist()) if one not in known]
@@ -292,8 +293,6 @@ def _read_reference(
                 return None, None
             baseline = _gaussian_baseline(whole.inputs[new]) if found.log_densities else None
             return deal(Samples(whole.inputs[new])), baseline
-
-        return together(read, device=device)
     except Exception as error:
         if sources.reference is not None:
             raise

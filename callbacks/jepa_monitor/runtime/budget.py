@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from .distributed import from_first
+from .distributed import broadcast
 from .horizon import Horizon
 
 Estimator = Literal["auto", "exact", "sketch"]
@@ -144,7 +144,7 @@ class Budget:
 
     def overhead_percent(self, step: int) -> float:
         """Seconds measured over seconds trained, in percent; NaN before the first step."""
-        return from_first(100.0 * self.spent / self.trained if self._steps_timed(step) else math.nan)
+        return broadcast(100.0 * self.spent / self.trained if self._steps_timed(step) else math.nan)
 
     # what a measurement does
 
@@ -157,7 +157,7 @@ class Budget:
             trial: times the encoder; every process calls it.
         """
         if self._decided is None:
-            self._decided, self.text = from_first(self._decide(num_samples, horizon, trial()))
+            self._decided, self.text = broadcast(self._decide(num_samples, horizon, trial()))
         return self._decided
 
     @property
@@ -197,7 +197,7 @@ class Budget:
         spacing, self._step_of_turn = horizon.step - self._step_of_turn, horizon.step
         if self.share is None or self._attempts < (1 if self._succeeded else 2):
             return True
-        return from_first(self._is_affordable(horizon, spacing))
+        return broadcast(self._is_affordable(horizon, spacing))
 
     def record_measurement(self, step: int, seconds: float, *, failed: bool = False) -> None:
         """Remember when the last measurement was made and what another will take, without pictures."""
@@ -225,7 +225,7 @@ class Budget:
         if self.share is None:
             return True
         cost = self.spent + 2.0 * self._picture_seconds + self._measurement_seconds
-        return from_first(cost <= self._allowance(self.trained))
+        return broadcast(cost <= self._allowance(self.trained))
 
     def record_pictures(self, seconds: float) -> None:
         """Remember what the last pictures took."""

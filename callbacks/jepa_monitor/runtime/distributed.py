@@ -1,8 +1,12 @@
-"""Processes agree on failures before they meet in a collective: one that raised would leave the others waiting."""
+"""Processes that measure together: all of them raise or none, and all of them get the same values.
+
+A process that raised by itself would leave the others waiting in their next collective.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import TypeVar
 
 import torch
@@ -15,39 +19,43 @@ class MeasurementError(RuntimeError):
     """A measurement failed on some process; the message says on which and why."""
 
 
-def together(function: Callable[[], T], *, device: torch.device) -> T:
-    """Run what each process does by itself; if it fails on one of them, all raise.
+class fail_together(AbstractContextManager[None]):
+    """Run a block that each process does by itself; if it fails on one of them, all raise at its end.
 
-    Every process must call it. Between two calls only collectives may happen.
+    Every process enters the block, and no collective happens inside. Without other processes the block's own exception
+    passes unchanged.
 
     Args:
-        function: must not contain a collective.
-        device: where the process group's backend takes tensors from.
+        device: place of tensors that the process group's backend takes.
 
     Raises:
-        MeasurementError: on every process, if there are several and the function raised on one of them.
+        MeasurementError: on every process, if there are several and the block raised on one of them; where it did, its
+            exception is the cause.
     """
-    if not in_group():
-        return function()
-    result: list[T] = []
-    failure: Exception | None = None
-    try:
-        result.append(function())
-    except Exception as error:  # whatever it was, the others must hear of it
-        failure = error
-    failed = torch.tensor(int(failure is not None), device=device)
-    dist.all_reduce(failed, op=dist.ReduceOp.MAX)
-    if not failed:
-        return result[0]
-    reasons: list[str | None] = [None] * dist.get_world_size()
-    reason = None if failure is None else f"{type(failure).__name__}: {failure}"
-    dist.all_gather_object(reasons, reason)
-    told = "; ".join(f"process {rank}: {reason}" for rank, reason in enumerate(reasons) if reason)
-    raise MeasurementError(told) from failure
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not in_group() or not (error is None or isinstance(error, Exception)):
+            return  # an interrupt ends this process, and with it the run
+        failed = torch.tensor(int(error is not None), device=self.device)
+        dist.all_reduce(failed, op=dist.ReduceOp.MAX)
+        if not failed:
+            return
+        reasons: list[str | None] = [None] * dist.get_world_size()
+        dist.all_gather_object(reasons, None if error is None else f"{type(error).__name__}: {error}")
+        known = [f"process {global_rank}: {reason}" for global_rank, reason in enumerate(reasons) if reason]
+        raise MeasurementError("; ".join(known)) from error
 
 
-def from_first(value: T) -> T:
-    """The first process's value, on every process."""
+def broadcast(value: T) -> T:
+    """Return the first process's value, on every process."""
     if not in_group():
         return value
     box = [value]
@@ -56,15 +64,15 @@ def from_first(value: T) -> T:
 
 
 def in_group() -> bool:
-    """Are there other processes? Asked at each call, because a callback is made before its process group."""
+    """Return true where there are other processes; asked at each call, as a callback is made before its group."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def process_count() -> int:
-    """1 without a process group."""
+    """Count the processes; 1 without a process group."""
     return dist.get_world_size() if in_group() else 1
 
 
-def is_first() -> bool:
-    """The process whose value :func:`from_first` hands round; the only one without a process group."""
+def is_global_zero() -> bool:
+    """Return true on the process whose value :func:`broadcast` returns; the only one without a process group."""
     return not in_group() or dist.get_rank() == 0

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from ..errors import SettingError
 from ..tags import meaning_of
-from .distributed import from_first
+from .distributed import broadcast
 from .isolation import undisturbed
 from .schedule import is_fitting
 
@@ -48,7 +48,7 @@ def require_possible(pl_module: pl.LightningModule, try_out: Callable[[], object
         problem = str(error)
     except Exception:
         pass
-    problem = from_first(problem)
+    problem = broadcast(problem)
     if problem is not None:
         raise SettingError(problem)
 
