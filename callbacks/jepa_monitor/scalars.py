@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from . import tags
-from .density.score import TOLERANCE_NATS, is_imprecise
-from .density.volume import EPS
+from .density.volume import EPS, TOLERANCE_NATS, is_imprecise
 from .gaussianity import gaussianity_statistics
 from .measurement import Readings
 from .probe.facts import ProbeFacts

@@ -1,13 +1,12 @@
-"""Jacobian -> Gram -> log volume -> score per sample."""
+"""The density of samples behind an encoder: Jacobian -> Gram -> spectrum -> log volume -> score."""
 
+from .embedding import EmbeddingReference
 from .jacobian import differentiable, gram_and_embedding, jacobian_gram, map_grams
-from .rank import auto_rank
-from .reference import EmbeddingReference
-from .score import aggregate_views, is_imprecise, jepa_score, log_density, log_density_from_spectrum, rounding_error
+from .score import aggregate_views, jepa_score, log_density, log_density_from_spectrum, log_density_from_volume
 from .sketch import Sketch
 from .strategies import Encode, Strategy
 from .survey import require_real
-from .volume import log_singular_values, log_volume
+from .volume import auto_rank, is_imprecise, leading_volume, log_singular_values, log_volume, rounding_error
 
 __all__ = [
     "EmbeddingReference",
@@ -21,8 +20,10 @@ __all__ = [
     "is_imprecise",
     "jacobian_gram",
     "jepa_score",
+    "leading_volume",
     "log_density",
     "log_density_from_spectrum",
+    "log_density_from_volume",
     "log_singular_values",
     "log_volume",
     "map_grams",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeVar, cast
@@ -60,8 +60,8 @@ def jacobian_gram(
     """G = J J^T for each sample, with J (K, D) the Jacobian of its embedding with respect to its input.
 
     The Jacobian has the encoder's precision (use float32 or better; TF32 and autocast are switched off meanwhile, but
-    for an autocast within the encoder) and
-    the Gram is accumulated in ``gram_dtype``: a float32 Gram loses singular values below 3e-4 of the largest.
+    for an autocast within the encoder) and the Gram is accumulated in ``gram_dtype``: a float32 Gram loses singular
+    values below 3e-4 of the largest.
 
     Works under ``no_grad`` and ``inference_mode`` (where ``torch.autograd.functional.jacobian`` silently returns
     zeros), with fused attention, frozen parameters, compiled modules (run eagerly), encoders that write into their
@@ -83,7 +83,7 @@ def jacobian_gram(
             - ``auto``: ``forward`` if D < M; else ``patches`` if the input enters through one that shrinks it; else
               ``jacrev``, and where vmap cannot follow the encoder, ``replicate`` (small inputs) or ``loop``.
         chunk: samples a pass; ``None`` chooses by the encoder's size and the free memory.
-        gram_dtype: of the result.
+        gram_dtype: precision of the result.
 
     Returns:
         (N, K, K), or (N, M, M) with ``rows``.
@@ -126,13 +126,16 @@ def map_grams(
     progress: Callable[[int], None] | None = None,
     notice: Callable[[str], None] = warnings.warn,
 ) -> list[T]:
-    """``function(gram (B, K, K), z (B, K))`` of one part of the samples after the other, so that none is kept.
+    """Apply ``function(gram (B, K, K), z (B, K))`` to one part of the samples after the other, so that none is kept.
 
     Args:
-        function: what is wanted of the Gram matrices.
+        function: reduces the Gram matrices and embeddings of one part.
         encode, x, rows, strategy, chunk, gram_dtype: see :func:`jacobian_gram`.
-        progress: called with the number of samples that were done after each part.
-        notice: called with what the user should know; warns.
+        progress: called with the number of samples of each part when it is done.
+        notice: called with a sentence that the user should read.
+
+    Returns:
+        One result a part, in the order of the samples.
     """
     require_floating_point(x)
     with differentiable(x.device.type):
@@ -146,36 +149,51 @@ def map_grams(
         facts = survey(encode, inputs)
         if facts.depends_on_grad_mode:
             notice(_GRAD_MODE)
-        encode = on_a_copy(encode)
-        plan = _Plan.make(strategy, facts, inputs, rows, chunk)
-        results, start = [], 0
-        # a rule may be wrong for one number of samples and right for another
-        compared: set[tuple[_Plan, int]] = set()
-        while start < len(inputs):
-            part = inputs[start : start + plan.samples]
-            try:
-                gram, z = plan.gram(encode, part, rows, facts, gram_dtype, compare=(plan, len(part)) not in compared)
-            except torch.OutOfMemoryError:
-                plan = plan.halved()
-            except _WrongRule:
-                notice(_WRONG_RULE)
-                plan = replace(plan, route="loop")
-            except RuntimeError:
-                if strategy != "auto" or plan.route in ("loop", "replicate"):
-                    raise
-                plan = plan.without_vmap()  # an operation without a vmap or forward-mode rule
-            else:
-                compared.add((plan, len(part)))
-                results.append(function(gram, z.to(gram_dtype)))
-                start += len(part)
-                if progress is not None:
-                    progress(len(part))
+        route = _Route.choose(strategy, facts, inputs, rows, chunk)
+        results = []
+        for gram, z in _grams_by_part(on_a_copy(encode), inputs, rows, facts, route, gram_dtype, strategy, notice):
+            results.append(function(gram, z.to(gram_dtype)))
+            if progress is not None:
+                progress(len(z))
         return results
+
+
+def _grams_by_part(
+    encode: Encode,
+    x: Tensor,
+    rows: Tensor | None,
+    facts: Survey,
+    route: _Route,
+    gram_dtype: torch.dtype,
+    strategy: Strategy,
+    notice: Callable[[str], None],
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield Gram matrices and embeddings of one part after the other, by another route where one does not work."""
+    start = 0
+    # a rule may be wrong for one number of samples and right for another
+    compared: set[tuple[_Route, int]] = set()
+    while start < len(x):
+        part = x[start : start + route.samples]
+        try:
+            gram, z = route.gram(encode, part, rows, facts, gram_dtype, compare=(route, len(part)) not in compared)
+        except torch.OutOfMemoryError:
+            route = route.halved()
+        except _WrongRule:
+            notice(_WRONG_RULE)
+            route = replace(route, strategy="loop")
+        except RuntimeError:
+            if strategy != "auto" or route.strategy in ("loop", "replicate"):
+                raise
+            route = route.without_vmap()  # an operation without a vmap or forward-mode rule
+        else:
+            compared.add((route, len(part)))
+            start += len(part)
+            yield gram, z
 
 
 @contextmanager
 def differentiable(device_type: str) -> Generator[None, None, None]:
-    """Inside, derivatives are computed, eagerly and in the encoder's own precision, whatever is in force outside."""
+    """Allow derivatives in the block, eager and in the encoder's own precision, whatever is in force outside."""
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.autocast(device_type, enabled=False))
@@ -186,23 +204,24 @@ def differentiable(device_type: str) -> Generator[None, None, None]:
 
 
 @dataclass(frozen=True)
-class _Plan:
-    """How one part of the inputs is worked on.
+class _Route:
+    """The way to the Gram matrices of one part of the inputs.
 
     Attributes:
-        route: the strategy, without ``auto`` and ``patches``.
+        strategy: never ``auto`` or ``patches``.
         at_patches: stop at the patch embedding.
-        samples: of the inputs in one part.
+        samples: number of inputs in one part.
         vectors: rows (reverse mode) or columns (forward mode) in one pass.
     """
 
-    route: Literal["loop", "replicate", "jacrev", "forward"]
+    strategy: Literal["loop", "replicate", "jacrev", "forward"]
     at_patches: bool
     samples: int
     vectors: int
 
     @classmethod
-    def make(cls, strategy: Strategy, facts: Survey, x: Tensor, rows: Tensor | None, chunk: int | None) -> _Plan:
+    def choose(cls, strategy: Strategy, facts: Survey, x: Tensor, rows: Tensor | None, chunk: int | None) -> _Route:
+        """Choose by what the encoder is, what is asked for, and the memory there is."""
         count = facts.embedding_size if rows is None else len(rows)
         if strategy == "patches" and facts.patch_layer is None:
             raise ValueError(
@@ -210,48 +229,48 @@ class _Plan:
             )
         forward = strategy == "forward" or (strategy == "auto" and x[0].numel() < count)
         at_patches = strategy == "patches" or (strategy == "auto" and not forward and facts.patch_layer is not None)
-        route: Literal["loop", "replicate", "jacrev", "forward"] = (
+        chosen: Literal["loop", "replicate", "jacrev", "forward"] = (
             "forward" if forward else strategy if strategy in ("loop", "replicate") else "jacrev"
         )
-        samples = chunk or _samples_per_pass(facts, x, vectors=1 if route == "loop" else min(count, _ROWS_AT_LEAST))
+        samples = chunk or _samples_per_pass(facts, x, vectors=1 if chosen == "loop" else min(count, _ROWS_AT_LEAST))
         samples = -(-len(x) // -(-len(x) // samples))  # parts of equal size
         vectors = max(1, min(count, _elements_per_pass(x) // (samples * facts.largest_activation)))
-        return cls(route, at_patches, samples, vectors)
+        return cls(chosen, at_patches, samples, vectors)
 
     def gram(
         self, encode: Encode, x: Tensor, rows: Tensor | None, facts: Survey, dtype: torch.dtype, *, compare: bool
     ) -> tuple[Tensor, Tensor]:
-        """(B, M, M) and z (B, K) of one part; raises :class:`_WrongRule` where a comparison finds one."""
+        """Gram matrices (B, M, M) and z (B, K) of one part; raises :class:`_WrongRule` where a comparison finds one."""
         layer = facts.patch_layer if self.at_patches else None
         with torch.no_grad():
             entering = x if layer is None else layer(x)
         jacobian, z = self._jacobian(_behind(layer, encode, x), entering, rows, facts.embedding_size)
         few = slice(None, None, -(-len(x) // _COMPARED_SAMPLES))
-        if compare and self.route != "loop":
+        if compare and self.strategy != "loop":
             encode_few = _behind(layer, encode, x[few])
             if not agrees_with_autograd(jacobian[few], encode_few, entering[few], rows):
                 raise _WrongRule
         return _squared(jacobian, dtype, through=None if layer is None else cast("Tensor", layer.weight)), z
 
     def _jacobian(self, encode: Encode, x: Tensor, rows: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
-        if self.route == "loop":
+        if self.strategy == "loop":
             return jacobian_by_loop(encode, x, rows)
-        if self.route == "forward":
+        if self.strategy == "forward":
             return jacobian_by_forward_mode(encode, x, rows, columns_per_pass=self.vectors)
-        strategy = jacobian_by_jacrev if self.route == "jacrev" else jacobian_by_replication
-        return strategy(encode, x, rows, embedding_size=size, rows_per_pass=self.vectors)
+        compute = jacobian_by_jacrev if self.strategy == "jacrev" else jacobian_by_replication
+        return compute(encode, x, rows, embedding_size=size, rows_per_pass=self.vectors)
 
-    def halved(self) -> _Plan:
-        """With half the memory; raises if it is already the least."""
+    def halved(self) -> _Route:
+        """The same in half the memory; raises if it is already the least."""
         if self.samples == self.vectors == 1:
             raise torch.OutOfMemoryError("one sample and one row at a time do not fit into the device's memory.")
         if self.samples > 1:
             return replace(self, samples=self.samples // 2)
         return replace(self, vectors=self.vectors // 2)
 
-    def without_vmap(self) -> _Plan:
-        """Copies where several fit into one pass, else one row after the other."""
-        return replace(self, route="replicate" if self.vectors > 1 else "loop")
+    def without_vmap(self) -> _Route:
+        """The same by copies of the samples where several fit into one pass, else by one row after the other."""
+        return replace(self, strategy="replicate" if self.vectors > 1 else "loop")
 
 
 def _behind(layer: nn.Module | None, encode: Encode, x: Tensor) -> Encode:
@@ -267,7 +286,7 @@ def _behind(layer: nn.Module | None, encode: Encode, x: Tensor) -> Encode:
 
 
 def _squared(jacobian: Tensor, dtype: torch.dtype, *, through: Tensor | None = None) -> Tensor:
-    """J J^T (B, M, M), a slice of columns at a time so that J is never copied into ``dtype`` whole.
+    """Multiply J J^T (B, M, M), a slice of columns at a time so that J is never copied into ``dtype`` whole.
 
     With ``through`` = W (C, ...) the columns are tokens' channels (C, positions), and the result is J W W^T J^T.
     """
@@ -294,7 +313,7 @@ def _elements_per_pass(x: Tensor) -> int:
 
 
 def _samples_per_pass(facts: Survey, x: Tensor, *, vectors: int) -> int:
-    """So many that a pass of ``vectors`` rows is as large as pays, and no more than fit into half the free memory."""
+    """Number of samples with which a pass of ``vectors`` rows is large enough to pay and fits into half the memory."""
     # forward and backward keep a few times the module outputs; a row has one gradient a pass and its place in J
     bytes_a_sample = 4 * facts.activation_bytes + x[0].numel() * x.element_size() * (facts.embedding_size + vectors)
     worthwhile = _elements_per_pass(x) // (vectors * facts.largest_activation)
@@ -313,7 +332,7 @@ def _free_bytes(device: torch.device) -> int:
 
 @contextmanager
 def _full_float32() -> Generator[None, None, None]:
-    """TF32 and bfloat16 stand-ins for float32 off: the small singular values would be their rounding."""
+    """Switch TF32 and bfloat16 stand-ins for float32 off: the small singular values would be their rounding."""
     backends: Any = torch.backends  # its type information lacks them
     backends = (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)
     before = [backend.fp32_precision for backend in backends]

@@ -10,14 +10,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from .embedding import EmbeddingReference, standard_gaussian
 from .jacobian import gram_and_embedding
-from .reference import EmbeddingReference
 from .strategies import Encode, Strategy
 from .survey import require_floating_point
-from .volume import EPS, log_singular_values
+from .volume import EPS, TOLERANCE_NATS, is_imprecise, leading_volume, log_singular_values
 
 Transform = Callable[[Tensor], Tensor]
-TOLERANCE_NATS = 0.1
+EmbeddingDensity = Callable[[Tensor], Tensor]
 
 
 def jepa_score(
@@ -42,7 +42,7 @@ def jepa_score(
         views: a random transform of one sample (...) -> (...), such as torchvision's v2: each sample's score is that of
             ``num_views`` draws, joined by :func:`aggregate_views` (Eq. 4).
         num_views: T.
-        seed: of the views; the global generator is left as it was.
+        seed: draws the views; the global generator is left as it was.
         strategy, chunk: see :func:`jacobian_gram`.
 
     Returns:
@@ -77,7 +77,7 @@ def log_density(
     Args:
         encode: maps (B, ...) inputs to (B, K) embeddings; in eval mode.
         x: (N, ...) inputs.
-        reference: of a probe: ``EmbeddingReference.measure(encode, probe)``.
+        reference: embeddings of a probe: ``EmbeddingReference.measure(encode, probe)``.
         rank: r; ``auto`` is the reference's, so that it does not depend on ``x``.
         views, num_views, seed: as in :func:`jepa_score`.
         strategy, chunk: see :func:`jacobian_gram`.
@@ -94,11 +94,12 @@ def log_density(
         scores = log_density(encode, drawn, reference=reference, rank=r, strategy=strategy, chunk=chunk)
         return _joined(scores, num_views)
     gram, z = gram_and_embedding(encode, x, strategy=strategy, chunk=chunk)
-    return log_density_from_spectrum(log_singular_values(reference.whiten_gram(gram)), reference.whiten(z), rank=r)
+    log_singular = log_singular_values(reference.whiten_gram(gram))
+    return log_density_from_volume(leading_volume(log_singular, r), reference.whiten(z), reference.log_density)
 
 
 def log_density_from_spectrum(log_singular: Tensor, z_white: Tensor, *, rank: int) -> Tensor:
-    """The formula of :func:`log_density` on what was measured.
+    """Log density, as by :func:`log_density`, of what was measured already.
 
     Args:
         log_singular: (N, L) log singular values of the whitened embedding's Jacobian, largest first.
@@ -111,9 +112,21 @@ def log_density_from_spectrum(log_singular: Tensor, z_white: Tensor, *, rank: in
     Raises:
         ValueError: for a rank out of range.
     """
-    if not 1 <= rank <= log_singular.shape[1]:
-        raise ValueError(f"rank must be from 1 to {log_singular.shape[1]}, got {rank}.")
-    return log_singular[:, :rank].sum(1) - 0.5 * z_white.square().sum(1)
+    return log_density_from_volume(leading_volume(log_singular, rank), z_white, standard_gaussian)
+
+
+def log_density_from_volume(log_volume: Tensor, z: Tensor, embedding_density: EmbeddingDensity) -> Tensor:
+    """Change variables from embedding to input: log p(x) = log p_Z(z) + log vol_r J, up to a constant.
+
+    Args:
+        log_volume: (N,) nats, sum of the r largest log singular values of the Jacobian of z.
+        z: (N, L) embeddings, in the coordinates of ``embedding_density``.
+        embedding_density: log p_Z, maps (N, L) to (N,) nats.
+
+    Returns:
+        (N,) nats.
+    """
+    return log_volume + embedding_density(z)
 
 
 def aggregate_views(scores: Tensor, dim: int) -> Tensor:
@@ -122,7 +135,7 @@ def aggregate_views(scores: Tensor, dim: int) -> Tensor:
 
 
 def _draw_views(x: Tensor, views: Transform, num_views: int, seed: int) -> Tensor:
-    """(N T, ...): T draws of each sample, one after the other."""
+    """Draw T views of each sample, one after the other: (N, ...) -> (N T, ...)."""
     if num_views < 1:
         raise ValueError(f"num_views must be at least 1, got {num_views}.")
     require_floating_point(x)
@@ -134,31 +147,6 @@ def _draw_views(x: Tensor, views: Transform, num_views: int, seed: int) -> Tenso
 
 def _joined(scores: Tensor, num_views: int) -> Tensor:
     return aggregate_views(scores.view(-1, num_views), 1)
-
-
-def rounding_error(log_singular: Tensor, *, dtype: torch.dtype, eps: float = EPS) -> Tensor:
-    """Estimate of what rounding does to the sum of log singular values of a float64 Gram matrix.
-
-    Rounding the Jacobian moves a singular value by about u sigma_1 and squaring it in float64 moves its square by about
-    u64 sigma_1^2, so sum_k log sigma_k moves by about sum_k u sigma_1 / sigma_k + u64 (sigma_1 / sigma_k)^2 over those
-    above the clip.
-
-    Args:
-        log_singular: (N, k) nats, largest first.
-        dtype: of the Jacobian, with unit roundoff u.
-        eps: the clip.
-
-    Returns:
-        (N,) nats.
-    """
-    inverse = (log_singular[:, :1] - log_singular).exp()
-    error = torch.finfo(dtype).eps * inverse + torch.finfo(torch.float64).eps * inverse.square()
-    return torch.where(log_singular > math.log(eps) + 1e-9, error, 0.0).sum(1)
-
-
-def is_imprecise(log_singular: Tensor, dtype: torch.dtype, *, eps: float = EPS) -> Tensor:
-    """(N,) truth values: may rounding move the sum of log singular values (N, k) by more than 0.1 nats?"""
-    return rounding_error(log_singular, dtype=dtype, eps=eps) > TOLERANCE_NATS
 
 
 def _warn_if_imprecise(log_singular: Tensor, eps: float, dtype: torch.dtype) -> None:

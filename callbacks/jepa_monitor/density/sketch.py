@@ -1,4 +1,4 @@
-"""A volume from a few rows: m backward passes a sample instead of K, calibrated on some exact Gram matrices."""
+"""Estimates of a volume from few rows: m backward passes a sample instead of K, calibrated on exact Gram matrices."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ class Sketch(Concise):
         strategy: Strategy = "auto",
         chunk: int | None = None,
     ) -> Sketch:
-        """Exact Gram matrices of some samples, and the rows and weights that reproduce their target.
+        """Choose the rows and weights that reproduce the target of some samples' exact Gram matrices.
 
         Args:
             encode: maps (B, ...) inputs to (B, K) embeddings; in eval mode.
             x_reference: (N, ...) inputs, N from 16; 48 is a good number for K = 192.
             m: rows, from 2 to K.
             target: maps Gram matrices (N, K, K) to what is estimated, (N,) nats.
-            seed: of the random frame.
+            seed: draws the random frame.
             strategy, chunk: see :func:`jacobian_gram`.
 
         Raises:
@@ -80,12 +80,12 @@ class Sketch(Concise):
     def calibrate(
         cls, gram: Tensor, m: int, *, target: Target = log_volume, seed: int = 0, dtype: torch.dtype = torch.float32
     ) -> Sketch:
-        """:meth:`fit` on exact Gram matrices (N, K, K) that are there already, for :meth:`estimate`.
+        """Fit to exact Gram matrices (N, K, K) that are there already, for :meth:`estimate`.
 
         Args:
             gram: float64.
             m, target, seed: see :meth:`fit`.
-            dtype: of the Jacobians behind them.
+            dtype: precision of the Jacobians behind them.
         """
         finite = torch.isfinite(gram).flatten(1).all(1)
         if int(finite.sum()) < FEWEST_REFERENCES:
@@ -106,7 +106,7 @@ class Sketch(Concise):
         return cls(rows @ whitener, spearman, weights)
 
     def score(self, encode: Encode, x: Tensor, *, strategy: Strategy = "auto", chunk: int | None = None) -> Tensor:
-        """Estimates of the target, (N,) nats; NaN for a sample whose Jacobian is not finite.
+        """Estimate the target, (N,) nats; NaN for a sample whose Jacobian is not finite.
 
         Raises:
             ValueError: if the encoder is not the one that the sketch was fitted to, or was trained on since.
@@ -116,7 +116,7 @@ class Sketch(Concise):
         return self.estimate(sketched)
 
     def estimate(self, sketched: Tensor) -> Tensor:
-        """The same of Gram matrices S G S^T (N, m, m) that are there already."""
+        """Estimate the target, (N,) nats, from Gram matrices S G S^T (N, m, m) that are there already."""
         return _predict(_features(sketched), self._weights)
 
     def _require_same_encoder(self, encode: Encode) -> None:
@@ -136,7 +136,7 @@ def _embed(encode: Encode, x: Tensor) -> Tensor:
 
 
 def _whitener(mean_gram: Tensor, *, smallest: float) -> Tensor:
-    """W (L, K) with W M W^T = I on the directions above ``smallest``, relative to the largest eigenvalue."""
+    """Whitener W (L, K) with W M W^T = I on the directions above ``smallest``, relative to the largest eigenvalue."""
     eigenvalues, axes = torch.linalg.eigh(mean_gram)
     kept = eigenvalues > smallest * eigenvalues[-1]
     whitener: Tensor = (axes[:, kept] / eigenvalues[kept].sqrt()).T
@@ -162,7 +162,7 @@ def _fit_rows(white: Tensor, values: Tensor, m: int, seed: int) -> tuple[Tensor,
 
 
 def _features(sketched: Tensor) -> Tensor:
-    """log det and log trace of (N, m, m): (N, 2)."""
+    """Features of (N, m, m): log det and log trace, (N, 2)."""
     log_determinant = torch.linalg.slogdet(sketched).logabsdet
     return torch.stack([log_determinant, sketched.diagonal(dim1=-2, dim2=-1).sum(-1).log()], dim=1)
 

@@ -13,17 +13,16 @@ from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
-
-from .activations import SavedDerivatives
 
 Encode: TypeAlias = Callable[[Tensor], Tensor]
 Strategy: TypeAlias = Literal["auto", "loop", "replicate", "jacrev", "forward", "patches"]
 
 
 def on_a_copy(encode: Encode) -> Encode:
-    """The same encoder, which may now write into its input: that of the caller, or a leaf of autograd, stays whole."""
+    """Let the encoder write into its input: it gets a copy, so the caller's input or a leaf of autograd stays whole."""
     return lambda x: encode(x.clone())
 
 
@@ -52,7 +51,7 @@ def agrees_with_autograd(jacobian: Tensor, encode: Encode, x: Tensor, rows: Tens
 
 
 class _CoarsestPrecision(TorchFunctionMode):
-    """While it lasts, ``eps`` becomes that of the coarsest floating-point type of what torch's functions return."""
+    """Watches what torch's functions return: ``eps`` becomes that of its coarsest floating-point type."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
@@ -74,7 +73,7 @@ def _largest_of_each(values: Tensor) -> Tensor:
 
 
 def jacobian_by_loop(encode: Encode, x: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
-    """One forward pass, then one backward pass a row into a preallocated buffer. Works for whatever autograd does."""
+    """Take one forward pass, then one backward pass a row into a preallocated buffer: works where autograd does."""
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
         z = encode(x)
@@ -89,7 +88,7 @@ def jacobian_by_loop(encode: Encode, x: Tensor, rows: Tensor | None) -> tuple[Te
 def jacobian_by_replication(
     encode: Encode, x: Tensor, rows: Tensor | None, *, embedding_size: int, rows_per_pass: int
 ) -> tuple[Tensor, Tensor]:
-    """Each sample is repeated, each copy asked for another row: ``rows_per_pass`` rows a forward and backward pass."""
+    """Repeat each sample and ask each copy for another row: ``rows_per_pass`` rows a forward and backward pass."""
     cotangents = _identity_or(rows, embedding_size, x)
     jacobian = x.new_empty(len(x), len(cotangents), x[0].numel())
     for start in range(0, len(cotangents), rows_per_pass):
@@ -105,12 +104,12 @@ def jacobian_by_replication(
 def jacobian_by_jacrev(
     encode: Encode, x: Tensor, rows: Tensor | None, *, embedding_size: int, rows_per_pass: int
 ) -> tuple[Tensor, Tensor]:
-    """One forward pass, then vectorised backward passes of ``rows_per_pass`` rows each."""
+    """Take one forward pass, then vectorised backward passes of ``rows_per_pass`` rows each."""
     cotangents = _identity_or(rows, embedding_size, x)
     jacobian = x.new_empty(len(x), len(cotangents), x[0].numel())
     # fused attention has no vmap rule and falls back to a slow loop; without grad mode nothing is kept for weights
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-        with SavedDerivatives():
+        with _SavedDerivatives():
             z, backward = torch.func.vjp(encode, x)[:2]
         for start in range(0, len(cotangents), rows_per_pass):
             part = cotangents[start : start + rows_per_pass].to(z)
@@ -122,7 +121,7 @@ def jacobian_by_jacrev(
 def jacobian_by_forward_mode(
     encode: Encode, x: Tensor, rows: Tensor | None, *, columns_per_pass: int
 ) -> tuple[Tensor, Tensor]:
-    """One column a pass: the cheaper side when a sample has fewer numbers than rows are asked for."""
+    """Compute columns, not rows: the cheaper side when a sample has fewer numbers than rows are asked for."""
     directions = torch.eye(x[0].numel(), dtype=x.dtype, device=x.device)
 
     def embedding_and_column(direction: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,3 +141,43 @@ def jacobian_by_forward_mode(
 
 def _identity_or(rows: Tensor | None, size: int, x: Tensor) -> Tensor:
     return torch.eye(size, dtype=x.dtype, device=x.device) if rows is None else rows.to(x)
+
+
+class _SavedDerivatives(TorchFunctionMode):
+    """Makes ``torch.nn.functional.gelu`` keep its derivative: a backward pass multiplies, without erf.
+
+    With K backward passes behind one forward pass, PyTorch's own would evaluate erf and exp K times. The values are
+    the same: the derivative comes from PyTorch's own formula.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Replace one function, leave all others."""
+        if func is F.gelu:
+            return _gelu(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _gelu(input: Tensor, approximate: str = "none") -> Tensor:
+    result: Tensor = _Gelu.apply(input, approximate)[0]
+    return result
+
+
+class _Gelu(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, approximate: str) -> tuple[Tensor, Tensor]:
+        derivative = torch.ops.aten.gelu_backward(torch.ones_like(x), x, approximate=approximate)
+        return F.gelu(x, approximate=approximate), derivative
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(output[1])
+        ctx.save_for_backward(output[1])
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (derivative,) = ctx.saved_tensors
+        return gradients[0] * derivative, None

@@ -1,4 +1,4 @@
-"""What must be known of an encoder before its Jacobian is computed: does it keep samples apart, and how large is it?"""
+"""Facts of an encoder that decide whether and how its Jacobian is computed: samples kept apart, sizes, its entrance."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ class Survey:
     Attributes:
         embedding_size: K.
         largest_activation: elements a sample of the largest module output.
-        activation_bytes: of all leaf modules' outputs, a sample.
+        activation_bytes: size of all leaf modules' outputs, a sample.
         patch_layer: the non-overlapping convolution through which alone the input enters, if there is one.
-        depends_on_grad_mode: embeddings without gradients are others than with them.
+        depends_on_grad_mode: True if embeddings without gradients are others than with them.
     """
 
     embedding_size: int
@@ -38,7 +38,7 @@ class Survey:
 
 
 def survey(encode: Encode, x: Tensor) -> Survey:
-    """Look at the encoder on two samples.
+    """Learn the facts of an encoder from two samples.
 
     Args:
         encode: maps (B, ...) inputs to (B, K).
@@ -86,7 +86,7 @@ def survey(encode: Encode, x: Tensor) -> Survey:
 
 @contextmanager
 def output_replaced(layer: nn.Module, value: Tensor) -> Generator[None, None, None]:
-    """While it lasts, ``layer`` returns a copy of ``value``, into which the encoder may write."""
+    """Let ``layer`` return a copy of ``value``, into which the encoder may write."""
     handle = layer.register_forward_hook(lambda module, args, output: value.clone())
     try:
         yield
@@ -115,7 +115,7 @@ def require_floating_point(x: object) -> None:
 
 @contextmanager
 def batch_expected(encode: Encode, x: Tensor) -> Generator[None, None, None]:
-    """While a part of a batch ``x`` is embedded, say so where it is no batch but one sample.
+    """Explain a failure in the block by a batch ``x`` that is one sample.
 
     Raises:
         ValueError: if what is done inside fails, and ``encode`` takes ``x[None]``.
@@ -139,7 +139,7 @@ def _takes(encode: Encode, one: Tensor) -> bool:
 
 
 def require_real(z: object) -> Tensor:
-    """The embeddings as they are.
+    """Return embeddings as they are, or refuse what has no Jacobian.
 
     Raises:
         TypeError: for what is not a tensor.
@@ -184,13 +184,13 @@ def _require_independent_samples(encode: Encode, pair: Tensor, z: Tensor) -> Non
 
 
 def _embeddings(encode: Encode, inputs: Tensor) -> Tensor:
-    """Embeddings as they are where gradients are on: some encoders have others where they are off."""
+    """Embed with gradients on, (B, ...) -> (B, K): some encoders have other embeddings where they are off."""
     with torch.enable_grad():
         return encode(inputs.detach().requires_grad_(True).clone()).detach()
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    """True if they are equal up to rounding, relative to the largest entry; not finite counts as the same."""
+    """Compare up to rounding, relative to the largest entry; what is not finite counts as the same."""
     if a.shape != b.shape:
         return False
     scale = a.abs().nan_to_num(0.0, 0.0, 0.0).max() if a.numel() else torch.zeros(())
@@ -242,7 +242,7 @@ def _calls_on_first_sample(encode: Encode, pair: Tensor) -> list[tuple[nn.Module
 
 
 def _of_first_sample(values: tuple[Any, ...]) -> list[Tensor]:
-    """Copies of the first halves of tensors: tokens may be folded into the batch, (2 T, ...)."""
+    """Copy the first halves of tensors: tokens may be folded into the batch, (2 T, ...)."""
     tensors = [value for value in values if isinstance(value, Tensor) and value.ndim and len(value) % 2 == 0]
     return [tensor[: len(tensor) // 2].detach().clone() for tensor in tensors]
 
@@ -264,7 +264,7 @@ def _modules_behind(function: Callable[..., Any]) -> list[nn.Module]:
 
 
 def _is_patch_layer(module: nn.Module) -> bool:
-    """A convolution whose windows tile the input; worth stopping at where a patch has more values than its token."""
+    """Find a convolution whose windows tile the input, and whose patches have more values than their tokens."""
     return (
         isinstance(module, _PATCH_LAYERS)
         and module.stride == module.kernel_size
@@ -276,7 +276,7 @@ def _is_patch_layer(module: nn.Module) -> bool:
 
 
 def _is_only_entrance(encode: Encode, pair: Tensor, layer: nn.Module) -> bool:
-    """Does the embedding depend on the input through one call of the layer and in no other way?"""
+    """Tell whether the embedding depends on the input through one call of the layer and in no other way."""
     calls: list[nn.Module] = []
     tokens = layer(pair).detach().requires_grad_(True)
     with torch.enable_grad(), output_replaced(layer, tokens), _every_module(lambda module, *_: calls.append(module)):
@@ -285,7 +285,7 @@ def _is_only_entrance(encode: Encode, pair: Tensor, layer: nn.Module) -> bool:
 
 
 def _depends(output: Tensor, leaf: Tensor) -> bool:
-    """Is there a path in the autograd graph?"""
+    """Look for a path in the autograd graph."""
     seen: set[Any] = set()
     waiting: list[Any] = [output.grad_fn]
     while waiting:
@@ -311,7 +311,7 @@ def _every_module(hook: Callable[[nn.Module, tuple[Any, ...], Any], None]) -> Ge
 
 @contextmanager
 def _buffers_kept() -> Generator[None, None, None]:
-    """Buffers of modules in training mode (batch statistics) are as before afterwards, refused encoders' too."""
+    """Restore buffers of modules in training mode (batch statistics) at the end, refused encoders' too."""
     kept: dict[nn.Module, list[tuple[Tensor, Tensor]]] = {}
 
     def keep(module: nn.Module, args: tuple[Any, ...]) -> None:

@@ -1,17 +1,20 @@
-"""From Gram matrices to log volumes, in nats."""
+"""Spectra and log volumes of Gram matrices, in nats, the rank r of a model, and what rounding does to a volume."""
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 EPS = 1e-6
+SMALLEST_GAP = math.log(4.0)
+TOLERANCE_NATS = 0.1
 
 
 def log_singular_values(gram: Tensor, *, input_size: int | None = None, eps: float = EPS) -> Tensor:
-    """log sigma_k of the Jacobian behind a Gram matrix.
+    """Log singular values, log sigma_k, of the Jacobian behind a Gram matrix.
 
     Args:
         gram: (..., K, K) symmetric, float64.
@@ -50,6 +53,69 @@ def log_volume(
         if rank is not None:
             raise ValueError("rank goes with convention='rank'; 'clip' uses all singular values.")
         return values.sum(-1)
-    if rank is None or not 1 <= rank <= values.shape[-1]:
-        raise ValueError(f"convention='rank' needs a rank from 1 to {values.shape[-1]}, got {rank}.")
-    return values[..., :rank].sum(-1)
+    if rank is None:
+        raise ValueError(f"convention='rank' needs a rank from 1 to {values.shape[-1]}.")
+    return leading_volume(values, rank)
+
+
+def leading_volume(log_singular: Tensor, rank: int) -> Tensor:
+    """Log volume of the r largest directions.
+
+    Args:
+        log_singular: (..., L) log singular values, largest first.
+        rank: r, from 1 to L.
+
+    Returns:
+        (...,) nats.
+
+    Raises:
+        ValueError: for a rank out of range.
+    """
+    if not 1 <= rank <= log_singular.shape[-1]:
+        raise ValueError(f"rank must be from 1 to {log_singular.shape[-1]}, got {rank}.")
+    return log_singular[..., :rank].sum(-1)
+
+
+def auto_rank(mean_log_spectrum: Tensor, *, smallest_gap: float = SMALLEST_GAP) -> int:
+    """Cut the spectrum at its widest gap, or not at all: r, the number of directions that carry density.
+
+    One integer for a whole model. Singular values behind a gap are the encoder's leftover sensitivity along its level
+    sets: noise, not density.
+
+    Args:
+        mean_log_spectrum: (K,) mean over samples of log sigma_k, in nats, largest first.
+        smallest_gap: nats; a spectrum without a gap that wide is kept whole. The default is a factor of 4.
+
+    Returns:
+        r, from 1 to K.
+    """
+    if len(mean_log_spectrum) < 2:
+        return len(mean_log_spectrum)
+    gaps = mean_log_spectrum[:-1] - mean_log_spectrum[1:]
+    widest = int(gaps.argmax())
+    return widest + 1 if float(gaps[widest]) >= smallest_gap else len(mean_log_spectrum)
+
+
+def rounding_error(log_singular: Tensor, *, dtype: torch.dtype, eps: float = EPS) -> Tensor:
+    """Estimate how far rounding moves the sum of log singular values of a float64 Gram matrix.
+
+    Rounding the Jacobian moves a singular value by about u sigma_1 and squaring it in float64 moves its square by about
+    u64 sigma_1^2, so sum_k log sigma_k moves by about sum_k u sigma_1 / sigma_k + u64 (sigma_1 / sigma_k)^2 over those
+    above the clip.
+
+    Args:
+        log_singular: (N, k) nats, largest first.
+        dtype: precision of the Jacobian, with unit roundoff u.
+        eps: the clip.
+
+    Returns:
+        (N,) nats.
+    """
+    inverse = (log_singular[:, :1] - log_singular).exp()
+    error = torch.finfo(dtype).eps * inverse + torch.finfo(torch.float64).eps * inverse.square()
+    return torch.where(log_singular > math.log(eps) + 1e-9, error, 0.0).sum(1)
+
+
+def is_imprecise(log_singular: Tensor, dtype: torch.dtype, *, eps: float = EPS) -> Tensor:
+    """Tell of which samples rounding may move the sum of log singular values by more than 0.1 nats: (N, k) -> (N,)."""
+    return rounding_error(log_singular, dtype=dtype, eps=eps) > TOLERANCE_NATS

@@ -1,4 +1,4 @@
-"""Mean, covariance and spectrum of a probe's embeddings, and the coordinates in which they are white."""
+"""The density of embeddings: a Gaussian, fitted to a probe, and the coordinates in which it is N(0, I)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from torch import Tensor
 
 from ..runtime.concise import Concise
 from .jacobian import differentiable, gram_and_embedding
-from .rank import auto_rank
 from .strategies import Encode, Strategy
 from .survey import batch_expected, require_floating_point, require_real
-from .volume import log_singular_values
+from .volume import auto_rank, log_singular_values
 
 SMALLEST_VARIANCE = 1e-10
 EMBEDDED_A_PASS = 256  # samples
@@ -20,7 +19,7 @@ EMBEDDED_A_PASS = 256  # samples
 
 @dataclass(frozen=True, repr=False)
 class EmbeddingReference(Concise):
-    """What one probe says of an encoder: where its embeddings lie, and how many directions carry density.
+    """The Gaussian of a probe's embeddings, and the number of directions that carry density.
 
     Attributes:
         mean: (K,).
@@ -39,7 +38,7 @@ class EmbeddingReference(Concise):
     def measure(
         cls, encode: Encode, x: Tensor, *, strategy: Strategy = "auto", chunk: int | None = None
     ) -> EmbeddingReference:
-        """Embeddings and Jacobians of a probe x (N, ...); :func:`jacobian_gram` has the other arguments and errors.
+        """Fit to embeddings and Jacobians of a probe x (N, ...); :func:`jacobian_gram` has the arguments and errors.
 
         What :meth:`fit` refuses is refused before the first Jacobian.
         """
@@ -82,7 +81,7 @@ class EmbeddingReference(Concise):
 
     @property
     def rank(self) -> int:
-        """r by :func:`auto_rank`.
+        """Rank r by :func:`auto_rank`.
 
         Raises:
             ValueError: where no Jacobian was given.
@@ -103,9 +102,18 @@ class EmbeddingReference(Concise):
         )
 
     def whiten(self, z: Tensor) -> Tensor:
-        """(N, K) -> (N, L) with mean 0 and covariance I on the reference."""
+        """Whiten embeddings, (N, K) -> (N, L): mean 0 and covariance I on the reference."""
         return (z.double() - self.mean) @ self.whitener.T
 
     def whiten_gram(self, gram: Tensor) -> Tensor:
-        """Gram matrix of the Jacobian of the whitened embedding: (N, K, K) -> (N, L, L)."""
+        """Gram matrices of the whitened embedding's Jacobian, (N, K, K) -> (N, L, L)."""
         return self.whitener @ gram.double() @ self.whitener.T
+
+    def log_density(self, z_white: Tensor) -> Tensor:
+        """Log density of whitened embeddings, (N, L) -> (N,) nats up to a constant: that of N(0, I)."""
+        return standard_gaussian(z_white)
+
+
+def standard_gaussian(z: Tensor) -> Tensor:
+    """Log density of N(0, I), (N, L) -> (N,) nats up to a constant."""
+    return -0.5 * z.square().sum(1)
