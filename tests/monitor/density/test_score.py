@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import timm
@@ -14,36 +12,20 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor, nn
 
-from jepa_monitor import (
-    EmbeddingReference,
-    aggregate_views,
-    auto_rank,
-    jacobian_gram,
-    jepa_score,
-    log_density,
-    log_volume,
+from jepa_monitor import EmbeddingReference, aggregate_views, jacobian_gram, jepa_score, log_density
+from jepa_monitor.density import (
+    log_density_from_spectrum,
+    log_density_from_volume,
+    log_singular_values,
+    rounding_error,
 )
-from jepa_monitor.density import log_density_from_spectrum, log_singular_values, rounding_error
+from tests.monitor.density.helpers import ENCODERS
 
 
 def listing_1(encode: nn.Module, x: Tensor, eps: float = 1e-6) -> Tensor:
     """Listing 1 of arXiv 2510.05949, evaluated in float64."""
     jacobian = torch.autograd.functional.jacobian(lambda batch: encode(batch).sum(0), x.double())
     return torch.linalg.svdvals(jacobian.flatten(2).permute(1, 0, 2)).clip(eps).log().sum(1)
-
-
-class Collapsed(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return 0.0 * x.flatten(1)[:, :3] + 1.0
-
-
-ENCODERS = {
-    "tall": lambda: nn.Sequential(nn.Linear(10, 16), nn.Tanh(), nn.Linear(16, 4)),
-    "wide": lambda: nn.Sequential(nn.Linear(3, 16), nn.Tanh(), nn.Linear(16, 6)),
-    "layer norm": lambda: nn.Sequential(nn.Linear(10, 8), nn.Tanh(), nn.LayerNorm(8)),
-    "rank-deficient": lambda: nn.Sequential(nn.Linear(10, 2), nn.Tanh(), nn.Linear(2, 5)),
-    "collapsed": Collapsed,
-}
 
 
 @pytest.mark.parametrize("name", ENCODERS)
@@ -132,18 +114,6 @@ def test_auto_rank_is_the_references_and_not_the_batchs() -> None:
         log_density(encode, far, reference=EmbeddingReference.fit(encode(probe)))
 
 
-def test_reference_holds_what_was_measured() -> None:
-    encode, x = ENCODERS["tall"]().double(), torch.randn(50, 10).double()
-    reference = EmbeddingReference.measure(encode, x)
-    z = encode(x).detach()
-    torch.testing.assert_close(reference.mean, z.mean(0))
-    torch.testing.assert_close(reference.covariance, torch.cov(z.T))
-    jacobian = torch.autograd.functional.jacobian(lambda batch: encode(batch).sum(0), x).permute(1, 0, 2)
-    spectrum = torch.linalg.svdvals(reference.whitener @ jacobian).log().mean(0)
-    torch.testing.assert_close(reference.mean_log_spectrum, spectrum)
-    assert reference.to(torch.device("cpu")).rank == reference.rank
-
-
 def gaussianise(x: Tensor) -> Tensor:
     """The exact map from a product of two-component mixtures to N(0, I): Phi^{-1}(F(x)), coordinate by coordinate."""
     normal = torch.distributions.Normal(0.0, 1.0)
@@ -220,54 +190,6 @@ def test_linear_encoder_has_no_eq5_ranking_and_the_gaussian_log_density() -> Non
     torch.testing.assert_close(difference, difference[:1].expand(500))
 
 
-def test_gram_is_float64_because_a_float32_one_is_wrong() -> None:
-    """The trap: squaring in float32 loses the small singular values."""
-    left, right = (torch.linalg.qr(torch.randn(n, n)).Q for n in (2, 6))
-    weight = left @ torch.diag(torch.tensor([1.0, 1e-4])) @ right[:2]
-    x = torch.randn(5, 6)
-
-    def encode(inputs: Tensor) -> Tensor:
-        return inputs @ weight.T
-
-    exact = torch.full((5,), math.log(1e-4)).double()
-    torch.testing.assert_close(jepa_score(encode, x), exact, rtol=0.0, atol=2e-2)
-    single = jacobian_gram(encode, x, gram_dtype=torch.float32)
-    assert float((log_volume(single.double()) - exact).abs().max()) > 0.1
-
-
-def test_rank_convention_sums_the_largest() -> None:
-    gram = torch.diag(torch.tensor([4.0, 1e-4, 9.0])).double()
-    assert float(log_volume(gram, convention="rank", rank=2)) == pytest.approx(math.log(6.0))
-    assert float(log_volume(gram)) == pytest.approx(math.log(6.0) + math.log(1e-2))
-    assert float(log_volume(torch.zeros(3, 3).double())) == pytest.approx(3 * math.log(1e-6))
-
-
-@pytest.mark.parametrize("rank", [None, 0, 4])
-def test_rank_out_of_range_is_refused(rank: int | None) -> None:
-    with pytest.raises(ValueError, match="from 1 to 3"):
-        log_volume(torch.eye(3).double(), convention="rank", rank=rank)
-    with pytest.raises(ValueError, match="convention='rank'"):
-        log_volume(torch.eye(3).double(), rank=2)
-    if rank is not None:
-        with pytest.raises(ValueError, match="from 1 to 3"):
-            log_density_from_spectrum(torch.zeros(2, 3), torch.zeros(2, 3), rank=rank)
-
-
-def test_nan_stays_with_its_sample() -> None:
-    gram = torch.eye(2).double().repeat(3, 1, 1)
-    gram[1, 0, 0] = torch.nan
-    values = log_singular_values(gram)
-    assert torch.isnan(values[1]).all()
-    assert torch.isfinite(values[[0, 2]]).all()
-
-
-def test_auto_rank_cuts_at_a_gap_and_only_there() -> None:
-    assert auto_rank(torch.tensor([2.2, 1.9, 0.05, 0.04]).log()) == 2
-    assert auto_rank(torch.tensor([2.0, 1.5, 1.1, 0.8]).log()) == 4
-    assert auto_rank(torch.tensor([1.0, 0.8, 1e-6]).log()) == 2  # the null direction of a layer norm
-    assert auto_rank(torch.tensor([0.0])) == 1
-
-
 @settings(deadline=None, max_examples=30)
 @given(st.lists(st.floats(-50.0, 50.0), min_size=1, max_size=6))
 def test_aggregate_views_is_the_harmonic_mean_of_volumes(scores: list[float]) -> None:
@@ -276,53 +198,19 @@ def test_aggregate_views_is_the_harmonic_mean_of_volumes(scores: list[float]) ->
     assert float(aggregate_views(values, 0)) == pytest.approx(expected, abs=1e-9)
 
 
-def test_reference_refuses_what_has_no_covariance() -> None:
-    with pytest.raises(ValueError, match="more than 4"):
-        EmbeddingReference.fit(torch.randn(4, 4))
-    with pytest.raises(ValueError, match="collapsed"):
-        EmbeddingReference.fit(torch.ones(9, 4))
+def test_change_of_variables_takes_any_density_of_the_embedding() -> None:
+    """A map of the line to an exponential variable, z = -log(1 - cdf(x)), gives back the density of the line."""
+    x = torch.randn(50, 1).double()
+    normal = torch.distributions.Normal(0.0, 1.0)
+    z = -torch.log1p(-normal.cdf(x))
+    log_volume = (normal.log_prob(x) - torch.log1p(-normal.cdf(x))).squeeze(1)  # of dz / dx
+    exponential = torch.distributions.Exponential(torch.tensor(1.0).double())
+    density = log_density_from_volume(log_volume, z, lambda z: exponential.log_prob(z).sum(1))
+    torch.testing.assert_close(density, normal.log_prob(x).squeeze(1))
 
 
-def test_reference_whitens_and_drops_dead_directions() -> None:
-    z = torch.randn(200, 2).double() @ torch.randn(2, 5).double() + 3.0
-    reference = EmbeddingReference.fit(z)
-    white = reference.whiten(z)
-    assert white.shape == (200, 2)
-    torch.testing.assert_close(torch.cov(white.T), torch.eye(2).double())
-
-
-@pytest.mark.parametrize("measure", [jepa_score, jacobian_gram, EmbeddingReference.measure])
-@pytest.mark.parametrize("size", [(3, 8, 8), (1, 8, 8)])
-def test_one_image_in_the_place_of_a_batch_is_named(measure: Callable[..., object], size: tuple[int, ...]) -> None:
-    encode = nn.Sequential(nn.Conv2d(size[0], 2, 8), nn.Flatten())
-    with pytest.raises(ValueError, match=r"one sample, not a batch: pass x\[None\]"):
-        measure(encode, torch.randn(size))
-    with pytest.raises(ValueError, match=r"inputs are torch.uint8; .* pass x.float\(\)"):
-        measure(encode, torch.zeros(4, *size, dtype=torch.uint8))
-
-
-def test_a_reference_is_refused_before_the_first_jacobian() -> None:
-    backward_passes: list[Tensor] = []
-
-    class Counted(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, x: Tensor) -> Tensor:
-            return x.clone()
-
-        @staticmethod
-        def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]  # torch's hint says *args
-            backward_passes.append(gradient)
-            return gradient
-
-    layer = nn.Linear(6, 5)
-
-    def encode(x: Tensor) -> Tensor:
-        return layer(Counted.apply(x))
-
-    with pytest.raises(ValueError, match="5 finite embeddings cannot give the covariance of 5 coordinates"):
-        EmbeddingReference.measure(encode, torch.randn(5, 6), strategy="loop")
-    with pytest.raises(ValueError, match="all embeddings are equal"):
-        EmbeddingReference.measure(encode, torch.ones(9, 6), strategy="loop")
-    assert not backward_passes
-    EmbeddingReference.measure(encode, torch.randn(9, 6), strategy="loop")
-    assert backward_passes
+def test_density_from_a_spectrum_is_its_largest_values_and_a_gaussian() -> None:
+    log_singular, z_white = torch.randn(9, 3).double().sort(descending=True).values, torch.randn(9, 3).double()
+    expected = log_singular[:, :2].sum(1) + torch.distributions.Normal(0.0, 1.0).log_prob(z_white).sum(1)
+    shift = 1.5 * math.log(2.0 * math.pi)  # a constant of the Gaussian that is left out
+    torch.testing.assert_close(log_density_from_spectrum(log_singular, z_white, rank=2), expected + shift)

@@ -1,38 +1,51 @@
-"""Encoders that torch differentiates wrongly, or whose forward does what others do not: against float64 autograd."""
+"""Every way to a Jacobian gives that of float64 autograd, also where torch's vectorised rules are wrong."""
 
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from jepa_monitor import EmbeddingReference, Sketch, jacobian_gram, jepa_score
 from jepa_monitor.density import Encode, Strategy, gram_and_embedding
-from jepa_monitor.density.survey import survey
-
-GENERATOR = torch.Generator().manual_seed(0)
-CENTRES, WEIGHT = torch.randn(4, 6, generator=GENERATOR), torch.randn(4, 6, generator=GENERATOR)
-X = torch.randn(64, 6, generator=GENERATOR)
-
-
-def reference_gram(encode: Encode, x: Tensor) -> Tensor:
-    """One sample at a time in float64, by autograd's own Jacobian."""
-    grams = []
-    for sample in x.double():
-        jacobian = torch.autograd.functional.jacobian(lambda one: encode(one[None])[0], sample).flatten(1)
-        grams.append(jacobian @ jacobian.T)
-    return torch.stack(grams)
+from jepa_monitor.density.strategies import jacobian_by_jacrev
+from tests.monitor.density.helpers import (
+    STRATEGIES,
+    WEIGHT,
+    X,
+    assert_equals_reference,
+    distances,
+    make_mlp,
+    reference_gram,
+    vision_transformer,
+)
 
 
-def assert_equals_reference(gram: Tensor, encode: Encode, x: Tensor) -> None:
-    expected = reference_gram(encode, x)
-    torch.testing.assert_close(gram, expected, rtol=1e-4, atol=1e-5 * float(expected.abs().max()))
+@pytest.mark.parametrize(("inputs", "outputs"), [(12, 4), (4, 12)], ids=["K<D", "K>D"])
+@pytest.mark.parametrize("chunk", [1, 3, None])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_equals_float64_autograd(inputs: int, outputs: int, chunk: int | None, strategy: Strategy) -> None:
+    mlp, x = make_mlp(inputs, outputs), torch.randn(7, inputs)
+    gram, z = gram_and_embedding(mlp, x, chunk=chunk, strategy=strategy)
+    torch.testing.assert_close(z.float(), mlp(x))
+    torch.testing.assert_close(gram, reference_gram(mlp, x), rtol=1e-5, atol=1e-6)
 
 
-def distances(p: float) -> Encode:
-    return lambda inputs: torch.cdist(inputs, CENTRES.to(inputs), p=p)
+@pytest.mark.parametrize("strategy", [*STRATEGIES[:-1], "patches"])
+def test_vision_transformer_with_fused_attention(strategy: Strategy) -> None:
+    vit, x = vision_transformer(), torch.randn(2, 3, 32, 32)
+    assert_equals_reference(jacobian_gram(vit, x, strategy=strategy), vit, x)
+
+
+@pytest.mark.parametrize("identity", [nn.Identity(), nn.Flatten(), lambda x: x])
+@pytest.mark.parametrize("strategy", ["auto", "loop", "replicate", "jacrev", "forward"])
+def test_the_identity_has_a_jacobian(identity: Encode, strategy: Strategy) -> None:
+    gram = jacobian_gram(identity, X[:3], strategy=strategy)
+    assert torch.equal(gram, torch.eye(6, dtype=torch.float64).expand(3, 6, 6))
 
 
 def strided(inputs: Tensor) -> Tensor:
@@ -174,96 +187,22 @@ def test_encoders_may_write_into_their_input(encode: Encode, strategy: Strategy)
     assert torch.equal(x, X)
 
 
-class InPlace(nn.Module):
-    """Normalises images in place before the patch embedding, and rectifies its tokens in place."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.patches = nn.Conv2d(3, 5, 4, stride=4)
-        self.rectify = nn.ReLU(inplace=True)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.rectify(self.patches(self.normalise(images))).square().mean((2, 3))
-
-    def normalise(self, images: Tensor) -> Tensor:
-        return images.sub_(0.5).div_(0.25)
+@pytest.mark.parametrize("approximate", ["none", "tanh"])
+def test_gelu_keeps_its_derivative(approximate: str) -> None:
+    encode = nn.Sequential(nn.Linear(12, 16), nn.GELU(approximate), nn.Linear(16, 8), nn.GELU(approximate))
+    x = 3.0 * torch.randn(5, 12)
+    assert_equals_reference(jacobian_gram(encode, x, strategy="jacrev"), encode, x)
 
 
-class RectifiesTokens(InPlace):
-    def normalise(self, images: Tensor) -> Tensor:
-        return images
+def test_gelu_is_differentiated_once_and_not_once_a_row() -> None:
+    calls = []
 
+    class Count(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            calls.append(func)
+            return func(*args, **(kwargs or {}))
 
-@pytest.mark.parametrize(("kind", "stops_at_patches"), [(InPlace, False), (RectifiesTokens, True)])
-def test_patches_of_an_image_that_was_written_into(kind: type[InPlace], stops_at_patches: bool) -> None:
-    encode, x = kind(), torch.randn(5, 3, 8, 8)
-    found = survey(encode, x).patch_layer
-    assert found is (encode.patches if stops_at_patches else None)
-    strategies: tuple[Strategy, ...] = ("auto", "loop", "jacrev", "replicate")
-    grams = [jacobian_gram(encode, x, strategy=strategy) for strategy in strategies]
-    encode.double()
-    for gram in grams:
-        assert_equals_reference(gram, lambda images: encode(images.clone()), x)
-
-
-def force(inputs: Tensor) -> Tensor:
-    """Part of the gradient of an energy with respect to the inputs."""
-    with torch.enable_grad():
-        inputs = inputs if inputs.requires_grad else inputs.clone().requires_grad_(True)
-        energy = torch.tanh(inputs @ WEIGHT.to(inputs).T).square().sum()
-        return torch.autograd.grad(energy, inputs, create_graph=True)[0][:, :4]
-
-
-@pytest.mark.parametrize("strategy", ["auto", "loop", "replicate"])
-def test_encoders_may_differentiate(strategy: Strategy) -> None:
-    with torch.no_grad():
-        assert_equals_reference(jacobian_gram(force, X[:5], strategy=strategy), force, X[:5])
-    sketch = Sketch.fit(force, X, 2)
-    assert not sketch.score(force, X[:3]).requires_grad
-
-
-def test_a_patch_embedding_before_a_gradient() -> None:
-    patches, x = nn.Conv2d(3, 5, 4, stride=4), torch.randn(4, 3, 8, 8)
-
-    def encode(images: Tensor) -> Tensor:
-        return force(patches(images).flatten(1)[:, :6])
-
-    gram = jacobian_gram(encode, x)
-    patches.double()
-    assert_equals_reference(gram, encode, x)
-
-
-def test_an_encoder_that_depends_on_grad_mode_is_not_random() -> None:
-    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True)
-    layers, x = nn.TransformerEncoder(layer, 2).eval(), torch.randn(3, 4, 8)
-
-    def encode(tokens: Tensor) -> Tensor:  # without gradients, padded positions are set to 0
-        padded = torch.zeros(tokens.shape[:2], dtype=torch.bool)
-        padded[:, -1] = True
-        return layers(tokens, src_key_padding_mask=padded).mean(1)
-
-    with pytest.warns(UserWarning, match="where gradients are off"):
-        gram, z = gram_and_embedding(encode, x)
-    torch.testing.assert_close(z.float(), encode(x))
-    layers.double()
-    assert_equals_reference(gram, encode, x)
-
-
-@pytest.mark.parametrize("identity", [nn.Identity(), nn.Flatten(), lambda x: x])
-@pytest.mark.parametrize("strategy", ["auto", "loop", "replicate", "jacrev", "forward"])
-def test_the_identity_has_a_jacobian(identity: Encode, strategy: Strategy) -> None:
-    gram = jacobian_gram(identity, X[:3], strategy=strategy)
-    assert torch.equal(gram, torch.eye(6, dtype=torch.float64).expand(3, 6, 6))
-
-
-def test_integers_and_complex_numbers_are_refused_in_one_sentence() -> None:
-    images = torch.zeros(3, 6, dtype=torch.uint8)
-    for call in (jacobian_gram, jepa_score, EmbeddingReference.measure):
-        with pytest.raises(ValueError, match=r"inputs are torch.uint8.*x\.float\(\)"):
-            call(lambda x: x.float(), images)
-    with pytest.raises(ValueError, match=r"inputs are torch\.complex64"):
-        jepa_score(torch.view_as_real, X[:, :4].to(torch.complex64))
-    with pytest.raises(ValueError, match=r"embeddings are torch\.int64"):
-        jepa_score(lambda x: x.long(), X)
-    with pytest.raises(ValueError, match=r"embeddings are torch.complex64.*view_as_real"):
-        jepa_score(lambda x: torch.complex(x, x.sin()), X)
+    encode, x = nn.Sequential(nn.Linear(12, 16), nn.GELU(), nn.Linear(16, 8)), torch.randn(5, 12)
+    with Count():
+        jacobian_by_jacrev(encode, x, None, embedding_size=8, rows_per_pass=1)
+    assert calls.count(torch.ops.aten.gelu_backward.default) == 1
