@@ -13,7 +13,6 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from .alarms import MESSAGES, alarms, changes
 from .history import History
 from .measurement import Method, Readings, read, try_out
 from .pictures.illustrations import illustrate
@@ -62,7 +61,7 @@ from .runtime.loggers import (
 from .runtime.progress import progress_of
 from .runtime.schedule import Schedule, is_fitting, is_last_batch_of_validation
 from .runtime.settings import require_possible, require_whole, warn_of_followers, what_training_does
-from .scalars import problems, scalars
+from .scalars import MESSAGES, alarms, changes, problems, scalars
 from .tags import NULLS
 
 DEFAULT_SAMPLES = 512

@@ -1,9 +1,10 @@
-"""Values by tag from the readings of one measurement, and the reasons for those that are NaN."""
+"""Values by tag from the readings of one measurement, reasons for those that are NaN, and alarms."""
 
 from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -17,10 +18,35 @@ from .probe.facts import ProbeFacts
 from .probe.sparing import further_set
 from .ranking import auroc, auroc_low_density, kendall, partial_spearman, spearman, typicality, why_unrankable
 
+# bounds of the alarms
+LOWEST_RANK_RATIO = 0.1
+LOWEST_VARIANCE_SHARE = 1e-6
+# an encoder that begins to train may vary no more than this, and a projector with batch norm enlarges what is left of
+# one that has collapsed: only compared with the run's first measurement does it say something
+LOW_VARIANCE_SHARE, FALL_OF_VARIANCE_SHARE = 2e-3, 0.1
+TURNED_OVER = -0.3
+
+MESSAGES = {
+    "alarm/collapse": "the embeddings have collapsed",
+    "alarm/nonfinite_jacobian": "some Jacobians are not finite",
+    "alarm/turned_over": "the ranking has turned over since the last measurement",
+}
+
 
 def scalars(readings: Readings, facts: ProbeFacts) -> dict[str, float]:
-    """Tag to value; a value without meaning is NaN (see :func:`problems` for the reason), never 0."""
-    density, score = readings.scores.log_density.numpy(), readings.scores.jepa_score.numpy()
+    """Map tags to values; a value without meaning is NaN (:func:`problems` gives the reason), never 0."""
+    return {
+        **_truth_scalars(readings, facts),
+        **_confound_scalars(readings, facts),
+        **_set_scalars(readings),
+        **_quantiles(readings),
+        **_gaussianity_scalars(readings),
+        **_jacobian_scalars(readings),
+    }
+
+
+def _truth_scalars(readings: Readings, facts: ProbeFacts) -> dict[str, float]:
+    density, score = readings.scores.log_density, readings.scores.jepa_score
     n = len(density)
     values: dict[str, float] = {}
     for name, whole in facts.truths.items():
@@ -32,30 +58,48 @@ def scalars(readings: Readings, facts: ProbeFacts) -> dict[str, float]:
         if name == facts.headline:
             values["density/kendall"] = kendall(density, truth)
             values["density/auroc_low_density"] = auroc_low_density(density, truth)
-    complexity = facts.complexity[:n]
-    values["density/complexity_spearman"] = spearman(density, complexity)
+    return values
+
+
+def _confound_scalars(readings: Readings, facts: ProbeFacts) -> dict[str, float]:
+    density = readings.scores.log_density
+    complexity = facts.complexity[: len(density)]
+    values = {"density/complexity_spearman": spearman(density, complexity)}
     if readings.knn is not None:
-        near = -readings.knn[:n]
+        near = -readings.knn[: len(density)]
         values["density/knn_spearman"] = spearman(density, near)
         values["density/knn_spearman_given_complexity"] = partial_spearman(density, near, given=complexity)
+    return values
+
+
+def _set_scalars(readings: Readings) -> dict[str, float]:
+    density, score = readings.scores.log_density, readings.scores.jepa_score
+    values = {}
     for name, other in readings.ood.items():
-        other_density = other.log_density.numpy()
-        values[f"density/ood_auroc/{name}"] = auroc(density, other_density)
+        values[f"density/ood_auroc/{name}"] = auroc(density, other.log_density)
         values[f"density/ood_auroc_jepa_score/{name}"] = auroc(score, other.jepa_score)
         values[f"density/ood_auroc_typicality/{name}"] = auroc(
-            typicality(density, density), typicality(other_density, density)
+            typicality(density, density), typicality(other.log_density, density)
         )
-    for name, sample in (("log_density", density), ("jepa_score", score)):
+    return values
+
+
+def _quantiles(readings: Readings) -> dict[str, float]:
+    values = {}
+    for name in ("log_density", "jepa_score"):
+        sample = getattr(readings.scores, name).numpy()
         finite = sample[np.isfinite(sample)]
         for tag, quantile in zip(tags.of_quantiles(name), tags.QUANTILES.values(), strict=True):
             values[tag] = float(np.quantile(finite, quantile)) if len(finite) else math.nan
+    return values
+
+
+def _gaussianity_scalars(readings: Readings) -> dict[str, float]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on embeddings that are not finite: jacobian/nonfinite_fraction counts them
-        values |= {f"gaussianity/{name}": value for name, value in gaussianity_statistics(readings.z).items()}
-    values["gaussianity/variance_share"] = variance_share(readings.z)
-    if readings.sketch_spearman is not None:
-        values["density/sketch_spearman"] = readings.sketch_spearman
-    return values | _jacobian_scalars(readings)
+        statistics = gaussianity_statistics(readings.z)
+    values = {f"gaussianity/{name}": value for name, value in statistics.items()}
+    return values | {"gaussianity/variance_share": variance_share(readings.z)}
 
 
 def variance_share(z: Tensor) -> float:
@@ -79,6 +123,8 @@ def _jacobian_scalars(readings: Readings) -> dict[str, float]:
         "jacobian/clipped_fraction": float((readings.log_singular[~bad] <= math.log(EPS) + 1e-9).double().mean()),
         "jacobian/imprecise_fraction": float(is_imprecise(readings.log_singular[~bad], readings.dtype).double().mean()),
     }
+    if readings.sketch_spearman is not None:
+        values["density/sketch_spearman"] = readings.sketch_spearman
     if readings.log_singular_white is not None:
         mean_spectrum = readings.log_singular_white.nanmean(0)
         condition = (mean_spectrum[0] - mean_spectrum[readings.rank - 1]) / math.log(10.0)
@@ -87,11 +133,11 @@ def _jacobian_scalars(readings: Readings) -> dict[str, float]:
 
 
 def problems(readings: Readings, facts: ProbeFacts, *, advice: str) -> list[str]:
-    """Reasons why values of this measurement are NaN or not to be trusted, one sentence each.
+    """Say why values of this measurement are NaN or not to be trusted, one sentence each.
 
     Args:
-        readings: of the measurement.
-        facts: of the probe.
+        readings: readings of the measurement.
+        facts: facts of the probe.
         advice: how to get more probe samples.
     """
     found = [f"there is no log density: {readings.problem}"] if readings.problem else []
@@ -122,3 +168,42 @@ def _unfit_sets(readings: Readings) -> list[str]:
         for name, count in bad.items()
         if count
     ]
+
+
+def alarms(
+    values: Mapping[str, float], *, embedding_size: int, first_variance_share: float = math.nan
+) -> dict[str, str]:
+    """Map the tag of each alarm that rings to the reason.
+
+    - collapse: fewer than a tenth of the directions that a Gaussian would use (but more than one line), or a variance
+      below 1e-6 of the mean square, or below 0.002 of it and a tenth of what it was when the run began;
+    - nonfinite_jacobian: at least one;
+    - turned_over: a rank correlation below -0.3 with the measurement before.
+
+    Args:
+        values: values of a measurement, by tag.
+        embedding_size: K.
+        first_variance_share: ``gaussianity/variance_share`` of the run's first measurement; NaN if this is the first.
+    """
+    found = {}
+    rank_ratio = values.get("gaussianity/effective_rank_ratio", math.nan)
+    variance = values.get("gaussianity/variance_share", math.nan)
+    # two comparisons, because both are false with NaN
+    fallen = variance < LOW_VARIANCE_SHARE and variance < FALL_OF_VARIANCE_SHARE * first_variance_share
+    if variance < LOWEST_VARIANCE_SHARE or fallen:
+        found["alarm/collapse"] = f"their variance is {variance:.1e} of their mean square"
+    elif rank_ratio < max(LOWEST_RANK_RATIO, 1.05 / embedding_size) and embedding_size > 1:
+        found["alarm/collapse"] = f"their effective rank is {rank_ratio:.3f} of a Gaussian's"
+    nonfinite = values.get("jacobian/nonfinite_fraction", 0.0)
+    if nonfinite > 0.0:
+        found["alarm/nonfinite_jacobian"] = f"{100.0 * nonfinite:.1f} % of the samples"
+    stability = values.get("density/stability", math.nan)
+    if stability < TURNED_OVER:
+        found["alarm/turned_over"] = f"rank correlation {stability:.2f}"
+    return found
+
+
+def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """One sentence for each alarm that begins or ends between two measurements."""
+    begun = [f"{MESSAGES[tag]}: {reason}." for tag, reason in now.items() if tag not in before]
+    return begun + [f"over: {MESSAGES[tag]}." for tag in before if tag not in now]

@@ -1,207 +1,284 @@
-"""What each tag means, as the text page says it, and the one-page layout of TensorBoard."""
+"""What is known of each tag, one record each; the text page and the one-page layout of TensorBoard follow from them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import NamedTuple
+from dataclasses import dataclass
+
+from .gaussianity.dashboard import DEVIATIONS, RATIOS, STATISTICS
+
+# titles of charts; those of Gaussianity stand beside its statistics
+TRUTHS = "rank correlation with the true log density"
+OTHER_SETS = "out-of-distribution AUROC (0.5 = chance)"
+CONFOUNDS = "confounds and stability"
+JACOBIAN = "Jacobian"
+ALARMS = "alarms"
+
+# a value without information, logged with each measurement so that a chart has something to be read against
+NULL_OF_CHART = {
+    TRUTHS: ("null/correlation", 0.0),
+    OTHER_SETS: ("null/auroc", 0.5),
+    CONFOUNDS: ("null/correlation", 0.0),
+    RATIOS: ("null/ratio", 1.0),
+    DEVIATIONS: ("null/deviation", 0.0),
+}
+NULLS = dict(NULL_OF_CHART.values())
 
 
-class Meaning(NamedTuple):
-    """A row of the page of tags.
+@dataclass(frozen=True)
+class Tag:
+    """A row of the page of tags, and a line of a chart.
 
     Attributes:
-        tag: the tag, or the beginning of several.
-        text: what it is.
+        name: the tag; ending in ``/`` or ``_``, the beginning of several.
+        meaning: what it is.
         gaussian: value for a Gaussian embedding.
         collapsed: value after a collapse.
         better: which way is better: ``higher``, ``lower``, or near a value; ``-`` where neither is.
+        chart: title of the chart that has its line, if any.
         needs: what has to be there for the tag to be.
     """
 
-    tag: str
-    text: str
-    gaussian: str
-    collapsed: str
+    name: str
+    meaning: str
+    gaussian: str = "-"
+    collapsed: str = "-"
     better: str = "-"
+    chart: str | None = None
     needs: str = ""
 
+    @property
+    def is_beginning(self) -> bool:
+        """Several tags begin with the name, and none is the name alone."""
+        return self.name.endswith(("/", "_"))
 
-MEANINGS = (
-    Meaning(
+    @property
+    def row(self) -> str:
+        """The row of the page, in Markdown."""
+        name = f"{self.name}*" if self.is_beginning else self.name
+        return f"| `{name}` | {self.meaning} | {self.better} | {self.gaussian} | {self.collapsed} |"
+
+    def lines(self, logged: list[str]) -> list[str]:
+        """Those of the logged tags that are this one, of whichever monitor."""
+        names = [self.name]
+        if self.is_beginning:
+            names = sorted({tag[tag.index(self.name) :] for tag in logged if self.name in tag})
+        return [tag for name in names for tag in logged if tag == name or tag.endswith(f"/{name}")]
+
+
+TAGS = (
+    Tag(
         "density/spearman",
         "rank correlation of `log_density` with the true log density",
-        "1 if the map is right",
-        "NaN",
-        "higher",
+        gaussian="1 if the map is right",
+        collapsed="NaN",
+        better="higher",
+        chart=TRUTHS,
         needs="a truth",
     ),
-    Meaning(
+    Tag(
         "density/spearman_jepa_score",
         "the same for JEPA-SCORE, Eq. 5 of arXiv 2510.05949",
-        "below 1",
-        "NaN",
-        "higher",
+        gaussian="below 1",
+        collapsed="NaN",
+        better="higher",
+        chart=TRUTHS,
         needs="a truth",
     ),
-    Meaning(
+    Tag(
         "density/spearman_gaussian",
         "the same for one Gaussian fitted to the inputs: the line to beat",
-        "-",
-        "-",
-        "-",
+        chart=TRUTHS,
         needs="a truth",
     ),
-    Meaning("density/spearman_", "the same three against each further truth, by its name", "-", "NaN", "higher"),
-    Meaning(
+    Tag(
+        "density/spearman_", "the same three against each further truth, by its name", collapsed="NaN", better="higher"
+    ),
+    Tag(
         "density/kendall",
         "Kendall's tau-b of `log_density` and truth",
-        "1 if the map is right",
-        "NaN",
-        "higher",
+        gaussian="1 if the map is right",
+        collapsed="NaN",
+        better="higher",
         needs="a truth",
     ),
-    Meaning(
+    Tag(
         "density/auroc_low_density",
         "AUROC of finding the tenth of lowest true density",
-        "1 if the map is right",
-        "NaN",
-        "higher",
+        gaussian="1 if the map is right",
+        collapsed="NaN",
+        better="higher",
         needs="a truth",
     ),
-    Meaning(
+    Tag(
         "density/ood_auroc/",
         "how often a probe sample outranks one of the other set, by `log_density`",
-        "-",
-        "NaN",
-        "higher",
+        collapsed="NaN",
+        better="higher",
+        chart=OTHER_SETS,
     ),
-    Meaning("density/ood_auroc_jepa_score/", "the same by JEPA-SCORE", "-", "0.5 or NaN", "higher"),
-    Meaning("density/ood_auroc_typicality/", "the same by -abs(log_density - median): two-sided", "-", "NaN", "higher"),
-    Meaning(
+    Tag(
+        "density/ood_auroc_jepa_score/",
+        "the same by JEPA-SCORE",
+        collapsed="0.5 or NaN",
+        better="higher",
+        chart=OTHER_SETS,
+    ),
+    Tag(
+        "density/ood_auroc_typicality/",
+        "the same by -abs(log_density - median): two-sided",
+        collapsed="NaN",
+        better="higher",
+        chart=OTHER_SETS,
+    ),
+    Tag(
         "density/stability",
         "rank correlation with the measurement before",
-        "towards 1",
-        "NaN",
-        "-",
+        gaussian="towards 1",
+        collapsed="NaN",
+        chart=CONFOUNDS,
         needs="an earlier measurement",
     ),
-    Meaning(
-        "density/complexity_spearman", "rank correlation with the compressed size of the input", "-", "NaN", "near 0"
+    Tag(
+        "density/complexity_spearman",
+        "rank correlation with the compressed size of the input",
+        collapsed="NaN",
+        better="near 0",
+        chart=CONFOUNDS,
     ),
-    Meaning(
+    Tag(
         "density/knn_spearman_given_complexity",
         "the same as `density/knn_spearman` of what complexity leaves of the ranks",
-        "-",
-        "NaN",
-        "-",
+        collapsed="NaN",
         needs="a reference",
     ),
-    Meaning(
+    Tag(
         "density/sketch_spearman",
         "of a sketch: rank correlation with exact volumes, cross-validated",
-        "-",
-        "NaN",
-        "higher",
+        collapsed="NaN",
+        better="higher",
         needs="a sketch",
     ),
-    Meaning(
+    Tag(
         "density/knn_spearman",
         "rank correlation with minus the distance to the nearest training embeddings",
-        "-",
-        "NaN",
-        "-",
+        collapsed="NaN",
+        chart=CONFOUNDS,
         needs="a reference",
     ),
-    Meaning("density/log_density_", "quantiles of `log_density` in nats, up to a constant", "-", "NaN"),
-    Meaning("density/jepa_score_", "quantiles of JEPA-SCORE in nats; moves with the scale of z", "-", "K log 1e-6"),
-    Meaning("gaussianity/sliced_ep_ratio", "mean Epps-Pulley statistic over random directions", "1", "0.38 N", "lower"),
-    Meaning("gaussianity/sliced_ep_ratio_max", "the largest of them", "1", "far above 1", "lower"),
-    Meaning("gaussianity/axis_ep_ratio_max", "the largest along whitened principal axes", "1", "NaN", "lower"),
-    Meaning(
-        "gaussianity/covariance_error_ratio",
-        "squared distance of the covariance from I",
-        "1",
-        "(N - 1) / (K + 1)",
-        "lower",
+    Tag("density/log_density_", "quantiles of `log_density` in nats, up to a constant", collapsed="NaN"),
+    Tag("density/jepa_score_", "quantiles of JEPA-SCORE in nats; moves with the scale of z", collapsed="K log 1e-6"),
+    *(Tag(f"gaussianity/{s.name}", s.meaning, s.gaussian, s.collapsed, s.better, chart=s.chart) for s in STATISTICS),
+    Tag("gaussianity/variance_share", "total variance over mean square", gaussian="1", collapsed="0", better="near 1"),
+    Tag(
+        "jacobian/rank",
+        "r: directions that `log_density` counts",
+        gaussian="the data's own",
+        collapsed="absent",
+        chart=JACOBIAN,
     ),
-    Meaning("gaussianity/mean_error_ratio", "squared length of the mean", "1", "any", "lower"),
-    Meaning("gaussianity/norm_variance_ratio", "variance of the squared norm", "1", "0", "near 1"),
-    Meaning(
-        "gaussianity/norm_ks",
-        "sqrt(N) Kolmogorov-Smirnov distance of the squared norm",
-        "0.86 +- 0.26",
-        "sqrt(N)",
-        "lower",
+    Tag("jacobian/condition_log10", "spread of the mean spectrum up to r", collapsed="absent", chart=JACOBIAN),
+    Tag(
+        "jacobian/clipped_fraction",
+        "singular values below the clip of Eq. 5",
+        gaussian="0",
+        collapsed="1",
+        better="lower",
+        chart=JACOBIAN,
     ),
-    Meaning("gaussianity/skewness_z", "Mardia's skewness, in standard deviations", "0 +- 2", "NaN", "near 0"),
-    Meaning("gaussianity/kurtosis_z", "Mardia's kurtosis, in standard deviations", "0 +- 2", "NaN", "near 0"),
-    Meaning("gaussianity/effective_rank_ratio", "RankMe over its value for a Gaussian", "1", "NaN or 1 / K", "higher"),
-    Meaning("gaussianity/variance_share", "total variance over mean square", "1", "0", "near 1"),
-    Meaning("jacobian/rank", "r: directions that `log_density` counts", "the data's own", "absent"),
-    Meaning("jacobian/clipped_fraction", "singular values below the clip of Eq. 5", "0", "1", "lower"),
-    Meaning(
+    Tag(
         "jacobian/imprecise_fraction",
         "samples whose JEPA-SCORE rounding may move by more than 0.1 nats",
-        "0",
-        "0",
-        "lower",
+        gaussian="0",
+        collapsed="0",
+        better="lower",
     ),
-    Meaning("jacobian/condition_log10", "spread of the mean spectrum up to r", "-", "absent"),
-    Meaning("jacobian/nonfinite_fraction", "samples without a finite Jacobian", "0", "0", "lower"),
-    Meaning(
+    Tag(
+        "jacobian/nonfinite_fraction", "samples without a finite Jacobian", gaussian="0", collapsed="0", better="lower"
+    ),
+    Tag(
         "knn/accuracy",
         "accuracy of a nearest-neighbour vote of labelled training features, whitened",
-        "-",
-        "NaN",
-        "higher",
+        collapsed="NaN",
+        better="higher",
     ),
-    Meaning("knn/accuracy_unwhitened", "the same of features as they are", "-", "NaN", "higher"),
-    Meaning("knn/accuracy_pixels", "the same of the inputs themselves: the line to beat", "-", "-"),
-    Meaning("knn/accuracy_pixels_whitened", "the same of whitened inputs", "-", "-"),
-    Meaning("knn/accuracy_", "the same of a further encoder, as it is, by its name", "-", "NaN", "higher"),
-    Meaning(
-        "linear_probe/accuracy", "accuracy of logistic regression on labelled training features", "-", "NaN", "higher"
+    Tag("knn/accuracy_unwhitened", "the same of features as they are", collapsed="NaN", better="higher"),
+    Tag("knn/accuracy_pixels", "the same of the inputs themselves: the line to beat"),
+    Tag("knn/accuracy_pixels_whitened", "the same of whitened inputs"),
+    Tag("knn/accuracy_", "the same of a further encoder, as it is, by its name", collapsed="NaN", better="higher"),
+    Tag(
+        "linear_probe/accuracy",
+        "accuracy of logistic regression on labelled training features",
+        collapsed="NaN",
+        better="higher",
     ),
-    Meaning("linear_probe/train_accuracy", "the same of the samples that it was fitted to", "-", "NaN"),
-    Meaning("linear_probe/accuracy_pixels", "the same on the inputs themselves: the line to beat", "-", "-"),
-    Meaning("linear_probe/accuracy_", "the same on a further encoder, by its name", "-", "NaN", "higher"),
-    Meaning(
+    Tag("linear_probe/train_accuracy", "the same of the samples that it was fitted to", collapsed="NaN"),
+    Tag("linear_probe/accuracy_pixels", "the same on the inputs themselves: the line to beat"),
+    Tag("linear_probe/accuracy_", "the same on a further encoder, by its name", collapsed="NaN", better="higher"),
+    Tag(
         "features/lidar",
         "directions in which images differ by more than their views do",
-        "about K",
-        "NaN or 1",
-        "higher",
+        gaussian="about K",
+        collapsed="NaN or 1",
+        better="higher",
     ),
-    Meaning(
-        "features/lidar_ratio", "the same over its upper bound, min(K, N - 1)", "about 1", "NaN or 1 / K", "higher"
+    Tag(
+        "features/lidar_ratio",
+        "the same over its upper bound, min(K, N - 1)",
+        gaussian="about 1",
+        collapsed="NaN or 1 / K",
+        better="higher",
     ),
-    Meaning("features/std_mean", "standard deviation over the samples, mean of the K", "1", "0"),
-    Meaning("features/std_min", "the smallest of them", "1", "0"),
-    Meaning("features/std_l2_normalised_ratio", "the mean of them for z / norm(z), times sqrt(K)", "1", "0", "higher"),
-    Meaning("features/rank_ratio", "RankMe over its value for a Gaussian", "1", "NaN or 1 / K", "higher"),
-    Meaning("alarm/collapse", "1 while the embeddings use hardly any direction or hardly vary", "0", "1", "lower"),
-    Meaning("alarm/nonfinite_jacobian", "1 while some Jacobian is not finite", "0", "-", "lower"),
-    Meaning("alarm/turned_over", "1 if the ranking has turned over since the last measurement", "0", "-", "lower"),
-    Meaning("monitor/samples", "samples with a Jacobian, the same for the whole run", "-", "-"),
-    Meaning("monitor/sketch_rows", "rows of a sketch, the same for the whole run; 0 if Jacobians are exact", "-", "-"),
-    Meaning("monitor/failed", "1 if the measurement failed: every other value is NaN then", "-", "-", "lower"),
-    Meaning("monitor/seconds(s)", "duration of the measurement, without pictures", "-", "-"),
-    Meaning(
+    Tag("features/std_mean", "standard deviation over the samples, mean of the K", gaussian="1", collapsed="0"),
+    Tag("features/std_min", "the smallest of them", gaussian="1", collapsed="0"),
+    Tag(
+        "features/std_l2_normalised_ratio",
+        "the mean of them for z / norm(z), times sqrt(K)",
+        gaussian="1",
+        collapsed="0",
+        better="higher",
+    ),
+    Tag(
+        "features/rank_ratio",
+        "RankMe over its value for a Gaussian",
+        gaussian="1",
+        collapsed="NaN or 1 / K",
+        better="higher",
+    ),
+    Tag(
+        "alarm/collapse",
+        "1 while the embeddings use hardly any direction or hardly vary",
+        gaussian="0",
+        collapsed="1",
+        better="lower",
+        chart=ALARMS,
+    ),
+    Tag("alarm/nonfinite_jacobian", "1 while some Jacobian is not finite", gaussian="0", better="lower", chart=ALARMS),
+    Tag(
+        "alarm/turned_over",
+        "1 if the ranking has turned over since the last measurement",
+        gaussian="0",
+        better="lower",
+        chart=ALARMS,
+    ),
+    Tag("monitor/samples", "samples with a Jacobian, the same for the whole run"),
+    Tag("monitor/sketch_rows", "rows of a sketch, the same for the whole run; 0 if Jacobians are exact"),
+    Tag("monitor/failed", "1 if the measurement failed: every other value is NaN then", better="lower", chart=ALARMS),
+    Tag("monitor/seconds(s)", "duration of the measurement, without pictures"),
+    Tag(
         "monitor/overhead(%)",
         "time measured so far, with pictures, over time trained so far: about 5 % of the training time by default, "
         "at least 2 s a run",
-        "-",
-        "-",
-        "lower",
+        better="lower",
         needs="time trained",
     ),
-    Meaning("null/", "values without information, drawn as lines", "-", "-"),
+    Tag("null/", "values without information, drawn as lines"),
 )
 
 TRUTH = ("density/spearman", "density/spearman_jepa_score", "density/spearman_gaussian")
-OF_REFERENCE = tuple(row.tag for row in MEANINGS if row.needs == "a reference")
-OF_HEADLINE = tuple(row.tag for row in MEANINGS if row.needs == "a truth")
+OF_REFERENCE = tuple(tag.name for tag in TAGS if tag.needs == "a reference")
+OF_HEADLINE = tuple(tag.name for tag in TAGS if tag.needs == "a truth")
 QUANTILES = {"q10": 0.1, "median": 0.5, "q90": 0.9}
 
 
@@ -212,11 +289,11 @@ def of_quantiles(score: str) -> tuple[str, ...]:
 
 OF_ANY = (
     *(
-        row.tag
-        for row in MEANINGS
-        if row.tag.startswith(("density/", "gaussianity/", "jacobian/", "alarm/", "monitor/"))
-        and not row.tag.endswith(("/", "_"))
-        and not row.needs
+        tag.name
+        for tag in TAGS
+        if tag.name.startswith(("density/", "gaussianity/", "jacobian/", "alarm/", "monitor/"))
+        and not tag.is_beginning
+        and not tag.needs
     ),
     *of_quantiles("log_density"),
     *of_quantiles("jepa_score"),
@@ -233,75 +310,41 @@ def of_set(name: str) -> tuple[str, ...]:
     return tuple(f"density/ood_auroc{kind}/{name}" for kind in ("", "_jepa_score", "_typicality"))
 
 
-def meaning_of(tag: str) -> Meaning | None:
-    """The row of a tag: its own, else that of the longest beginning; ``None`` for a tag that is not ours."""
-    own = next((row for row in MEANINGS if row.tag == tag), None)
-    beginnings = [row for row in MEANINGS if row.tag.endswith(("/", "_")) and tag.startswith(row.tag)]
-    return own or max(beginnings, key=lambda row: len(row.tag), default=None)
+def meaning_of(name: str) -> Tag | None:
+    """The record of a tag: its own, else that of the longest beginning; ``None`` for a tag that is not ours."""
+    own = next((tag for tag in TAGS if tag.name == name), None)
+    beginnings = [tag for tag in TAGS if tag.is_beginning and name.startswith(tag.name)]
+    return own or max(beginnings, key=lambda tag: len(tag.name), default=None)
 
 
-RATIOS = (
-    "sliced_ep_ratio",
-    "sliced_ep_ratio_max",
-    "covariance_error_ratio",
-    "norm_variance_ratio",
-    "effective_rank_ratio",
-)
-
-# constants that are logged with each measurement, so that charts have something to be read against
-NULLS = {"null/ratio": 1.0, "null/deviation": 0.0, "null/correlation": 0.0, "null/auroc": 0.5}
-
-
-def explanation(tags: Iterable[str]) -> str:
+def explanation(logged: Iterable[str]) -> str:
     """A Markdown page on those of the tags that were logged."""
-    present = {meaning_of(tag) for tag in tags}
-    rows = [
-        f"| `{row.tag}{'*' if row.tag.endswith(('/', '_')) else ''}` | {row.text} | {row.better} | {row.gaussian} | "
-        f"{row.collapsed} |"
-        for row in MEANINGS
-        if row in present
-    ]
+    present = {meaning_of(name) for name in logged}
     head = (
         "N probe samples, K embedding dimensions; natural logarithms. A ratio is divided by its value under N(0, I) "
         "for the same N and K. A value without meaning is NaN, with one warning that says why. Where higher is better, "
         '`ModelCheckpoint` and `EarlyStopping` need `mode="max"`.\n\n'
         "| tag | what it is | better | Gaussian embedding | collapsed |\n|---|---|---|---|---|\n"
     )
-    return head + "\n".join(rows)
+    return head + "\n".join(tag.row for tag in TAGS if tag in present)
 
 
-def layout(tags: Iterable[str]) -> dict[str, dict[str, list[object]]]:
+def layout(logged: Iterable[str]) -> dict[str, dict[str, list[object]]]:
     """TensorBoard's custom-scalars layout: density ranking, Gaussianity, Jacobian and alarms on one page.
 
     Tags with a unit in parentheses are not on it: TensorBoard 2.21 finds them and draws no line.
 
     Args:
-        tags: as logged; those of a named monitor begin with its name, and share the chart.
+        logged: tags as logged; those of a named monitor begin with its name, and share the chart.
     """
-    present = sorted(set(tags))
-    ood = sorted({tag[tag.index("density/ood_auroc") :] for tag in present if "density/ood_auroc" in tag})
-    charts = {
-        "rank correlation with the true log density": (
-            ["density/spearman", "density/spearman_jepa_score", "density/spearman_gaussian"],
-            "null/correlation",
-        ),
-        "out-of-distribution AUROC (0.5 = chance)": (ood, "null/auroc"),
-        "confounds and stability": (
-            ["density/stability", "density/complexity_spearman", "density/knn_spearman"],
-            "null/correlation",
-        ),
-        "Gaussianity ratios (1 = Gaussian)": ([f"gaussianity/{name}" for name in RATIOS], "null/ratio"),
-        "Mardia, standard deviations (0 = Gaussian)": (
-            ["gaussianity/skewness_z", "gaussianity/kurtosis_z"],
-            "null/deviation",
-        ),
-        "Jacobian": (["jacobian/rank", "jacobian/condition_log10", "jacobian/clipped_fraction"], None),
-        "alarms": (["alarm/collapse", "alarm/nonfinite_jacobian", "alarm/turned_over", "monitor/failed"], None),
-    }
-    shown = {}
-    for title, (wanted, null) in charts.items():
-        lines = [tag for name in wanted for tag in present if tag == name or tag.endswith(f"/{name}")]
-        if lines:
-            # TensorBoard takes each entry as a regular expression that may match anywhere in a tag
-            shown[title] = [f"^{re.escape(tag)}$" for tag in [*lines, *([null] if null else [])]]
-    return {"JEPA-SCORE": {title: ["Multiline", patterns] for title, patterns in shown.items()}}
+    present = sorted(set(logged))
+    charts: dict[str, list[str]] = {}
+    for tag in TAGS:
+        if tag.chart and (lines := tag.lines(present)):
+            charts.setdefault(tag.chart, []).extend(lines)
+    for title, (null, _) in NULL_OF_CHART.items():
+        if title in charts:
+            charts[title].append(null)
+    # TensorBoard takes each entry as a regular expression that may match anywhere in a tag
+    patterns = {title: [f"^{re.escape(tag)}$" for tag in tags] for title, tags in charts.items()}
+    return {"JEPA-SCORE": {title: ["Multiline", wanted] for title, wanted in patterns.items()}}

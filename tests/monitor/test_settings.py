@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from jepa_monitor import FeatureStatistics, JEPAScoreMonitor, LiDAR, OnlineKNN, OnlineLinearProbe, SettingError
-from jepa_monitor.tags import MEANINGS, meaning_of
+from jepa_monitor.tags import TAGS, meaning_of
 from tests.monitor.evaluation.labelled_projects import classes, dicts, labelled_module, tuples
 from tests.monitor.projects import Autoencoder, images, loader, true_log_density
 from tests.monitor.test_monitor import Memory, trainer
@@ -139,7 +139,7 @@ def test_tags_that_cannot_exist_are_not_logged_by_a_failure(tmp_path: Path) -> N
         with pytest.warns(UserWarning, match="a bad day"):
             trainer(tmp_path, callback, logger=logger, max_epochs=1).fit(Autoencoder(), loader(), loader(seed=1))
         logged[known] = logger.tags
-    of_truth = {row.tag for row in MEANINGS if row.needs == "a truth"}
+    of_truth = {row.name for row in TAGS if row.needs == "a truth"}
     assert logged[True] - logged[False] == of_truth
     assert not {"density/stability", "density/sketch_spearman"} & logged[True]
     assert {"density/ood_auroc/far", "gaussianity/sliced_ep_ratio", "density/knn_spearman"} <= logged[False]
@@ -193,7 +193,7 @@ def test_a_callback_that_follows_the_wrong_way_is_told(
 
 
 def test_each_tag_says_which_way_is_better() -> None:
-    assert {row.better for row in MEANINGS} == {"higher", "lower", "near 0", "near 1", "-"}
+    assert {row.better for row in TAGS} == {"higher", "lower", "near 0", "near 1", "-"}
     for tag in ("density/spearman", "knn/accuracy_embedding", "features/lidar", "density/ood_auroc/mnist"):
         row = meaning_of(tag)
         assert row is not None

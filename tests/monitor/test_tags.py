@@ -1,17 +1,19 @@
-"""The page that explains the tags, and the layout's patterns."""
+"""The page that explains the tags, the layout's patterns, and what the documentation says of tags."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
 
-from jepa_monitor import tags
+from jepa_monitor import JEPAScoreMonitor, tags
+from jepa_monitor.gaussianity.dashboard import STATISTICS
 from tests.monitor.projects import Autoencoder, images, loader, true_log_density
-from tests.monitor.test_monitor import monitor, trainer
 
-pytestmark = pytest.mark.filterwarnings("ignore:Found 1 module.s. in eval mode")
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+GROUPS = "density|gaussianity|jacobian|knn|linear_probe|features|alarm|monitor|null"
 
 LOGGED = [
     "density/spearman",
@@ -40,12 +42,31 @@ def test_only_what_is_logged_is_explained() -> None:
     assert "kendall" not in page
 
 
+@pytest.mark.filterwarnings(
+    "ignore:Found 1 module.s. in eval mode", "ignore:The number of training batches", "ignore:The '.*_dataloader' does"
+)
 def test_every_tag_of_a_measurement_is_explained(tmp_path: Path) -> None:
     truths = {"truth": true_log_density, "other": lambda x: x.flatten(1).sum(1)}
-    callback = monitor(
-        log_density=truths, ood={"noise": 3.0 * images(20, seed=5)}, probe=images(64, seed=1), estimator="sketch"
+    callback = JEPAScoreMonitor(
+        encoder="encoder",
+        log_density=truths,
+        ood={"noise": 3.0 * images(20, seed=5)},
+        probe=images(64, seed=1),
+        estimator="sketch",
+        budget=None,
+        on_error="raise",
     )
-    trainer(tmp_path, callback).fit(Autoencoder(), loader(), loader(seed=1))
+    trainer = pl.Trainer(
+        max_epochs=2,
+        accelerator="cpu",
+        callbacks=[callback],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(Autoencoder(), loader(), loader(seed=1))
     logged = [*callback.history.values, *tags.NULLS]
     page = tags.explanation(logged)
     rows = re.findall(r"^\| `([^`]+)`", page, re.MULTILINE)
@@ -66,3 +87,27 @@ def test_monitors_share_charts() -> None:
     kind, patterns = charts["rank correlation with the true log density"]
     assert kind == "Multiline"
     assert patterns == [r"^student/density/spearman$", r"^teacher/density/spearman$", r"^null/correlation$"]
+
+
+def test_each_tag_has_one_record_and_each_chart_its_lines() -> None:
+    names = [tag.name for tag in tags.TAGS]
+    assert len(set(names)) == len(names)
+    logged = {tag: f"{tag.name}some" if tag.is_beginning else tag.name for tag in tags.TAGS}
+    (charts,) = tags.layout(logged.values()).values()
+    for tag, name in logged.items():
+        drawn_in = [title for title, (_, patterns) in charts.items() if f"^{re.escape(name)}$" in patterns]
+        assert drawn_in == ([tag.chart] if tag.chart else []), name
+    assert tags.NULL_OF_CHART.keys() <= charts.keys()
+
+
+def test_the_documentation_has_the_rows_of_all_gaussianity_statistics() -> None:
+    page = tags.explanation(f"gaussianity/{statistic.name}" for statistic in STATISTICS)
+    table = page[page.index("| tag |") :]
+    assert table in (DOCS / "monitor.md").read_text(), f"docs/monitor.md needs this table:\n{table}"
+
+
+@pytest.mark.parametrize("page", ["monitor", "score", "evaluation", "recipes"])
+def test_each_tag_that_the_documentation_names_has_a_record(page: str) -> None:
+    text = (DOCS / f"{page}.md").read_text().split("## The pictures")[0]
+    for name in re.findall(rf"`((?:{GROUPS})/[^`]+)`", text):
+        assert tags.meaning_of(name), name

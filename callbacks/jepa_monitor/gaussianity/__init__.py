@@ -15,9 +15,8 @@ from .characteristic import (
     sliced_epps_pulley_null,
 )
 from .cloud import Cloud
-from .dashboard import gaussianity_statistics
+from .dashboard import EmbeddingGaussianity, gaussianity_statistics
 from .dimension import effective_rank, effective_rank_null
-from .metric import EmbeddingGaussianity
 from .moments import (
     Mardia,
     MardiaNull,

@@ -7,9 +7,8 @@ import math
 import pytest
 import torch
 
-from jepa_monitor.alarms import MESSAGES, alarms, changes
 from jepa_monitor.gaussianity import gaussianity_statistics
-from jepa_monitor.scalars import variance_share
+from jepa_monitor.scalars import MESSAGES, alarms, changes, variance_share
 
 
 def of_cloud(z: torch.Tensor) -> dict[str, str]:
