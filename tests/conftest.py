@@ -7,9 +7,11 @@ import sys
 from collections.abc import Iterator
 
 import pytest
-import torch
 
+# before torch is imported: several tests run at a time, with processes of their own
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
+import torch
 
 
 @pytest.fixture(autouse=True, scope="session")

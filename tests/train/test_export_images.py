@@ -13,6 +13,7 @@ import pytest
 import timm
 import torch
 from PIL import ExifTags, Image
+from sklearn.datasets import load_digits
 from timm.data.config import resolve_data_config
 from timm.data.transforms_factory import create_transform
 from torch import Tensor
@@ -124,7 +125,6 @@ def test_data_in_memory_are_prepared_with_one_mean_a_channel(kind: str, tmp_path
         raw, _ = data._fashion("train")  # type: ignore[attr-defined]  # the pixels as they are in the files
         pictures: list[Any] = [Image.fromarray(image.numpy()) for image in raw]
     elif kind == "digits":
-        load_digits = pytest.importorskip("sklearn.datasets").load_digits
         data = DigitsDataModule(contrast=0.5)
         digits = torch.from_numpy(load_digits().images).float().unsqueeze(1) / 16
         pictures = [digit for place, digit in enumerate(digits) if place % 6]

@@ -6,13 +6,13 @@ import sys
 
 import pytest
 import torch
+from sklearn.datasets import load_digits
 
 from jepa_train.data import DigitsDataModule
 from jepa_train.errors import ConfigurationError
 
 
 def test_train_and_probe_are_all_digits_and_share_none() -> None:
-    load_digits = pytest.importorskip("sklearn.datasets").load_digits
     data = DigitsDataModule(contrast=0.5)
     train, probe = data.make_train(), data.make_probe()
     assert (len(train), len(probe)) == (1497, 300)
@@ -27,7 +27,6 @@ def test_train_and_probe_are_all_digits_and_share_none() -> None:
 
 
 def test_training_images_are_normalised() -> None:
-    pytest.importorskip("sklearn")
     images = DigitsDataModule(contrast=2.0).make_train().images
     assert float(images.mean()) == pytest.approx(0.0, abs=1e-3)
     assert float(images.std()) == pytest.approx(2.0, abs=1e-3)

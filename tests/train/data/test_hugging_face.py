@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from pathlib import Path
 from typing import Any
@@ -104,11 +105,14 @@ def test_both_image_data_modules_agree_on_the_same_files(datasets: Any, tmp_path
     assert by_folder.preparation() == by_name.preparation()
 
 
+# datasets 5.2 leaves the file of an image open that cannot be decoded
+@pytest.mark.filterwarnings("ignore:unclosed file .*0.png:ResourceWarning")
 def test_a_row_that_is_no_image_is_named(datasets: Any, tmp_path: Path) -> None:
     root = Path(folder(tmp_path / "images"))
     (root / "train" / "a" / "0.png").write_bytes((root / "train" / "a" / "0.png").read_bytes()[:60])
     with pytest.raises(ConfigurationError, match=r"row \d+ of the data set cannot be read .*: repair or remove it\."):
         read(HuggingFaceDataModule(str(root), image_size=8).reference_dataset())
+    gc.collect()  # the file is noticed here, and not in the test that runs next
 
 
 def test_labels_can_be_left_out(datasets: Any, tmp_path: Path) -> None:
