@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
 from .history import History
-from .measurement import Method, Readings, read, try_out
+from .measurement import Method, read, try_out
 from .pictures.illustrations import illustrate
 from .probe.facts import LogDensity
 from .probe.samples import ImagesKey, LabelsKey
@@ -30,6 +30,7 @@ from .probe.sources import (
 )
 from .probe.sparing import Sparing
 from .ranking import rank_stability
+from .readings import Readings
 from .run import Run
 from .runtime.budget import Budget, Estimator, Plan, Trial
 from .runtime.distributed import broadcast, fail_together

@@ -13,10 +13,10 @@ from torch import Tensor
 from . import tags
 from .density.volume import EPS, TOLERANCE_NATS, is_imprecise
 from .gaussianity import gaussianity_statistics
-from .measurement import Readings
 from .probe.facts import ProbeFacts
 from .probe.sparing import further_set
 from .ranking import auroc, auroc_low_density, kendall, partial_spearman, spearman, typicality, why_unrankable
+from .readings import Readings
 
 # bounds of the alarms
 LOWEST_RANK_RATIO = 0.1

@@ -77,7 +77,7 @@ class EmbeddingReference(Concise):
         white = cls(z.mean(0), covariance, whitener)
         if gram is None:
             return white
-        return replace(white, mean_log_spectrum=log_singular_values(white.whiten_gram(gram)).nanmean(0))
+        return replace(white, mean_log_spectrum=white.log_singular_values(gram).nanmean(0))
 
     @property
     def rank(self) -> int:
@@ -108,6 +108,10 @@ class EmbeddingReference(Concise):
     def whiten_gram(self, gram: Tensor) -> Tensor:
         """Gram matrices of the whitened embedding's Jacobian, (N, K, K) -> (N, L, L)."""
         return self.whitener @ gram.double() @ self.whitener.T
+
+    def log_singular_values(self, gram: Tensor) -> Tensor:
+        """Log singular values of the whitened embedding's Jacobian, largest first: (N, K, K) -> (N, L)."""
+        return log_singular_values(self.whiten_gram(gram))
 
     def log_density(self, z_white: Tensor) -> Tensor:
         """Log density of whitened embeddings, (N, L) -> (N,) nats up to a constant: that of N(0, I)."""

@@ -94,8 +94,8 @@ def log_density(
         scores = log_density(encode, drawn, reference=reference, rank=r, strategy=strategy, chunk=chunk)
         return _joined(scores, num_views)
     gram, z = gram_and_embedding(encode, x, strategy=strategy, chunk=chunk)
-    log_singular = log_singular_values(reference.whiten_gram(gram))
-    return log_density_from_volume(leading_volume(log_singular, r), reference.whiten(z), reference.log_density)
+    log_volume = leading_volume(reference.log_singular_values(gram), r)
+    return log_density_from_volume(log_volume, reference.whiten(z), reference.log_density)
 
 
 def log_density_from_spectrum(log_singular: Tensor, z_white: Tensor, *, rank: int) -> Tensor:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from .. import pictures
 from ..history import History
-from ..measurement import Readings
 from ..probe.sources import Prepared
 from ..ranking import auroc, spearman
+from ..readings import Readings
 
 IMAGES_A_SIDE = 8
 MOST_CLASSES = 10
