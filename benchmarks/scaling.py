@@ -30,7 +30,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from jepa_train.module import JEPA
-from jepa_train.processes import disconnect
+from jepa_train.parallel import disconnect
 
 WARM_UP = 2
 GOAL = 0.9

@@ -14,9 +14,9 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from jepa_train.global_batch import at_least_float32
 from jepa_train.models.predictor import Predictor
 from jepa_train.module import JEPA
-from jepa_train.precision import at_least_float32
 
 MOMENTUM = 0.996
 

@@ -17,30 +17,25 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from jepa_train.checkpoints.files import (
-    AtomicCheckpointIO,
-    ClosingCheckpoint,
-    check_address,
+from jepa_train.checkpoints.compatibility import (
     check_arguments,
     check_fits,
     model_arguments,
-    read_checkpoint,
     weight_shapes,
     without_fetching,
 )
+from jepa_train.checkpoints.files import AtomicCheckpointIO, check_address, read_checkpoint
 from jepa_train.checkpoints.resume import limit_reached
-from jepa_train.checkpoints.stopping import StopSignals
+from jepa_train.checkpoints.stopping import ClosingCheckpoint, StopSignals
 from jepa_train.commands.mistakes import one_sentence
-from jepa_train.commands.monitor_option import add_monitor_option, callbacks_with_monitor
+from jepa_train.commands.options import add_monitor_option, callbacks_with_monitor, check_run
 from jepa_train.commands.parsing import Parser
-from jepa_train.commands.run_config import SaveConfig, plain
+from jepa_train.commands.run_folder import DiscardUnbegun, SaveConfig, plain
 from jepa_train.commands.start import Start, find_start, go_on_in_folder
-from jepa_train.commands.unbegun import DiscardUnbegun
 from jepa_train.errors import ConfigurationError
 from jepa_train.export import EXPORT_HELP, run_export
 from jepa_train.module import JEPA
-from jepa_train.processes import disconnect
-from jepa_train.settings import check_run
+from jepa_train.parallel import disconnect
 
 PACKAGE = Path(__file__).resolve().parent
 # a wheel carries the configs inside the package, a clone beside it
@@ -112,17 +107,17 @@ class JEPACLI(LightningCLI):
         self._configured = {name: config.model[name] for name in configured if name in config.model}
 
     def before_instantiate_classes(self) -> None:
-        """Tell which of the given options the checkpoint overrides, and fetch nothing that it replaces."""
+        """Name the given options that the checkpoint overrides, and fetch nothing that it replaces."""
         if self.config.subcommand == "predict":
             self._keep_no_record()
         if self.checkpoint is None:
             return
         used = self._settings.model
-        self._tell_what_differs(self.checkpoint)
+        self._name_what_differs(self.checkpoint)
         for name, value in without_fetching(used.as_dict(), self.checkpoint["state_dict"]).items():
             used[name] = value
 
-    def _tell_what_differs(self, checkpoint: dict[str, Any]) -> None:
+    def _name_what_differs(self, checkpoint: dict[str, Any]) -> None:
         path, used = self._settings.ckpt_path, self._settings.model
         typed = {name: value for name, value in self._typed.items() if used[name] != value}
         differing = typed | {name: value for name, value in self._configured.items() if used[name] != value}

@@ -1,4 +1,7 @@
-"""Exceptions whose message is all that a user needs: the command line prints it alone, without a traceback."""
+"""Exceptions whose message is all that a user needs, and the checks of numbers that raise them.
+
+The command line prints the message alone, without a traceback.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ class RunFailed(RuntimeError):
 
 
 def chain(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception, the one that it was raised from, and so on to the first."""
+    """Yield an exception, the one that it was raised from, and so on to the first."""
     while error is not None:
         yield error
         error = error.__cause__
@@ -23,3 +26,30 @@ def chain(error: BaseException | None) -> Iterator[BaseException]:
 def one_line(text: object) -> str:
     """Text without line breaks."""
     return " ".join(str(text).split())
+
+
+def some_of(names: list[str]) -> str:
+    """Name the first three, and the number of the others."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def check_at_least(least: int, **settings: float) -> None:
+    """See that no setting is below ``least``, or NaN.
+
+    Raises:
+        ConfigurationError: naming the first that is.
+    """
+    for name, value in settings.items():
+        if not value >= least:
+            raise ConfigurationError(f"{name} must be {least} or more, got {value}.")
+
+
+def check_above_0(**settings: float) -> None:
+    """See that each setting is above 0.
+
+    Raises:
+        ConfigurationError: naming the first that is not.
+    """
+    for name, value in settings.items():
+        if not value > 0:
+            raise ConfigurationError(f"{name} must be above 0, got {value}.")

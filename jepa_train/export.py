@@ -11,19 +11,13 @@ from lightning.pytorch.utilities import rank_zero_warn
 from safetensors.torch import save
 from torch import nn
 
-from jepa_train.checkpoints.files import (
-    check_arguments,
-    check_fits,
-    is_sharded,
-    model_arguments,
-    read_checkpoint,
-    without_fetching,
-    written_whole,
-)
+from jepa_train.checkpoints.compatibility import check_arguments, check_fits, model_arguments, without_fetching
+from jepa_train.checkpoints.files import is_sharded, read_checkpoint, written_whole
 from jepa_train.commands.parsing import Parser
 from jepa_train.errors import ConfigurationError
 from jepa_train.model_card import Which, model_card
-from jepa_train.models.encoder import EmbeddingEncoder, Projector, ViTEncoder
+from jepa_train.models.encoder import EmbeddingEncoder, ViTEncoder
+from jepa_train.models.projector import Projector
 from jepa_train.module import JEPA
 
 EXPORT_HELP = "One more subcommand: export, which writes the encoder of a checkpoint for timm (export --help)."

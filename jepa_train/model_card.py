@@ -14,9 +14,9 @@ import yaml
 from torch import nn
 
 from jepa_monitor.history import History
-from jepa_train.checkpoints.files import model_arguments
-from jepa_train.commands.run_config import config_beside, read_yaml
-from jepa_train.data import decoding
+from jepa_train.checkpoints.compatibility import model_arguments
+from jepa_train.commands.run_folder import config_beside, read_yaml
+from jepa_train.data import transforms
 from jepa_train.models.encoder import ViTEncoder
 
 Which = Literal["target", "context"]
@@ -96,7 +96,7 @@ def _images(prepared: Mapping[str, Any]) -> str:
             "They were tensors, to which timm's transform does what the DataModule did (pixels in [0, 1], minus the "
             "mean, over the deviation):\n\n" + _python(transform)
         )
-    functions = (decoding.upright, decoding.eight_bit, decoding.without_ends, decoding.to_rgb)
+    functions = (transforms.upright, transforms.eight_bit, transforms.without_ends, transforms.to_rgb)
     return (
         "timm's transform does what the DataModule did to pictures in RGB of 8 bit:\n\n"
         + _python(transform)
@@ -104,7 +104,7 @@ def _images(prepared: Mapping[str, Any]) -> str:
         + f'transform(without_ends(to_rgb(Image.open(path), "{prepared["background"]}")))`:\n\n'
         + _python(
             "import struct\n\nimport numpy as np\nfrom PIL import ExifTags, Image\n\n"
-            + f"THINNEST = {decoding.THINNEST}\n\n\n"
+            + f"THINNEST = {transforms.THINNEST}\n\n\n"
             + "\n\n".join(inspect.getsource(function) for function in functions)
         )
     )

@@ -5,7 +5,6 @@ Shape letters: B images, N patches, V context patches, M target blocks, T patche
 
 from __future__ import annotations
 
-import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
@@ -13,32 +12,21 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.plugins.precision import DoublePrecision, MixedPrecision
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
-from torch import Generator, Tensor, nn
+from torch import Tensor
 
-from jepa_train import schedules
-from jepa_train.checkpoints.finite import check_finite, run_failed
+from jepa_train.checkpoints.finite import check_finite, check_loss
 from jepa_train.checkpoints.resume import between_batches, count_epoch_begun
 from jepa_train.errors import ConfigurationError
-from jepa_train.inputs.draws import Purpose, seed_of
-from jepa_train.inputs.masks import MaskMode, MultiBlockMasks
-from jepa_train.inputs.views import RandomView
-from jepa_train.models.batch_norm import reestimates_statistics
-from jepa_train.models.encoder import EmbeddingEncoder, PositionKind, Projector, ViTEncoder, gather_tokens
-from jepa_train.models.predictor import Predictor, PredictorMode
-from jepa_train.objectives import (
-    AnticollapseName,
-    TokenLoss,
-    build_anticollapse,
-    embedding_prediction,
-    spectral_penalty,
-    token_prediction,
-)
-from jepa_train.optimization import adamw, regroup, update_ema
+from jepa_train.inputs.draws import BatchDraws, Purpose
+from jepa_train.inputs.masks import MaskMode
+from jepa_train.models.encoder import PositionKind, attention_kernel, gather_tokens
+from jepa_train.models.predictor import PredictorMode
+from jepa_train.models.projector import reestimates_statistics
+from jepa_train.objectives import AnticollapseName, AnticollapseOn, TokenLoss, embedding_prediction, spectral_penalty
+from jepa_train.optimization import Schedules, adamw, regroup, steps_of_run, update_ema
 from jepa_train.parallel import check_strategy, shard
-from jepa_train.pictures import log_masks
-from jepa_train.precision import attention_kernel
-from jepa_train.settings import AnticollapseOn, check_settings
-from jepa_train.tags import explanation, log_text
+from jepa_train.parts import build_encoder, build_masks, build_objective, build_predictor, build_view, check_numbers
+from jepa_train.pictures import explanation, log_masks, log_text
 
 
 class JEPA(pl.LightningModule):
@@ -56,8 +44,8 @@ class JEPA(pl.LightningModule):
     Every argument is a plain type, so a checkpoint rebuilds exactly what was trained.
 
     Random numbers are a function of (seed, training batch, process): masks, views and SIGReg directions are those of
-    the global batch, dealt to the processes, so that n processes with equal batches train as one; pixel noise and
-    dropped paths are each process's own.
+    the global batch, of which each process takes its share, so that n processes with equal batches train as one; pixel
+    noise and dropped paths are each process's own.
 
     Args:
         image_size: height and width of the images, in pixels.
@@ -65,7 +53,7 @@ class JEPA(pl.LightningModule):
         encoder: name of a timm Vision Transformer.
         encoder_overrides: further arguments of ``timm.create_model``, e.g. ``embed_dim``, ``depth``, ``num_heads``,
             ``class_token``, ``reg_tokens``, ``drop_path_rate`` (the target drops nothing).
-        patch_size: in pixels; it must divide ``image_size``.
+        patch_size: height and width of a patch, in pixels; it must divide ``image_size``.
         pretrained: start from timm's published weights.
         positions: ``fixed`` sin-cos or ``learned``; pretrained weights bring learned ones.
         gradient_checkpointing: less memory for one more forward pass of the encoder.
@@ -81,10 +69,10 @@ class JEPA(pl.LightningModule):
         token_loss: ``smooth_l1``, ``l2`` or ``cosine``.
         stop_gradient: let no gradient of the token loss into the target; false takes the target's tokens from the
             online encoder itself, and needs ``ema_start`` and ``ema_end`` at 0.
-        anticollapse: ``sigreg``, ``vicreg``, ``barlow``, ``whitening_mse``, ``uniformity`` or ``none``.
+        anticollapse: name of the term against collapse, see :mod:`jepa_train.objectives.objective`, or ``none``.
         anticollapse_on: ``embedding``, ``tokens`` or ``both``.
         sigreg_slices: random directions of SIGReg per step.
-        spectral_weight: of half the sum of the online encoder's squared spectral norms, a control.
+        spectral_weight: weight of half the sum of the online encoder's squared spectral norms, a control.
         crop_scale, shift, flip, noise: random views, see ``RandomView``; at their defaults A and B are the image.
         ema_start, ema_end: momentum of the target encoder, linear per optimizer step; with both at 0 there is no
             average, and the target is the online encoder of the same step.
@@ -92,7 +80,7 @@ class JEPA(pl.LightningModule):
         warmup_fraction: share of the steps spent on warm-up, rounded to whole steps.
         weight_decay, weight_decay_end: cosine from one to the other, on matrices and the predictor's queries; see
             ``parameter_groups``.
-        seed: of all random numbers of training.
+        seed: seed of all random numbers of training.
     """
 
     def __init__(
@@ -143,64 +131,17 @@ class JEPA(pl.LightningModule):
         weight_decay_end: float = 0.4,
         seed: int = 0,
     ) -> None:
+        settings = dict(locals())  # not self.hparams, where a subclass may have arguments of the same names
         super().__init__()
         self.save_hyperparameters()
-        check_settings(self.hparams)
-        self.weights = {
-            "tokens": token_weight,
-            "embedding": embedding_weight,
-            "anticollapse": anticollapse_weight,
-            "spectral": spectral_weight,
-        }
-        self.view = RandomView(crop_scale=crop_scale, shift=shift, flip=flip, noise=noise)
-        vit = ViTEncoder(
-            encoder,
-            image_size=image_size,
-            patch_size=patch_size,
-            channels=channels,
-            overrides=encoder_overrides,
-            pretrained=pretrained,
-            positions=positions,
-            gradient_checkpointing=gradient_checkpointing,
-        )
-        term = build_anticollapse(anticollapse, num_slices=sigreg_slices)
-        self.anticollapse = term if anticollapse_weight else None
-        self._guarded = ("embedding", "tokens") if anticollapse_on == "both" else (anticollapse_on,)
-        if self.anticollapse is not None and self.anticollapse.paired and "tokens" in self._guarded and self.view.moves:
-            raise ConfigurationError(
-                f"{anticollapse} compares tokens at one place of two views, which show different things after crops, "
-                "shifts or flips: set crop_scale to 1, shift to 0 and flip to false, or anticollapse_on to embedding."
-            )
-        embeds = bool(embedding_weight) or (self.anticollapse is not None and "embedding" in self._guarded)
-        projector: nn.Module = nn.Identity()
-        if embeds:
-            projector = Projector(
-                vit.width, hidden=projector_hidden, embedding_size=embedding_size, batch_norm=projector_batch_norm
-            )
-        self.online = EmbeddingEncoder(vit, projector)
+        check_numbers(settings)
+        self.view = build_view(settings)
+        self.objective = build_objective(settings, views_move=self.view.moves)
+        self.online = build_encoder(settings, with_projector=self.objective.needs_embedding)
         self.target = self.online.frozen_copy()
-        self.predictor = Predictor(
-            token_width=vit.width,
-            grid_size=vit.grid_size,
-            width=predictor_width,
-            depth=predictor_depth,
-            heads=predictor_heads,
-            embedding_size=embedding_size if embedding_weight else None,
-            mode=predictor_mode,
-        )
-        self.masks = MultiBlockMasks(
-            grid_size=vit.grid_size,
-            num_targets=num_targets,
-            target_scale=target_scale,
-            target_aspect=target_aspect,
-            context_scale=context_scale,
-            min_context=min_context,
-            context_group=context_group,
-            mode=mask_mode,
-        )
+        self.predictor = build_predictor(settings, self.online.encoder)
+        self.masks = build_masks(settings, self.online.encoder.grid_size)
         self._last_finite_step = 0
-        # what has no part in the loss must not wait for a gradient: DDP would
-        self.predictor.token_head.requires_grad_(bool(token_weight))
 
     def configure_model(self) -> None:
         """Spread the weights over processes where the strategy gives a device mesh (FSDP2).
@@ -261,79 +202,67 @@ class JEPA(pl.LightningModule):
         return cast("Tensor", self(batch["image"]))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        """Loss of one batch of the global batch; logs its terms."""
+        """Compute the loss of one batch of the global batch, and log its terms."""
         images = batch["image"]
-        size = self.hparams["image_size"]
-        if images.shape[-2:] != (size, size):
-            raise ConfigurationError(
-                f"training images have {images.shape[-2]} x {images.shape[-1]} pixels, and masks are made for {size} x "
-                f"{size}: set image_size, or resize the images. (dynamic_img_size is for evaluation.)"
-            )
-        torch.manual_seed(self._seed_of(Purpose.DROPPING, own=True))  # what dropped paths and dropout draw from
-        view_a, view_b = self._views(images)
-        context_BV, targets_BMT = self._draw_masks(len(images))
-        if self._batches_seen() == 0:
+        self._check_size(images)
+        draws = self._draws()
+        torch.manual_seed(draws.own_seed(Purpose.DROPPING))  # what dropped paths and dropout draw from
+        view_a, view_b = draws.views(self.view, images)
+        context_BV, targets_BMT = draws.masks(self.masks, len(images), self.device)
+        if draws.step == 0:
             log_text(self.trainer, "train/tags", explanation())
             log_masks(self.trainer, view_a, context_BV, targets_BMT, grid_size=self.online.encoder.grid_size)
 
-        terms = self.terms(view_a, view_b, context_BV, targets_BMT, slice_seed=self._seed_of(Purpose.SLICES))
-        loss = torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
-        self._notice_early(loss, batch_idx)
+        slice_seed = draws.shared_seed(Purpose.SLICES)
+        terms = self.terms(view_a, view_b, context_BV, targets_BMT, slice_seed=slice_seed)
+        loss = self.objective.total(terms)
+        check_loss(loss, self.trainer, batch_idx=batch_idx)
         self._log_step(loss, terms, context_BV, targets_BMT)
         if reestimates_statistics(self.target.projector):
             with torch.no_grad():
                 self.target(view_b)  # has no other forward pass, and must not take the statistics of other weights
         return loss
 
-    def _notice_early(self, loss: Tensor, batch_idx: int) -> None:
-        """End a run whose loss is not finite, where the loss is logged: looking at it makes an accelerator wait.
-
-        A gradient scaler leaves such steps out, and training goes on.
-        """
-        every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set on the Trainer by its logger connector
-        scaled = getattr(self.trainer.precision_plugin, "scaler", None) is not None
-        if every and batch_idx % every == 0 and not scaled and not torch.isfinite(loss):
-            what = f"the training loss is {float(loss.detach())} at step {self.global_step}"
-            raise run_failed(what, self.trainer)
-
     def terms(
         self, view_a: Tensor, view_b: Tensor, context_BV: Tensor, targets_BMT: Tensor, *, slice_seed: int
     ) -> dict[str, Tensor]:
-        """The terms of the loss by name, unweighted, each of the batch joined over all processes.
+        """Compute the terms of the loss by name, unweighted, each of the batch joined over all processes.
 
         Args:
             view_a, view_b: (B, C, H, W).
             context_BV, targets_BMT: patch indices.
-            slice_seed: of SIGReg's directions.
+            slice_seed: seed of SIGReg's directions.
         """
-        looks_at_all = self.weights["embedding"] or self.anticollapse is not None
+        objective, terms = self.objective, {}
         with self._attention():
             context_BVD = self.online.encoder(view_a, context_BV)
             predicted_BMTD, predicted_BMK = self.predictor(context_BVD, context_BV, targets_BMT)
-            full_BND = self.online.encoder(view_b) if looks_at_all else None
-        terms = {}
-        if self.weights["tokens"]:
-            target_BMTD = self._target_tokens(view_a, targets_BMT)
-            terms["tokens"] = token_prediction(
-                predicted_BMTD,
-                target_BMTD,
-                loss=self.hparams["token_loss"],
-                stop_gradient=self.hparams["stop_gradient"],
-            )
+            full_BND = self.online.encoder(view_b) if objective.needs_full_image else None
+        if objective.weights["tokens"]:
+            terms["tokens"] = objective.token_term(predicted_BMTD, self.target_tokens(view_a, targets_BMT))
         if full_BND is not None:
             z_context, z_full = self._embed(context_BVD, full_BND)
             if predicted_BMK is not None:
                 terms["embedding"] = embedding_prediction(predicted_BMK, z_full)
-            if self.anticollapse is not None:
-                guarded = {"embedding": (z_context, z_full)}
-                if "tokens" in self._guarded:
+            if objective.anticollapse is not None:
+                views = {"embedding": (z_context, z_full)}
+                if objective.guards_tokens:
                     at_context = gather_tokens(full_BND, context_BV)
-                    guarded["tokens"] = (context_BVD.flatten(0, 1), at_context.flatten(0, 1))
-                guards = [self.anticollapse(*guarded[name], slice_seed) for name in self._guarded]
-                terms["anticollapse"] = torch.stack(guards).mean()
-        if self.weights["spectral"]:
+                    views["tokens"] = (context_BVD.flatten(0, 1), at_context.flatten(0, 1))
+                terms["anticollapse"] = objective.anticollapse_term(views, slice_seed)
+        if objective.weights["spectral"]:
             terms["spectral"] = spectral_penalty(self.online.encoder)
         return terms
+
+    def target_tokens(self, images: Tensor, targets_BMT: Tensor) -> Tensor:
+        """(B, M, T, D) tokens of the target encoder on the full image."""
+        if self.objective.stop_gradient:
+            with torch.no_grad():
+                tokens = self.target.encoder(images)
+        else:
+            with self._attention():
+                tokens = self.online.encoder(images)
+        return cast("Tensor", gather_tokens(tokens, targets_BMT.flatten(1)).unflatten(1, targets_BMT.shape[1:]))
 
     def _attention(self) -> AbstractContextManager[object]:
         # what is computed again in the backward pass, outside, must be what was computed first
@@ -348,59 +277,39 @@ class JEPA(pl.LightningModule):
         return z_context, z_full
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """Nothing to compute per batch: callbacks measure the encoder at the end of validation."""
+        """Compute nothing: callbacks measure the encoder at the end of validation."""
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        """As :meth:`validation_step`."""
+        """Compute nothing, as in :meth:`validation_step`."""
 
-    def _batches_seen(self) -> int:
-        """Training batches before this one, over all epochs; restored by a resume."""
+    def _check_size(self, images: Tensor) -> None:
+        size = self.hparams["image_size"]
+        if images.shape[-2:] != (size, size):
+            raise ConfigurationError(
+                f"training images have {images.shape[-2]} x {images.shape[-1]} pixels, and masks are made for {size} x "
+                f"{size}: set image_size, or resize the images. (dynamic_img_size is for evaluation.)"
+            )
+
+    def _draws(self) -> BatchDraws:
         # not ``ready``, which stays one ahead after a checkpoint that was written in the middle of a batch
-        return cast("int", cast("Any", self.trainer.fit_loop.epoch_loop.batch_progress.total).processed)
-
-    def _seed_of(self, purpose: Purpose, *, own: bool = False) -> int:
-        """This batch's seed, this process's ``own`` or one that all share."""
-        rank = self.trainer.global_rank if own else 0
-        return seed_of(purpose, seed=int(self.hparams["seed"]), step=self._batches_seen(), rank=rank)
-
-    def _views(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        if self.view.is_identity:
-            return images, images
-        # the geometry is drawn for the global batch, so that it does not depend on the number of processes;
-        # pixel noise is too large for that and is drawn by each process for itself
-        generator = Generator().manual_seed(self._seed_of(Purpose.VIEWS))
-        draws = torch.rand(2, len(images) * self.trainer.world_size, 4, generator=generator, dtype=torch.float32)
-        draws = draws[:, self.trainer.global_rank :: self.trainer.world_size]
-        noise_generator = Generator(images.device).manual_seed(self._seed_of(Purpose.PIXEL_NOISE, own=True))
-        view_a, view_b = (self.view(images, draws=draw, noise_generator=noise_generator) for draw in draws)
-        return view_a, view_b
-
-    def _draw_masks(self, batch_size: int) -> tuple[Tensor, Tensor]:
-        """This process's share of the global batch's masks, dealt like a DistributedSampler deals samples."""
-        generator = Generator().manual_seed(self._seed_of(Purpose.MASKS))
-        context, targets = self.masks(batch_size * self.trainer.world_size, generator)
-        mine = slice(self.trainer.global_rank, None, self.trainer.world_size)
-        return _send(context[mine], self.device), _send(targets[mine], self.device)
-
-    def _target_tokens(self, images: Tensor, targets_BMT: Tensor) -> Tensor:
-        """(B, M, T, D) tokens of the target encoder on the full image."""
-        if self.hparams["stop_gradient"]:
-            with torch.no_grad():
-                tokens = self.target.encoder(images)
-        else:
-            with self._attention():
-                tokens = self.online.encoder(images)
-        return cast("Tensor", gather_tokens(tokens, targets_BMT.flatten(1)).unflatten(1, targets_BMT.shape[1:]))
+        batches_seen = cast("Any", self.trainer.fit_loop.epoch_loop.batch_progress.total).processed
+        return BatchDraws(
+            seed=int(self.hparams["seed"]),
+            step=batches_seen,
+            global_rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+        )
 
     def _log_step(self, loss: Tensor, terms: dict[str, Tensor], context_BV: Tensor, targets_BMT: Tensor) -> None:
         optimizer = cast("torch.optim.Optimizer", self.optimizers())
+        schedules, step = self._schedules, self.trainer.global_step
         # every process has the values of the joined batch already: nothing to reduce
         self.log("train/loss", loss, prog_bar=True)
         self.log_dict({f"train/loss_{name}": term for name, term in terms.items()})
         numbers = {
-            "train/ema_momentum": self._ema_momentum(),
+            "train/ema_momentum": schedules.ema_momentum(step),
             "train/lr": optimizer.param_groups[0]["lr"],
-            "train/weight_decay": self._weight_decay(),
+            "train/weight_decay": schedules.next_weight_decay(step),
             "train/context_tokens": context_BV.shape[1],
             "train/target_tokens": targets_BMT[0].numel(),
         }
@@ -425,65 +334,19 @@ class JEPA(pl.LightningModule):
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._learning_rate_factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _total_steps(self) -> int:
-        """Optimizer steps of the whole run.
-
-        Raises:
-            ConfigurationError: where that is unknown, or 0.
-        """
-        steps = self.trainer.estimated_stepping_batches
-        if 0 in (steps, self.trainer.max_epochs, self.trainer.limit_train_batches):
-            raise ConfigurationError(
-                "nothing would be trained: give --trainer.max_epochs, --trainer.max_steps and "
-                "--trainer.limit_train_batches values other than 0."
-            )
-        if not 0 < steps < math.inf:
-            raise ConfigurationError(
-                "the schedules need the length of the run: give --trainer.max_steps, or --trainer.max_epochs and data "
-                "whose length is known."
-            )
-        return int(steps)
+    @property
+    def _schedules(self) -> Schedules:
+        # made at each step: Lightning's Tuner changes the learning rate among the hyper-parameters
+        return Schedules.of(self.hparams, total_steps=steps_of_run(self.trainer))
 
     def _learning_rate_factor(self, steps_done: int) -> float:
-        total_steps = self._total_steps()
-        learning_rate = schedules.warmup_cosine(
-            steps_done + 1,
-            start=self.hparams["learning_rate_start"],
-            peak=self.hparams["learning_rate"],
-            end=self.hparams["learning_rate_end"],
-            warmup_steps=round(self.hparams["warmup_fraction"] * total_steps),
-            total_steps=total_steps,
-        )
-        return learning_rate / float(self.hparams["learning_rate"])
-
-    def _ema_momentum(self) -> float:
-        return schedules.linear(
-            self.trainer.global_step,
-            start=self.hparams["ema_start"],
-            end=self.hparams["ema_end"],
-            total_steps=self._total_steps(),
-        )
-
-    def _weight_decay(self) -> float:
-        return schedules.cosine(
-            self.trainer.global_step + 1,
-            start=self.hparams["weight_decay"],
-            end=self.hparams["weight_decay_end"],
-            total_steps=self._total_steps(),
-        )
+        return self._schedules.learning_rate_factor(steps_done)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """One optimizer step: set this step's weight decay, update the weights, then let the target follow."""
         optimizer = cast("torch.optim.Optimizer", self.optimizers())
-        optimizer.param_groups[0]["weight_decay"] = self._weight_decay()
-        momentum = self._ema_momentum()
+        schedules, step = self._schedules, self.trainer.global_step
+        optimizer.param_groups[0]["weight_decay"] = schedules.next_weight_decay(step)
         super().optimizer_step(*args, **kwargs)
         if not reestimates_statistics(self.target.projector):
-            update_ema(self.target, self.online, momentum=momentum)
-
-
-def _send(indices: Tensor, device: torch.device) -> Tensor:
-    """To the device, without waiting for the work that is queued there."""
-    if device.type == "cuda":
-        return indices.pin_memory().to(device, non_blocking=True)
-    return indices.to(device)
+            update_ema(self.target, self.online, momentum=schedules.ema_momentum(step))

@@ -1,20 +1,116 @@
-"""Which parameters decay, the optimizer, and the moving average that follows its steps."""
+"""Schedules, the optimizer with its groups of parameters, and the moving average that follows its steps.
+
+Schedules are pure functions of the optimizer step: nothing to save, nothing to restore. Which value a step uses is the
+published one (I-JEPA, arXiv 2301.08243): optimizer step t of T, counted from 1, has the learning rate and the weight
+decay at t, so that the last step has their ends and the first is past their starts; the average of the target that
+follows it has the momentum at t - 1, from its start on.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from itertools import chain, islice
 from typing import Any
 
+import lightning.pytorch as pl
 import torch
 from torch import nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from jepa_train.errors import ConfigurationError
 
 NEVER_DECAYED = ("bias", "pos_embed", "cls_token", "reg_token")
 QUERIES = ("mask_query", "embedding_query")  # of the predictor: vectors that decay, as I-JEPA's mask token does
 
 
+def linear(step: int, *, start: float, end: float, total_steps: int) -> float:
+    """Straight line from ``start`` at step 0 to ``end`` at ``total_steps``, constant after it."""
+    return start + (end - start) * min(step / max(total_steps, 1), 1.0)
+
+
+def cosine(step: int, *, start: float, end: float, total_steps: int) -> float:
+    """Half a cosine from ``start`` at step 0 to ``end`` at ``total_steps``, constant after it."""
+    progress = min(step / max(total_steps, 1), 1.0)
+    return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * progress))
+
+
+def warmup_cosine(step: int, *, start: float, peak: float, end: float, warmup_steps: int, total_steps: int) -> float:
+    """Straight line from ``start`` to ``peak`` in ``warmup_steps``, then half a cosine down to ``end``."""
+    if step < warmup_steps:
+        return linear(step, start=start, end=peak, total_steps=warmup_steps)
+    return cosine(step - warmup_steps, start=peak, end=end, total_steps=total_steps - warmup_steps)
+
+
+@dataclass(frozen=True)
+class Schedules:
+    """Numbers that change from one optimizer step to the next, by the steps that are done.
+
+    Attributes:
+        total_steps: optimizer steps of the whole run; the others are hyper-parameters of ``JEPA``.
+    """
+
+    total_steps: int
+    learning_rate_start: float
+    learning_rate: float
+    learning_rate_end: float
+    warmup_fraction: float
+    weight_decay: float
+    weight_decay_end: float
+    ema_start: float
+    ema_end: float
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], *, total_steps: int) -> Schedules:
+        """Pick the schedules out of all hyper-parameters."""
+        names = [field.name for field in fields(cls) if field.name != "total_steps"]
+        return cls(total_steps, **{name: settings[name] for name in names})
+
+    def learning_rate_factor(self, steps_done: int) -> float:
+        """Learning rate of the next step, as a share of its peak."""
+        learning_rate = warmup_cosine(
+            steps_done + 1,
+            start=self.learning_rate_start,
+            peak=self.learning_rate,
+            end=self.learning_rate_end,
+            warmup_steps=round(self.warmup_fraction * self.total_steps),
+            total_steps=self.total_steps,
+        )
+        return learning_rate / float(self.learning_rate)
+
+    def next_weight_decay(self, steps_done: int) -> float:
+        """Weight decay of the next step."""
+        start, end = self.weight_decay, self.weight_decay_end
+        return cosine(steps_done + 1, start=start, end=end, total_steps=self.total_steps)
+
+    def ema_momentum(self, steps_done: int) -> float:
+        """Momentum of the average that follows the next step."""
+        return linear(steps_done, start=self.ema_start, end=self.ema_end, total_steps=self.total_steps)
+
+
+def steps_of_run(trainer: pl.Trainer) -> int:
+    """Count the optimizer steps of a whole run.
+
+    Raises:
+        ConfigurationError: where their number is unknown, or 0.
+    """
+    steps = trainer.estimated_stepping_batches
+    if 0 in (steps, trainer.max_epochs, trainer.limit_train_batches):
+        raise ConfigurationError(
+            "nothing would be trained: give --trainer.max_epochs, --trainer.max_steps and "
+            "--trainer.limit_train_batches values other than 0."
+        )
+    if not 0 < steps < math.inf:
+        raise ConfigurationError(
+            "the schedules need the length of the run: give --trainer.max_steps, or --trainer.max_epochs and data "
+            "whose length is known."
+        )
+    return int(steps)
+
+
 def parameter_groups(module: nn.Module, *, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups of the trainable parameters: matrices and the predictor's queries, which decay, and the rest.
+    """Part the trainable parameters into two groups: matrices and the predictor's queries, which decay, and the rest.
 
     The rest, which never decays, are biases and norms (1-d parameters), learned positions, class and register tokens.
     """
@@ -69,8 +165,8 @@ def update_ema(target: nn.Module, online: nn.Module, *, momentum: float) -> None
     Statistics that were copied instead would belong to other weights than the target's.
 
     Args:
-        target, online: of the same structure.
-        momentum: in [0, 1]; 0 makes the target a copy.
+        target, online: two modules of the same structure.
+        momentum: share of the target that stays, in [0, 1]; 0 makes the target a copy.
     """
     average = get_ema_multi_avg_fn(momentum)
     average(list(target.parameters()), list(online.parameters()), 0)

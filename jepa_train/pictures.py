@@ -1,4 +1,4 @@
-"""What the predictor is asked: a picture of masks."""
+"""A picture of masks, and a page on the ``train/`` tags: what TensorBoard shows of training besides curves."""
 
 from __future__ import annotations
 
@@ -15,6 +15,33 @@ from torch.nn import functional as F
 
 TARGET_COLOUR = to_rgb("tab:orange")
 MOST_IMAGES, MOST_TARGETS = 6, 4
+MEANINGS = {
+    "train/loss": "weighted sum of the terms below, of the global batch: what is minimised",
+    "train/loss_tokens": "prediction error of the target tokens",
+    "train/loss_embedding": "mean squared error of the predicted embedding",
+    "train/loss_anticollapse": "the term against collapse, such as SIGReg",
+    "train/loss_spectral": "half the sum of the online encoder's squared spectral norms",
+    "train/ema_momentum": "share of the target encoder that a step keeps",
+    "train/lr": "learning rate of the step",
+    "train/weight_decay": "weight decay of the step, of those parameters that decay",
+    "train/context_tokens": "patches of an image that the context encoder sees",
+    "train/target_tokens": "patches of an image that are predicted, over all of its blocks",
+    "train/masks": "picture: images, what the context encoder sees of them, and what is predicted",
+}
+
+
+def explanation() -> str:
+    """Write a Markdown table of all tags; the losses have no common scale, so a rising one is no alarm by itself."""
+    rows = [f"| `{tag}` | {meaning} |" for tag, meaning in MEANINGS.items()]
+    return "\n".join(["| tag | what it is |", "|---|---|", *rows])
+
+
+def log_text(trainer: pl.Trainer, tag: str, text: str) -> None:
+    """Write a page of Markdown to every logger that takes one, on the first process."""
+    for logger in trainer.loggers if trainer.is_global_zero else []:
+        add_text = getattr(getattr(logger, "experiment", None), "add_text", None)
+        if add_text is not None:
+            add_text(tag, text)
 
 
 def log_masks(
@@ -34,7 +61,7 @@ def log_masks(
 
 @torch.no_grad()
 def masks_picture(images: Tensor, context: Tensor, targets: Tensor, *, grid_size: tuple[int, int]) -> Tensor:
-    """A row an image: the image, what the context encoder sees of it, and each target block.
+    """Draw a row for each image: the image, what the context encoder sees of it, and each target block.
 
     Args:
         images: (B, C, H, W).
@@ -45,11 +72,11 @@ def masks_picture(images: Tensor, context: Tensor, targets: Tensor, *, grid_size
     Returns:
         (3, height, width) picture with values from 0 to 1.
     """
-    pixels = _displayed(images.float().cpu())
+    pixels = displayed(images.float().cpu())
     size = (int(pixels.shape[-2]), int(pixels.shape[-1]))
     targets = targets[:, :MOST_TARGETS].cpu()
-    seen = _patches(context.cpu().unsqueeze(1), grid_size, size).float()
-    asked = _patches(targets, grid_size, size).float()
+    seen = patch_pixels(context.cpu().unsqueeze(1), grid_size, size).float()
+    asked = patch_pixels(targets, grid_size, size).float()
     colour = torch.tensor(TARGET_COLOUR).view(3, 1, 1)
     panels = [pixels, pixels * seen + (1.0 - seen)]
     for m in range(targets.shape[1]):
@@ -60,14 +87,14 @@ def masks_picture(images: Tensor, context: Tensor, targets: Tensor, *, grid_size
     return _grid(panels, titles)
 
 
-def _displayed(images: Tensor) -> Tensor:
+def displayed(images: Tensor) -> Tensor:
     """(B, 3, H, W) between 0 and 1, each image stretched over its own range."""
     images = images[:, :3] if images.shape[1] >= 3 else images[:, :1].expand(-1, 3, -1, -1)
     low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
     return (images - low) / (high - low).clamp_min(1e-12)
 
 
-def _patches(index: Tensor, grid_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
+def patch_pixels(index: Tensor, grid_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """(B, M, H, W) true on the pixels of the patches (B, M, T)."""
     rows, columns = grid_size
     chosen = torch.zeros(*index.shape[:2], rows * columns).scatter_(2, index, 1.0).unflatten(2, (rows, columns))
@@ -81,7 +108,8 @@ def _grid(panels: list[Tensor], titles: list[str]) -> Tensor:
     for column, (panel, title) in enumerate(zip(panels, titles, strict=True)):
         axes[0, column].set_title(title, fontsize=8)
         for row in range(count):
-            axes[row, column].imshow(panel[row].permute(1, 2, 0).numpy(), interpolation="nearest")
+            # a mixture of colours may round to a little more than 1, of which matplotlib warns
+            axes[row, column].imshow(panel[row].clamp(0.0, 1.0).permute(1, 2, 0).numpy(), interpolation="nearest")
             axes[row, column].set(xticks=[], yticks=[])
     canvas = FigureCanvasAgg(figure)
     canvas.draw()

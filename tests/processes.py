@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from jepa_train.processes import disconnect
+from jepa_train.parallel import disconnect
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = ROOT / "train.py"

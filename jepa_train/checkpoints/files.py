@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-import itertools
 import os
 import pickle
 import re
@@ -17,21 +15,15 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities.cloud_io import get_filesystem
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import nn
 
 from jepa_train.checkpoints.finite import not_finite
-from jepa_train.checkpoints.stopping import StopSignals
-from jepa_train.errors import ConfigurationError, one_line
-from jepa_train.module import JEPA
+from jepa_train.errors import ConfigurationError, one_line, some_of
 
 PARTIAL = ".partial"
-CLASS_TOKEN = "online.encoder.vit.cls_token"
 ABANDONED_AFTER = 3600.0  # seconds without a byte written, after which no writer can be at work on a partial file
 SHARDED_METADATA = "meta.pt"  # Lightning's name for it; written last, so a folder with it is a whole checkpoint
 # what reading a pickle with wrong bytes ends in, whichever step they lead astray
@@ -53,7 +45,7 @@ CORRUPTED = (
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[BinaryIO]:
-    """A binary file that appears at ``path`` when the block ends, complete, or not at all.
+    """Open a binary file that appears at ``path`` when the block ends, complete, or not at all.
 
     It is written beside ``path``, because a rename is atomic only within one file system, and reaches the disk before
     it gets its name. A process that is killed leaves ``.NAME.<random>.partial`` behind, which nothing reads; whoever
@@ -148,87 +140,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
 
 def _local(path: str | Path) -> Path | None:
-    """The path of a local file, also of its address; none for other file systems."""
+    """Find the path of a local file, also from its address; none for other file systems."""
     scheme, _, behind = str(path).rpartition("://")
     return Path(behind).expanduser() if scheme in ("", "file", "local") else None
-
-
-class ClosingCheckpoint(pl.Callback):
-    """Bring ``last.ckpt`` to the step at which a run ends, or at which it is asked to stop.
-
-    It writes within the last step, as ``ModelCheckpoint`` does in others: behind the loop's end Lightning's counters
-    have moved on, and a longer run would go on in the wrong place. It belongs behind all ``ModelCheckpoint``s, of which
-    those that save by epochs need no help at the end of a run.
-
-    Args:
-        signals: tells of requests to stop.
-    """
-
-    def __init__(self, signals: StopSignals) -> None:
-        self.signals = signals
-        self._step = 0
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Count from the step that training begins with."""
-        self._step = trainer.global_step
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Save, if this was the last step; end the run, if a process was asked to.
-
-        Raises:
-            SIGTERMException: on all processes, if it was.
-        """
-        stepped, self._step = trainer.global_step > self._step, trainer.global_step
-        # gradients that are still accumulated would be lost: the request waits for their step
-        if stepped and (request := self.signals.agreed(trainer)):
-            self.signals.stop(trainer, request, _save_for_resume(trainer))
-        ends_epochs = trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
-        if not (ends_epochs or trainer.should_stop or trainer.global_step == trainer.max_steps):
-            return
-        for callback in _model_checkpoints(trainer):
-            if callback.save_last and not callback.every_n_epochs:
-                _bring_up_to_date(trainer, callback)
-
-
-def _model_checkpoints(trainer: pl.Trainer) -> list[ModelCheckpoint]:
-    return [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
-
-
-def _save_for_resume(trainer: pl.Trainer) -> str | None:
-    """Bring every ``last.ckpt`` up to date, or write one where the first callback saves; return the first's path."""
-    callbacks = _model_checkpoints(trainer)
-    saving_last = [callback for callback in callbacks if callback.save_last] or callbacks[:1]
-    paths = [_bring_up_to_date(trainer, callback) for callback in saving_last]
-    return paths[0] if paths else None
-
-
-def _bring_up_to_date(trainer: pl.Trainer, callback: ModelCheckpoint) -> str:
-    last = callback.last_model_path or _unused_last_path(trainer, callback)
-    behind = trainer.is_global_zero and _is_behind(Path(last), trainer.global_step)
-    if trainer.strategy.broadcast(behind):
-        callback.last_model_path = last  # a resumed run replaces this file instead of writing last-v1.ckpt beside it
-        trainer.save_checkpoint(last, weights_only=False)
-    return last
-
-
-def _unused_last_path(trainer: pl.Trainer, callback: ModelCheckpoint) -> str:
-    """The name that the callback itself would choose first: another run's file is not overwritten."""
-    versions = itertools.chain([None], itertools.count(callback.STARTING_VERSION))
-    names = (callback.format_checkpoint_name({}, callback.CHECKPOINT_NAME_LAST, ver=version) for version in versions)
-    return next(name for name in names if not callback.file_exists(name, trainer))
-
-
-def _is_behind(last: Path, step: int) -> bool:
-    """Is a checkpoint of an earlier step, not there, or not whole yet, as one that is written in the background?
-
-    A folder of shards, which is cheap to write, counts as such.
-    """
-    try:
-        return bool(read_checkpoint(last)["global_step"] < step)
-    except ConfigurationError:
-        return True
 
 
 def read_checkpoint(path: Path, *, mapped: bool = True) -> dict[str, Any]:
@@ -256,7 +170,7 @@ def read_checkpoint(path: Path, *, mapped: bool = True) -> dict[str, Any]:
         raise ConfigurationError(f"{path} is not a checkpoint of Lightning: it has no state_dict; choose another one.")
     if names := not_finite(checkpoint):
         raise ConfigurationError(
-            f"the checkpoint {path} is of training that became non-finite ({_some(names)}): choose an older one."
+            f"the checkpoint {path} is of training that became non-finite ({some_of(names)}): choose an older one."
         )
     return checkpoint
 
@@ -276,7 +190,7 @@ def check_sums(file: BinaryIO) -> None:
 
 @contextmanager
 def _one_sentence_about(path: str | Path) -> Iterator[None]:
-    """Inside, what reading wrong bytes ends in becomes a sentence about the file."""
+    """Turn what reading wrong bytes ends in into a sentence about the file."""
     try:
         yield
     except ConfigurationError:
@@ -312,12 +226,12 @@ def _not_fetched(address: str | Path, error: Exception) -> str:
 
 
 def is_sharded(path: Path) -> bool:
-    """Is it a whole checkpoint of many files, as Lightning's strategies that shard the model write it by default?"""
+    """Recognise a whole checkpoint of many files, as strategies that shard the model write it by default."""
     return (path / SHARDED_METADATA).is_file()
 
 
 def newest_checkpoint(folder: Path) -> Path:
-    """The newest whole ``last.ckpt`` (or last-v1, ...) of runs in ``folder`` or in a folder of it; others are named.
+    """Find the newest whole ``last.ckpt`` (or last-v1, ...) of runs in ``folder`` or in a folder of it; name others.
 
     Raises:
         ConfigurationError: if there is none.
@@ -338,81 +252,3 @@ def newest_checkpoint(folder: Path) -> Path:
     if reasons:
         raise ConfigurationError(f"no checkpoint below {folder} can be gone on from: {' '.join(reasons)}")
     raise ConfigurationError(f"there is no last.ckpt below {folder} to go on from: run fit first.")
-
-
-def model_arguments(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of the module that wrote the checkpoint, without Lightning's own notes among them."""
-    saved = checkpoint.get("hyper_parameters") or {}
-    return {name: value for name, value in saved.items() if not name.startswith("_")}
-
-
-def without_fetching(arguments: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments to change where published weights were the start: nothing need be fetched to be overwritten.
-
-    The checkpoint's weights tell whether the published ones brought a class token.
-    """
-    if not arguments.get("pretrained"):
-        return {}
-    class_token = {"class_token": CLASS_TOKEN in weights}
-    return {"pretrained": False, "encoder_overrides": class_token | (arguments.get("encoder_overrides") or {})}
-
-
-def check_arguments(checkpoint: Mapping[str, Any], path: Path) -> None:
-    """See that this version of the module knows the checkpoint's hyper-parameters, and warn of those it adds.
-
-    Raises:
-        ConfigurationError: naming the first of those it does not know.
-    """
-    saved, known = model_arguments(checkpoint).keys(), inspect.signature(JEPA).parameters.keys()
-    if saved - known:
-        raise ConfigurationError(
-            f"the checkpoint {path} has settings that this model does not know ({_some(sorted(saved - known))}): it is "
-            "of another model or version; choose another one."
-        )
-    if saved and known - saved:
-        rank_zero_warn(
-            f"The checkpoint {path} was written before there was {_some(sorted(known - saved))}: what the command line "
-            "or the config says is used."
-        )
-
-
-def weight_shapes(arguments: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Name to shape of all weights of the module with these arguments, which takes no memory and no random numbers."""
-    with torch.device("meta"):
-        module = JEPA(**{**arguments, "pretrained": False})
-    return {name: tuple(weight.shape) for name, weight in module.state_dict().items()}
-
-
-def check_fits(model: nn.Module, state_dict: Mapping[str, Any], path: Path) -> None:
-    """See that the weights of a checkpoint are those of the model, by name and shape.
-
-    Raises:
-        ConfigurationError: naming the first of those that are not.
-    """
-    own = model.state_dict()
-    lacking, foreign = sorted(own.keys() - state_dict.keys()), sorted(state_dict.keys() - own.keys())
-    if not own.keys() & state_dict.keys():
-        raise ConfigurationError(
-            f"{path} is a checkpoint of another model: it has {_some(foreign)}, not {_some(lacking)}; "
-            "choose another one."
-        )
-    if lacking or foreign:
-        faults = [f"lacks {_some(lacking)}"] * bool(lacking) + [f"has {_some(foreign)} too much"] * bool(foreign)
-        raise ConfigurationError(
-            f"the checkpoint {path} {' and '.join(faults)}: it was written by another version of the model; use that "
-            "version, or train anew."
-        )
-    for name, weight in own.items():
-        if state_dict[name].shape != weight.shape:
-            raise ConfigurationError(
-                f"the checkpoint {path} is of a model of other sizes ({name} is {_shape(state_dict[name])} there, "
-                f"{_shape(weight)} here): give the --data and --model options that it was trained with."
-            )
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-def _shape(tensor: torch.Tensor) -> str:
-    return " x ".join(map(str, tensor.shape)) or "one number"

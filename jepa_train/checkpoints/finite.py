@@ -23,7 +23,7 @@ SCALER = MixedPrecision.__qualname__  # under which Lightning keeps the state of
 
 @torch.no_grad()
 def not_finite(checkpoint: Mapping[str, Any]) -> list[str]:
-    """Names of the weights and optimizer states of a checkpoint in which there is NaN or infinity.
+    """Name the weights and optimizer states of a checkpoint in which there is NaN or infinity.
 
     An accelerator is waited for once. Of sharded tensors this process looks at its own part.
     """
@@ -46,7 +46,7 @@ def not_finite(checkpoint: Mapping[str, Any]) -> list[str]:
 
 
 def _tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
-    """Floating-point tensors, with values, in nested mappings and lists."""
+    """Yield name and tensor of all floating-point tensors, with values, in nested mappings and lists."""
     if isinstance(value, Mapping):
         for key, part in value.items():
             yield from _tensors(f"{name}.{key}", part)
@@ -64,7 +64,7 @@ def check_finite(checkpoint: Mapping[str, Any], trainer: pl.Trainer | None, *, s
 
     Args:
         checkpoint: as Lightning writes it, or a part of it.
-        trainer: whose processes decide together; none where a module is saved that was never trained.
+        trainer: Trainer whose processes decide together; none where a module is saved that was never trained.
         step: optimizer steps done.
         last_finite: step at which all was finite.
 
@@ -78,15 +78,29 @@ def check_finite(checkpoint: Mapping[str, Any], trainer: pl.Trainer | None, *, s
     raise run_failed(f"training became non-finite after step {last_finite}, by step {step} ({found})", trainer)
 
 
+def check_loss(loss: Tensor, trainer: pl.Trainer, *, batch_idx: int) -> None:
+    """End a run whose loss is not finite, where the loss is logged: looking at it makes an accelerator wait.
+
+    A gradient scaler leaves such steps out, and training goes on.
+
+    Raises:
+        RunFailed: with the step and the last good checkpoint.
+    """
+    every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set on the Trainer by its logger connector
+    scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+    if every and batch_idx % every == 0 and not scaled and not torch.isfinite(loss):
+        raise run_failed(f"the training loss is {float(loss.detach())} at step {trainer.global_step}", trainer)
+
+
 def run_failed(what: str, trainer: pl.Trainer | None) -> RunFailed:
-    """The end of a run in which something is not finite, with what to do and the last good checkpoint."""
+    """Make the error of a run in which something is not finite, with what to do and the last good checkpoint."""
     good = newest_of_run(trainer) if trainer is not None else None
     kept = f"--ckpt_path {good} goes on from the last good checkpoint" if good else "no checkpoint was written before"
     return RunFailed(f"{what}: look for images that are not finite, or train anew with a lower learning rate; {kept}.")
 
 
 def newest_of_run(trainer: pl.Trainer) -> str | None:
-    """The newest file of the run, or the one that it began with; where files are remote, their folder."""
+    """Find the newest file of the run, or the one that it began with; where files are remote, their folder."""
     folders = [
         str(callback.dirpath)
         for callback in trainer.checkpoint_callbacks

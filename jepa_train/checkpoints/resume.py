@@ -1,4 +1,4 @@
-"""How far a run got, as Lightning's checkpoints count it."""
+"""Progress of a run, as Lightning's checkpoints count it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def count_epoch_begun(fit_loop: Any) -> None:
     Without it the run's own checkpoints are one epoch short, and a second resume trains an epoch too many.
 
     Args:
-        fit_loop: Lightning's, when its training starts.
+        fit_loop: loop of Lightning's Trainer, when its training starts.
     """
     epochs = fit_loop.epoch_progress
     if fit_loop.restarted_mid_epoch and epochs.current.ready == epochs.current.completed:
@@ -43,7 +43,7 @@ def count_epoch_begun(fit_loop: Any) -> None:
 
 
 def epochs_trained(loops: Mapping[str, Any]) -> int:
-    """Epochs whose last batch a checkpoint has seen, whether it was written within that batch or at the epoch's end."""
+    """Count the epochs whose last batch a checkpoint has seen, written within that batch or at the epoch's end."""
     epochs, batches = loops["epoch_progress"]["current"], loops["epoch_loop.batch_progress"]
     completed: int = epochs["completed"]
     if epochs["processed"] > completed or batches["is_last_batch"]:
@@ -52,12 +52,12 @@ def epochs_trained(loops: Mapping[str, Any]) -> int:
 
 
 def limit_reached(checkpoint: Mapping[str, Any], limits: Mapping[str, Any], path: str) -> str | None:
-    """A sentence about the limit of the Trainer that a checkpoint has reached; ``None`` where training can go on.
+    """Write a sentence about the limit of the Trainer that a checkpoint has reached; ``None`` where training can go on.
 
     Args:
-        checkpoint: with Lightning's ``loops``.
+        checkpoint: content of a file, with Lightning's ``loops``.
         limits: ``max_epochs`` and ``max_steps``, of which ``None`` and negative numbers are none.
-        path: the checkpoint's.
+        path: path of the checkpoint.
 
     Raises:
         ConfigurationError: if it is past the limit.

@@ -1,7 +1,8 @@
-"""The end of a run that is asked to stop, by SIGTERM or by SLURM's signal to requeue the job."""
+"""The end of a run: its last checkpoint, and requests to stop by SIGTERM or by SLURM's signal to requeue the job."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
@@ -10,6 +11,7 @@ import threading
 from collections.abc import Callable
 from enum import IntEnum
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -18,10 +20,13 @@ import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from jepa_train.checkpoints.files import read_checkpoint
 from jepa_train.checkpoints.finite import newest_of_run
+from jepa_train.errors import ConfigurationError
 
 GRACE_SECONDS = 25.0  # SLURM and Kubernetes kill, without a word, 30 seconds after they asked
 EXIT_STATUS = 128 + signal.SIGTERM  # a scheduler must not take a run that was stopped for one that finished
@@ -117,7 +122,7 @@ class StopSignals(pl.Callback):
         self._stop_listening()
 
     def agreed(self, trainer: pl.Trainer) -> Request:
-        """Tell what any process was asked for; all processes must call it at the same place and get the same answer."""
+        """Agree on what any process was asked for; all processes must call it at the same place."""
         asked = torch.tensor(int(self._request), device=trainer.strategy.root_device)
         request = Request(int(trainer.strategy.reduce(asked, reduce_op="max")))
         if request:
@@ -185,6 +190,84 @@ class StopSignals(pl.Callback):
         if self._watch is not None:
             self._watch.close()
             self._watch = None
+
+
+class ClosingCheckpoint(pl.Callback):
+    """Bring ``last.ckpt`` to the step at which a run ends, or at which it is asked to stop.
+
+    It writes within the last step, as ``ModelCheckpoint`` does in others: behind the loop's end Lightning's counters
+    have moved on, and a longer run would go on in the wrong place. It belongs behind all ``ModelCheckpoint``s, of which
+    those that save by epochs need no help at the end of a run.
+
+    Args:
+        signals: callback that notes requests to stop.
+    """
+
+    def __init__(self, signals: StopSignals) -> None:
+        self.signals = signals
+        self._step = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count from the step that training begins with."""
+        self._step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save, if this was the last step; end the run, if a process was asked to.
+
+        Raises:
+            SIGTERMException: on all processes, if it was.
+        """
+        stepped, self._step = trainer.global_step > self._step, trainer.global_step
+        # gradients that are still accumulated would be lost: the request waits for their step
+        if stepped and (request := self.signals.agreed(trainer)):
+            self.signals.stop(trainer, request, _save_for_resume(trainer))
+        ends_epochs = trainer.is_last_batch and trainer.current_epoch + 1 == trainer.max_epochs
+        if not (ends_epochs or trainer.should_stop or trainer.global_step == trainer.max_steps):
+            return
+        for callback in _model_checkpoints(trainer):
+            if callback.save_last and not callback.every_n_epochs:
+                _bring_up_to_date(trainer, callback)
+
+
+def _model_checkpoints(trainer: pl.Trainer) -> list[ModelCheckpoint]:
+    return [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
+
+
+def _save_for_resume(trainer: pl.Trainer) -> str | None:
+    """Bring every ``last.ckpt`` up to date, or write one where the first callback saves; return the first's path."""
+    callbacks = _model_checkpoints(trainer)
+    saving_last = [callback for callback in callbacks if callback.save_last] or callbacks[:1]
+    paths = [_bring_up_to_date(trainer, callback) for callback in saving_last]
+    return paths[0] if paths else None
+
+
+def _bring_up_to_date(trainer: pl.Trainer, callback: ModelCheckpoint) -> str:
+    last = callback.last_model_path or _unused_last_path(trainer, callback)
+    behind = trainer.is_global_zero and is_behind(Path(last), trainer.global_step)
+    if trainer.strategy.broadcast(behind):
+        callback.last_model_path = last  # a resumed run replaces this file instead of writing last-v1.ckpt beside it
+        trainer.save_checkpoint(last, weights_only=False)
+    return last
+
+
+def _unused_last_path(trainer: pl.Trainer, callback: ModelCheckpoint) -> str:
+    """The name that the callback itself would choose first: another run's file is not overwritten."""
+    versions = itertools.chain([None], itertools.count(callback.STARTING_VERSION))
+    names = (callback.format_checkpoint_name({}, callback.CHECKPOINT_NAME_LAST, ver=version) for version in versions)
+    return next(name for name in names if not callback.file_exists(name, trainer))
+
+
+def is_behind(last: Path, step: int) -> bool:
+    """Find a checkpoint of an earlier step, or not there, or not whole yet, as one that is written in the background.
+
+    A folder of shards, which is cheap to write, counts as such.
+    """
+    try:
+        return bool(read_checkpoint(last)["global_step"] < step)
+    except ConfigurationError:
+        return True
 
 
 def _forward(trainer: pl.Trainer, number: int) -> None:

@@ -67,7 +67,7 @@ def one_sentence() -> Iterator[None]:
 
 
 def verdict(error: Exception) -> tuple[str, int] | None:
-    """The sentence and the exit code of an exception that is no bug of ours; ``None`` for one that is."""
+    """Find the sentence and the exit code of an exception that is no bug of ours; ``None`` for one that is."""
     causes, started = list(chain(error)), _has_started(error)
     found_then = FAILED if started else MISTAKE  # a file that cannot be read may be met by the thousandth batch
     own = {RunFailed: FAILED, ConfigurationError: found_then, MisconfigurationException: MISTAKE}
@@ -87,7 +87,7 @@ def verdict(error: Exception) -> tuple[str, int] | None:
 
 
 def _has_started(error: BaseException | None) -> bool:
-    """Tell whether the exception, or one that was being handled, came from the loop over training batches."""
+    """Find out if the exception, or one that was being handled, came from the loop over training batches."""
     while error is not None:
         if any(module == LOOP and function in STEPPING for module, function, _ in _frames(error)):
             return True
@@ -96,7 +96,7 @@ def _has_started(error: BaseException | None) -> bool:
 
 
 def _is_refusal(error: BaseException, *, started: bool) -> bool:
-    """Was it raised on purpose by code that looks at settings?"""
+    """Recognise what was raised on purpose by code that looks at settings."""
     if not isinstance(error, (ValueError, TypeError, RuntimeError, ImportError)):
         return False
     module, _, line = [("", "", ""), *_frames(error)][-1]
@@ -105,7 +105,7 @@ def _is_refusal(error: BaseException, *, started: bool) -> bool:
 
 
 def _frames(error: BaseException) -> Iterator[tuple[str, str, str]]:
-    """Module, function and line of code of each frame that an exception passed, the outermost first."""
+    """Yield module, function and line of code of each frame that an exception passed, the outermost first."""
     for frame, number in walk_tb(error.__traceback__):
         line = linecache.getline(frame.f_code.co_filename, number, frame.f_globals)
         yield frame.f_globals.get("__name__", ""), frame.f_code.co_name, line.strip()

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, LightningDataModule
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 
-from jepa_train.commands.monitor_option import MONITOR_OPTIONS
+from jepa_train.commands.options import MONITOR_OPTIONS
 from jepa_train.data.base import ImageDataModule
 from jepa_train.errors import ConfigurationError, chain, one_line
 
@@ -62,10 +62,10 @@ class Parser(LightningArgumentParser):
 
 
 def sentence(message: str, options: Iterable[str]) -> str:
-    """One sentence for a message of jsonargparse or argparse.
+    """Write one sentence for a message of jsonargparse or argparse.
 
     Args:
-        message: what the parser says, over as many lines as it likes.
+        message: text of the parser, of any number of lines.
         options: names of all options, with their dashes.
     """
     if found := re.match(r"unrecognized arguments: (\S+)", message):
@@ -90,13 +90,13 @@ def sentence(message: str, options: Iterable[str]) -> str:
 
 
 def meant(name: str, names: Iterable[str], cutoff: float = 0.7) -> str:
-    """A question such as `` (is --model.seed meant?)`` with the nearest of ``names``; nothing where none is near."""
+    """Ask, as in `` (is --model.seed meant?)`` with the nearest of ``names``; nothing where none is near."""
     close = _nearest(name, names, cutoff)
     return f" (is {close} meant?)" if close else ""
 
 
 def _nearest(name: str, names: Iterable[str], cutoff: float) -> str:
-    """The nearest name, of equally near ones the first in the alphabet (max_epochs, not min_epochs); empty if none."""
+    """Find the nearest name; of equals the first in the alphabet (max_epochs, not min_epochs); empty if none."""
     nearness = {other: _nearness(name, other) for other in sorted(names)}
     nearest = max(nearness, key=nearness.__getitem__, default="")
     return nearest if nearest and nearness[nearest] >= cutoff else ""
@@ -145,7 +145,7 @@ def _of_config(message: str) -> str:
 
 
 def _of_value(message: str, key: str) -> str:
-    """A sentence about the value of ``--key``, or of an option of the class that it names."""
+    """Write a sentence about the value of ``--key``, or of an option of the class that it names."""
     if found := re.search(r"Option '(.*?)' is not accepted", message):
         names = _parameters(_class_before(message, found.start()))
         return _unknown_option(f"--{key}.{found[1]}", [*(f"--{key}.{name}" for name in names), *MONITOR_OPTIONS])

@@ -11,7 +11,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from jepa_train.checkpoints.files import newest_checkpoint
-from jepa_train.commands.run_config import config_beside, loggers_of, read_yaml
+from jepa_train.commands.run_folder import config_beside, loggers_of, read_yaml
 from jepa_train.errors import ConfigurationError
 
 LAST = "last"
@@ -24,7 +24,7 @@ class Start:
 
     Attributes:
         checkpoint: file or folder that ``--ckpt_path`` names, the newest one for ``last``; ``None`` without.
-        is_last: whether it was found by ``last``, so that ``fit`` goes on in its folder.
+        is_last: true if it was found by ``last``, so that ``fit`` goes on in its folder.
         run_config: the config of the run that wrote it, if that stands beside it and lies beneath what was given.
         default_configs: config files beneath what was given.
     """
@@ -87,13 +87,13 @@ def _parent(place: Namespace) -> Path:
 
 
 def is_overlay(source: str | Path) -> bool:
-    """Tell a config that says nothing of data, so that it can only be laid over another."""
+    """Recognise a config that says nothing of data, so that it can only be laid over another."""
     content = read_yaml(source)
     return content is not None and "data" not in content
 
 
 def _given(arguments: Sequence[str]) -> argparse.Namespace:
-    """The few options that decide on the defaults of all others, which the parser itself needs to begin with."""
+    """Parse the few options that decide on the defaults of all others, which the parser itself needs to begin with."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("-c", "--config", action="append", default=[])
     parser.add_argument("--ckpt_path")
@@ -107,7 +107,7 @@ def _given(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def _folder_of_runs(given: argparse.Namespace, configs: Sequence[Mapping[str, Any]], default_config: Path) -> Path:
-    """The folder below which ``last`` looks: that of one name, where options or configs say which; else of all."""
+    """Find the folder below which ``last`` looks: that of one name, where options or configs say which; else of all."""
     default = {} if any("data" in config for config in configs) else read_yaml(default_config) or {}
     save_dir = _of_logger(default).get("save_dir")
     name = None
@@ -126,13 +126,13 @@ def _of_logger(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _group(settings: Any, name: str) -> dict[str, Any]:
-    """The settings of this name; none where there is no group, or what is not one, which the parser will refuse."""
+    """Read the settings of this name; none where there is no group, or none that the parser will accept."""
     group = settings.get(name) if isinstance(settings, Mapping) else None
     return group if isinstance(group, dict) else {}
 
 
 def _same_data(run_config: Path, configs: Sequence[Mapping[str, Any]]) -> bool:
-    """Tell whether the data of all given configs are of the run's class; only the end of a class path counts."""
+    """Find out if the data of all given configs are of the run's class; only the end of a class path counts."""
     own = _class_of((read_yaml(run_config) or {})["data"])
     return all(_class_of(config["data"]) in (own, None) for config in configs if "data" in config)
 

@@ -1,4 +1,4 @@
-"""What the DataModules share: loaders of whole batches, and what they offer to the monitor."""
+"""The base classes of the DataModules: loaders of whole batches, and what they offer to the monitor."""
 
 from __future__ import annotations
 
@@ -7,14 +7,28 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import lightning.pytorch as pl
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from jepa_train.data.resumable import DrawnPerEpoch, EpochSampler, ImageLoader, ResumableDataLoader
 from jepa_train.data.transforms import PictureToTensor, data_config
-from jepa_train.errors import ConfigurationError
-from jepa_train.settings import check_at_least
+from jepa_train.errors import ConfigurationError, check_at_least
 
 Samples = Dataset[dict[str, Any]]
+
+
+class ImageTensors(Dataset[dict[str, Tensor]]):
+    """Images (N, C, H, W) with labels (N,), held in memory."""
+
+    def __init__(self, images: Tensor, labels: Tensor) -> None:
+        self.images = images
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"image": self.images[index], "label": self.labels[index]}
 
 
 class ImageDataModule(pl.LightningDataModule, ABC):
@@ -23,9 +37,9 @@ class ImageDataModule(pl.LightningDataModule, ABC):
     Args:
         image_size: height and width of the images, in pixels.
         channels: image channels.
-        batch_size: per process.
-        num_workers: of each loader.
-        seed: of the order of the training images, and of what is drawn at random for each.
+        batch_size: images per process.
+        num_workers: worker processes of each loader.
+        seed: seed of the order of the training images, and of what is drawn at random for each.
 
     Raises:
         ConfigurationError: for a number that cannot work.
@@ -99,7 +113,7 @@ class ImageDataModule(pl.LightningDataModule, ABC):
                 f"{self.batch_size}: lower --data.batch_size."
             )
         # an order that (seed, epoch) decides alone: a resumed run goes on with it, and any number of processes
-        # deals out the same global batches
+        # sees the same global batches
         sampler = EpochSampler(
             dataset,
             num_replicas=processes,

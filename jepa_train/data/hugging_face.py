@@ -8,8 +8,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from jepa_train.data.base import PictureDataModule
-from jepa_train.data.decoding import UNREADABLE
-from jepa_train.data.transforms import PictureToTensor, shuffled
+from jepa_train.data.transforms import UNREADABLE, PictureToTensor, shuffled
 from jepa_train.errors import ConfigurationError
 
 
@@ -18,10 +17,10 @@ class HuggingFaceImages(Dataset[dict[str, Any]]):
 
     Args:
         split: a ``datasets.Dataset``.
-        image_column: of decoded images.
-        label_column: of class numbers or names; ``None`` leaves labels out.
+        image_column: column of decoded images.
+        label_column: column of class numbers or names; ``None`` leaves labels out.
         names: class names in the order of their numbers, where the column holds names.
-        to_tensor: from a picture to a tensor.
+        to_tensor: map from a picture to a tensor.
     """
 
     def __init__(
@@ -63,7 +62,7 @@ class HuggingFaceDataModule(PictureDataModule):
     """Images of a data set on the Hugging Face hub, or of a folder that ``datasets.load_dataset`` understands.
 
     Args:
-        name: of the data set, or a folder of images or Parquet files.
+        name: name of the data set, or a folder of images or Parquet files.
         config_name: which of its configurations, if it has several.
         train_split, probe_split: names of splits, or parts of them such as ``train[:90%]``.
         image_column: column of images.
@@ -71,9 +70,9 @@ class HuggingFaceDataModule(PictureDataModule):
         image_size: height and width that images are brought to, in pixels.
         background: color behind transparent pixels, a name or #rrggbb.
         crop_scale, flip: random views that the workers make, see ``ImageFolderDataModule``.
-        batch_size: per process.
-        num_workers: of each loader.
-        seed: of the order of the training images, and of crops and flips.
+        batch_size: images per process.
+        num_workers: worker processes of each loader.
+        seed: seed of the order of the training images, and of crops and flips.
     """
 
     def __init__(

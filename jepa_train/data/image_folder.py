@@ -14,8 +14,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from jepa_train.data.base import PictureDataModule
-from jepa_train.data.decoding import UNREADABLE
-from jepa_train.data.files import (
+from jepa_train.data.folders import (
     Listing,
     find_splits,
     find_train_alone,
@@ -23,7 +22,7 @@ from jepa_train.data.files import (
     warn_of_mixed_splits,
     warn_of_skipped,
 )
-from jepa_train.data.transforms import PictureToTensor, shuffled
+from jepa_train.data.transforms import UNREADABLE, PictureToTensor, shuffled
 from jepa_train.errors import ConfigurationError
 
 
@@ -35,9 +34,9 @@ class ImageFiles(Dataset[dict[str, Any]]):
 
     Args:
         root: the folder that ``paths`` are relative to.
-        paths: of images.
+        paths: images.
         labels: number of each folder, as it stands in ``paths``; empty leaves labels out.
-        to_tensor: from a picture to a tensor.
+        to_tensor: map from a picture to a tensor.
     """
 
     def __init__(self, root: Path, paths: Sequence[str], *, labels: dict[str, int], to_tensor: PictureToTensor) -> None:
@@ -74,9 +73,9 @@ class ImageFolderDataModule(PictureDataModule):
 
     Where there are folders ``train`` and ``val``, as in ImageNet, these are the training images and the probe, and a
     folder's number is the same in both; other names that mean the same are known too, see
-    :func:`jepa_train.data.files.find_splits`. Otherwise the probe is held out from all images; from those of ``train``
-    alone, if that holds folders of its own or is the only folder. What is no image is left out, see
-    :func:`jepa_train.data.files.readable_images`.
+    :func:`jepa_train.data.folders.find_splits`. Otherwise the probe is held out from all images; from those of
+    ``train`` alone, if that holds folders of its own or is the only folder. What is no image is left out, see
+    :func:`jepa_train.data.folders.readable_images`.
 
     Args:
         root: the folder.
@@ -88,9 +87,9 @@ class ImageFolderDataModule(PictureDataModule):
         probe_share: share of the images that is held out and measured, at least one, spread evenly over the sorted
             paths; not used where there are the two folders. Default: a tenth, or 128 images where that is more, but no
             more than a quarter.
-        batch_size: per process.
-        num_workers: of each loader.
-        seed: of the order of the training images, and of crops and flips.
+        batch_size: images per process.
+        num_workers: worker processes of each loader.
+        seed: seed of the order of the training images, and of crops and flips.
     """
 
     def __init__(

@@ -18,11 +18,9 @@ import torch
 from torch import Tensor
 
 from jepa_monitor.runtime.concise import Concise
-from jepa_train.data.base import ImageDataModule
-from jepa_train.data.tensors import ImageTensors
+from jepa_train.data.base import ImageDataModule, ImageTensors
 from jepa_train.data.transforms import data_config
-from jepa_train.errors import ConfigurationError
-from jepa_train.settings import check_above_0, check_at_least
+from jepa_train.errors import ConfigurationError, check_above_0, check_at_least
 
 
 @dataclass(frozen=True, repr=False)
@@ -107,7 +105,7 @@ def image_mixture(
         narrowest: standard deviation of the narrowest component.
         contrast: standard deviation per pixel of the patterns for a latent of unit variance.
         noise: standard deviation of the pixel noise.
-        seed: of the means.
+        seed: seed of the means.
 
     Raises:
         ConfigurationError: for a number that cannot work, or if the images have too few pixels for the patterns.
@@ -170,9 +168,9 @@ class MixtureDataModule(ImageDataModule):
         latent_size, num_components, separation, narrowest, contrast, noise: see :func:`image_mixture`.
         num_train: training images.
         num_probe: images that are measured.
-        batch_size: per process.
-        num_workers: of each loader; the images are in memory, so 0 is fastest.
-        seed: of the mixture and of what is drawn from it.
+        batch_size: images per process.
+        num_workers: worker processes of each loader; the images are in memory, so 0 is fastest.
+        seed: seed of the mixture and of what is drawn from it.
     """
 
     def __init__(

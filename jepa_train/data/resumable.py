@@ -22,13 +22,13 @@ from jepa_train.errors import ConfigurationError
 
 
 class EpochSampler(DistributedSampler[Any]):
-    """The shuffled order of one process, a function of (seed, epoch); what cannot be dealt out evenly is dropped.
+    """The shuffled order of one process, a function of (seed, epoch); what does not divide evenly is dropped.
 
     Args:
         dataset: what is drawn from; only its length is used.
         num_replicas: processes.
-        rank: of this process.
-        seed: of the order.
+        rank: number of this process, as torch calls it.
+        seed: seed of the order.
         keyed: give (index, epoch) instead of an index, for a :class:`DrawnPerEpoch`.
 
     Attributes:
@@ -55,7 +55,7 @@ class DrawnPerEpoch(Dataset[Any]):
 
     Args:
         dataset: gives a sample by index.
-        seed: of the draws.
+        seed: seed of the draws.
     """
 
     def __init__(self, dataset: Dataset[Any], *, seed: int) -> None:

@@ -1,1 +1,1 @@
-"""What a training step reads: masks, views, and the random draws of a global batch."""
+"""Inputs of a training step: masks, views, and the random draws of a global batch."""

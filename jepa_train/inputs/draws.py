@@ -1,14 +1,20 @@
-"""Random numbers of training as a pure function of what they are for and when: nothing to save, nothing to restore."""
+"""Random numbers of training as a pure function of their purpose and the batch: nothing to save, nothing to restore."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import IntEnum
 
 import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from jepa_train.inputs.views import RandomView
 
 
 class Purpose(IntEnum):
-    """What is drawn. Equal numbers for two purposes would tie, say, crops to masks."""
+    """Purpose of a draw. Equal numbers for two purposes would tie, say, crops to masks."""
 
     MASKS = 0
     VIEWS = 1
@@ -17,16 +23,79 @@ class Purpose(IntEnum):
     DROPPING = 4
 
 
-def seed_of(purpose: Purpose, *, seed: int, step: int, rank: int = 0) -> int:
-    """A seed for a generator.
+def seed_of(purpose: Purpose, *, seed: int, step: int, global_rank: int = 0) -> int:
+    """Derive the seed of a generator.
 
     Args:
-        purpose: what is drawn.
-        seed: of the run, 0 or more.
+        purpose: purpose of its draws.
+        seed: seed of the run, 0 or more.
         step: training batches before this one, over all epochs.
-        rank: of the process; leave it at 0 for what all processes must draw alike.
+        global_rank: number of the process; leave it at 0 for what all processes must draw alike.
 
     Returns:
         a number in [0, 2^63), different for different arguments but for chance (64 mixed bits).
     """
-    return int(np.random.SeedSequence([seed, step, rank, purpose]).generate_state(1, np.uint64)[0] >> np.uint64(1))
+    words = np.random.SeedSequence([seed, step, global_rank, purpose]).generate_state(1, np.uint64)
+    return int(words[0] >> np.uint64(1))
+
+
+@dataclass(frozen=True)
+class BatchDraws:
+    """Random numbers of one training batch, drawn for the global batch, of which each process takes its share.
+
+    A process takes every ``world_size``-th sample, as from a DistributedSampler, so that the draws do not depend on the
+    number of processes.
+
+    Attributes:
+        seed: seed of the run.
+        step: training batches before this one, over all epochs.
+        global_rank: number of this process.
+        world_size: number of processes.
+    """
+
+    seed: int
+    step: int
+    global_rank: int
+    world_size: int
+
+    def shared_seed(self, purpose: Purpose) -> int:
+        """Seed that all processes have."""
+        return seed_of(purpose, seed=self.seed, step=self.step)
+
+    def own_seed(self, purpose: Purpose) -> int:
+        """Seed of this process alone."""
+        return seed_of(purpose, seed=self.seed, step=self.step, global_rank=self.global_rank)
+
+    def views(self, view: RandomView, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Make two views of this process's images (B, C, H, W).
+
+        Pixel noise is too large to be drawn for the global batch: each process draws its own.
+        """
+        if view.is_identity:
+            return images, images
+        generator = Generator().manual_seed(self.shared_seed(Purpose.VIEWS))
+        draws = torch.rand(2, len(images) * self.world_size, 4, generator=generator, dtype=torch.float32)
+        noise_generator = Generator(images.device).manual_seed(self.own_seed(Purpose.PIXEL_NOISE))
+        view_a, view_b = (
+            view(images, draws=draw[self._share], noise_generator=noise_generator) for draw in draws.unbind()
+        )
+        return view_a, view_b
+
+    def masks(
+        self, sampler: Callable[[int, Generator], tuple[Tensor, Tensor]], batch_size: int, device: torch.device
+    ) -> tuple[Tensor, Tensor]:
+        """Draw context (B, V) and targets (B, M, T) of this process's ``batch_size`` images, on a device."""
+        generator = Generator().manual_seed(self.shared_seed(Purpose.MASKS))
+        context, targets = sampler(batch_size * self.world_size, generator)
+        return _send(context[self._share], device), _send(targets[self._share], device)
+
+    @property
+    def _share(self) -> slice:
+        return slice(self.global_rank, None, self.world_size)
+
+
+def _send(indices: Tensor, device: torch.device) -> Tensor:
+    """Copy to a device without waiting for the work that is queued there."""
+    if device.type == "cuda":
+        return indices.pin_memory().to(device, non_blocking=True)
+    return indices.to(device)

@@ -54,7 +54,7 @@ class RandomView:
         Args:
             images: (B, C, H, W).
             draws: (B, 4) uniform random numbers that decide crop, shifts and flip.
-            noise_generator: on the device of the images.
+            noise_generator: generator on the device of the images.
 
         Returns:
             (B, C, H, W); pixels beyond the border repeat it.

@@ -6,6 +6,7 @@ Shape letters: B images, C channels, H and W pixels, N patches, V visible patche
 from __future__ import annotations
 
 import copy
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, cast, get_args
 
 import timm
@@ -15,9 +16,9 @@ from timm.layers.pos_embed_sincos import build_sincos2d_pos_embed
 from timm.models import checkpoint_seq
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from jepa_train.errors import ConfigurationError
-from jepa_train.models.batch_norm import GlobalBatchNorm1d
 
 PositionKind = Literal["fixed", "learned"]
 # what other arguments say; what would add weights that no loss reaches, or another embedding than the mean token; and
@@ -79,17 +80,7 @@ class ViTEncoder(nn.Module):
             **({} if pretrained else {"class_token": False}),
             **(overrides or {}),
         }
-        try:
-            vit = timm.create_model(name, pretrained=pretrained, **self.timm_arguments)
-        except TypeError as error:
-            raise ConfigurationError(f"timm refuses an argument in encoder_overrides: {error}.") from error
-        except (AssertionError, ArithmeticError, RuntimeError, OSError, ValueError) as error:
-            what = "fetch the published weights of" if pretrained else "build"
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ConfigurationError(
-                f"timm cannot {what} {name} with {self.timm_arguments}: {reason.rstrip('.')}."
-            ) from error
-        assert isinstance(vit, VisionTransformer)
+        vit = _created(name, pretrained, self.timm_arguments)
         self.vit = vit
         vit.set_grad_checkpointing(gradient_checkpointing)
         if not pretrained:
@@ -142,6 +133,20 @@ def _refuse_what_cannot_be_built(name: str, image_size: int, patch_size: int) ->
         raise ConfigurationError(f"{name!r} is not a timm VisionTransformer: choose a vit_* model as the encoder.")
 
 
+def _created(name: str, pretrained: bool, arguments: dict[str, Any]) -> VisionTransformer:
+    """Build timm's network, or say in one sentence why that does not work."""
+    try:
+        vit = timm.create_model(name, pretrained=pretrained, **arguments)
+    except TypeError as error:
+        raise ConfigurationError(f"timm refuses an argument in encoder_overrides: {error}.") from error
+    except (AssertionError, ArithmeticError, RuntimeError, OSError, ValueError) as error:
+        what = "fetch the published weights of" if pretrained else "build"
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigurationError(f"timm cannot {what} {name} with {arguments}: {reason.rstrip('.')}.") from error
+    assert isinstance(vit, VisionTransformer)
+    return vit
+
+
 def _patch_tokens(tokens: Tensor, prefix: int) -> Tensor:
     """Tokens without the class and register tokens before them; no view where there are none: FSDP2 warns of views."""
     return tokens[:, prefix:] if prefix else tokens
@@ -173,42 +178,12 @@ def fixed_positions(grid_size: tuple[int, int], width: int) -> Tensor:
     return build_sincos2d_pos_embed(list(grid_size), dim=width)
 
 
-class Projector(nn.Module):
-    """Maps the mean token to the embedding z that is predicted, kept from collapsing, and scored.
-
-    Batch norm in the hidden layers keeps SIGReg from stalling with a single live direction; with several processes
-    its statistics are those of the global batch.
-
-    Args:
-        width: D, channels of a token.
-        hidden: width of the two hidden layers; 0 makes the projector one linear map.
-        embedding_size: K.
-        batch_norm: normalise the hidden layers over the batch.
-    """
-
-    def __init__(self, width: int, *, hidden: int, embedding_size: int, batch_norm: bool = True) -> None:
-        super().__init__()
-        layers: list[nn.Module] = []
-        for _ in range(2 if hidden else 0):
-            layers.append(nn.Linear(width, hidden, bias=not batch_norm))
-            if batch_norm:
-                layers.append(GlobalBatchNorm1d(hidden))
-            layers.append(nn.GELU())
-            width = hidden
-        layers.append(nn.Linear(width, embedding_size))
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, D) mean tokens -> (B, K) embeddings."""
-        return cast("Tensor", self.layers(features))
-
-
 class EmbeddingEncoder(nn.Module):
     """Encoder and projector together: what the EMA follows and what the monitor scores.
 
     Args:
-        encoder: of patch tokens.
-        projector: from mean tokens (B, D) to embeddings (B, K); an ``nn.Identity`` makes the mean token the embedding.
+        encoder: encoder of patch tokens.
+        projector: map from mean tokens (B, D) to embeddings (B, K); ``nn.Identity`` makes mean tokens the embeddings.
     """
 
     def __init__(self, encoder: ViTEncoder, projector: nn.Module) -> None:
@@ -221,7 +196,7 @@ class EmbeddingEncoder(nn.Module):
         return cast("Tensor", self.projector(self.encoder(images).mean(dim=1)))
 
     def units(self) -> list[nn.Module]:
-        """What may be sharded each as a whole, inner modules first."""
+        """List the modules that may be sharded each as a whole, inner ones first."""
         return [*self.encoder.vit.blocks, self.encoder, self.projector]
 
     def frozen_copy(self) -> EmbeddingEncoder:
@@ -233,3 +208,14 @@ class EmbeddingEncoder(nn.Module):
             elif isinstance(module, DropPath):
                 module.drop_prob = 0.0
         return target
+
+
+def attention_kernel(device: torch.device) -> AbstractContextManager[object]:
+    """Compute attention in half precision on a CPU by plain matrix products; elsewhere torch chooses as always.
+
+    torch's fused CPU kernel has a backward pass in half precision that takes several times as long as the products do
+    (``benchmarks/train_step.py --precision bf16-mixed`` shows what it costs).
+    """
+    if device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        return sdpa_kernel(SDPBackend.MATH)
+    return nullcontext()

@@ -1,13 +1,19 @@
 """Training objectives: prediction losses and anti-collapse terms, exact over several processes."""
 
-from jepa_train.objectives.anticollapse import ANTICOLLAPSE_NAMES, AnticollapseName, build_anticollapse
 from jepa_train.objectives.barlow_twins import Barlow, barlow
 from jepa_train.objectives.hypersphere import Uniformity, uniformity
+from jepa_train.objectives.objective import (
+    ANTICOLLAPSE_NAMES,
+    AnticollapseName,
+    AnticollapseOn,
+    Objective,
+    build_anticollapse,
+)
 from jepa_train.objectives.prediction import TOKEN_LOSSES, TokenLoss, embedding_prediction, token_prediction
 from jepa_train.objectives.sliced_gaussianity import SIGReg, sigreg
+from jepa_train.objectives.spectral import spectral_penalty
 from jepa_train.objectives.term import Anticollapse
 from jepa_train.objectives.variance_covariance import VICReg, vicreg
-from jepa_train.objectives.weights import spectral_penalty
 from jepa_train.objectives.whitening import WhiteningMSE, whitening_mse
 
 __all__ = [
@@ -15,7 +21,9 @@ __all__ = [
     "TOKEN_LOSSES",
     "Anticollapse",
     "AnticollapseName",
+    "AnticollapseOn",
     "Barlow",
+    "Objective",
     "SIGReg",
     "TokenLoss",
     "Uniformity",

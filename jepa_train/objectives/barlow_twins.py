@@ -5,10 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jepa_train.global_batch import sum_over_processes
-from jepa_train.objectives.statistics import centred, check_paired, joined_count, joined_product
-from jepa_train.objectives.term import Anticollapse
-from jepa_train.precision import at_least_float32
+from jepa_train.global_batch import at_least_float32, centred, joined_count, joined_product, sum_over_processes
+from jepa_train.objectives.term import Anticollapse, check_paired
 
 NAME = "Barlow Twins"
 

@@ -6,10 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jepa_train.global_batch import gather_over_processes, sum_over_processes
-from jepa_train.objectives.statistics import joined_count
+from jepa_train.global_batch import at_least_float32, gather_over_processes, joined_count, sum_over_processes
 from jepa_train.objectives.term import Anticollapse
-from jepa_train.precision import at_least_float32
 
 
 def uniformity(z: Tensor, *, t: float = 2.0) -> Tensor:

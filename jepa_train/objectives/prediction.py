@@ -12,8 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from jepa_train.errors import ConfigurationError
-from jepa_train.global_batch import mean_over_processes
-from jepa_train.precision import at_least_float32
+from jepa_train.global_batch import at_least_float32, mean_over_processes
 
 TokenLoss = Literal["smooth_l1", "l2", "cosine"]
 TOKEN_LOSSES: tuple[str, ...] = get_args(TokenLoss)

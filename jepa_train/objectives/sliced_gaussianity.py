@@ -6,10 +6,8 @@ import torch
 from torch import Tensor
 
 from jepa_monitor.gaussianity import characteristic_function, epps_pulley, random_directions
-from jepa_train.global_batch import sum_over_processes
-from jepa_train.objectives.statistics import joined_count
+from jepa_train.global_batch import at_least_float32, joined_count, sum_over_processes
 from jepa_train.objectives.term import Anticollapse
-from jepa_train.precision import at_least_float32
 
 
 def sigreg(z: Tensor, directions: Tensor) -> Tensor:
@@ -35,7 +33,7 @@ def sigreg(z: Tensor, directions: Tensor) -> Tensor:
 class SIGReg(Anticollapse):
     """:func:`sigreg` of both views, averaged.
 
-    The directions are drawn anew at every step, and are equal on every process because the step seeds them.
+    Every step has directions of its own, equal on every process because the step seeds them.
 
     Args:
         num_slices: S, directions per step.

@@ -1,10 +1,12 @@
-"""What every anti-collapse term is: a module called with two views of the same samples."""
+"""The base class of anti-collapse terms: a module called with two views of the same samples."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
 from torch import Tensor, nn
+
+from jepa_train.errors import ConfigurationError
 
 
 class Anticollapse(nn.Module, ABC):
@@ -20,11 +22,11 @@ class Anticollapse(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, first: Tensor, second: Tensor, seed: int) -> Tensor:
-        """The loss of one step.
+        """Compute the loss of one step.
 
         Args:
             first, second: (B, K) two views of the same samples, row by row.
-            seed: the step's, the same on every process; of what the term draws at random.
+            seed: seed of the step, the same on every process, for what the term draws at random.
 
         Returns:
             scalar, the same on every process.
@@ -32,3 +34,16 @@ class Anticollapse(nn.Module, ABC):
         Raises:
             ConfigurationError: with too few samples over all processes.
         """
+
+
+def check_paired(first: Tensor, second: Tensor, term: str) -> None:
+    """See that two views have the same shape, as those of the same samples have.
+
+    Raises:
+        ConfigurationError: where they have not.
+    """
+    if first.shape != second.shape:
+        raise ConfigurationError(
+            f"{term} compares two views row by row: give both the same shape, not {tuple(first.shape)} and "
+            f"{tuple(second.shape)}."
+        )

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from jepa_train.objectives.statistics import centred, joined_count, joined_product
+from jepa_train.global_batch import at_least_float32, centred, joined_count, joined_product
 from jepa_train.objectives.term import Anticollapse
-from jepa_train.precision import at_least_float32
 
 
 def vicreg(z: Tensor, *, variance_weight: float = 25.0, covariance_weight: float = 1.0, eps: float = 1e-4) -> Tensor:
@@ -17,7 +16,7 @@ def vicreg(z: Tensor, *, variance_weight: float = 25.0, covariance_weight: float
 
     Args:
         z: (B, K) embeddings of this process.
-        variance_weight, covariance_weight: of the two terms; the paper's 25 and 1.
+        variance_weight, covariance_weight: weights of the two terms; the paper's 25 and 1.
         eps: keeps the square root's gradient finite at zero variance.
 
     Returns:

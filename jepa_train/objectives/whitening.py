@@ -6,10 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from jepa_train.global_batch import mean_over_processes
-from jepa_train.objectives.statistics import centred, check_paired, joined_count, joined_product
-from jepa_train.objectives.term import Anticollapse
-from jepa_train.precision import at_least_float32
+from jepa_train.global_batch import at_least_float32, centred, joined_count, joined_product, mean_over_processes
+from jepa_train.objectives.term import Anticollapse, check_paired
 
 NAME = "W-MSE"
 FLOOR = 1e-12  # variance that is added even where all variances are zero, so that Cholesky's factor exists

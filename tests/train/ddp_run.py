@@ -21,7 +21,7 @@ from torch.distributed.tensor import DTensor
 from jepa_monitor import JEPAScoreMonitor
 from jepa_train.data import MixtureDataModule
 from jepa_train.module import JEPA
-from jepa_train.processes import disconnect
+from jepa_train.parallel import disconnect
 
 GLOBAL_BATCH = 36
 STEPS = 20

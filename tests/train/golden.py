@@ -16,7 +16,7 @@ import yaml
 from torch.utils.data import DataLoader
 
 from jepa_train.cli import CONFIGS
-from jepa_train.data.tensors import ImageTensors
+from jepa_train.data.base import ImageTensors
 from jepa_train.module import JEPA
 from jepa_train.optimization import QUERIES
 

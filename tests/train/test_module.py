@@ -6,23 +6,20 @@ import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.data import DataLoader
 
-from jepa_train import schedules
 from jepa_train.errors import ConfigurationError, RunFailed
 from jepa_train.inputs.masks import MultiBlockMasks
 from jepa_train.module import JEPA
 from jepa_train.objectives import token_prediction
-from jepa_train.parallel import check_strategy
+from jepa_train.optimization import warmup_cosine
 
 SMALL: dict[str, Any] = {
     "image_size": 16,
@@ -128,9 +125,9 @@ def test_the_anticollapse_term_acts_where_it_is_told(on: str) -> None:
     expected = []
     if on != "tokens":
         z = module.online.projector(torch.cat([side.mean(1) for side in tokens]))
-        expected.append(module.anticollapse(z[:8], z[8:], 5))
+        expected.append(module.objective.anticollapse(z[:8], z[8:], 5))
     if on != "embedding":
-        expected.append(module.anticollapse(tokens[0].flatten(0, 1), at_context.flatten(0, 1), 5))
+        expected.append(module.objective.anticollapse(tokens[0].flatten(0, 1), at_context.flatten(0, 1), 5))
     torch.testing.assert_close(term, torch.stack(expected).mean(), rtol=1e-9, atol=1e-9)
 
 
@@ -140,7 +137,7 @@ def test_the_token_loss_is_the_chosen_one(token_loss: Any) -> None:
     images = torch.randn(4, 1, 16, 16, dtype=torch.float64)
     context, targets = MultiBlockMasks((4, 4), num_targets=2)(4, torch.Generator().manual_seed(0))
     predicted, _ = module.predictor(module.online.encoder(images, context), context, targets)
-    expected = token_prediction(predicted, module._target_tokens(images, targets), loss=token_loss)
+    expected = token_prediction(predicted, module.target_tokens(images, targets), loss=token_loss)
     assert torch.equal(module.terms(images, images, context, targets, slice_seed=0)["tokens"], expected)
 
 
@@ -220,7 +217,7 @@ def test_schedules_and_target_follow_optimizer_steps_under_accumulation(tmp_path
     assert trainer.global_step == 4
     for step, seen in zip(steps, each.seen, strict=True):  # steps done before
         peak = {"start": 2e-4, "peak": 1e-3, "end": 1e-6}
-        expected = schedules.warmup_cosine(step + 1, **peak, warmup_steps=2, total_steps=4)
+        expected = warmup_cosine(step + 1, **peak, warmup_steps=2, total_steps=4)
         assert seen["train/lr"] == pytest.approx(expected)
         assert seen["train/ema_momentum"] == pytest.approx(0.9 + 0.1 * step / 4)
         assert seen["train/weight_decay"] == pytest.approx(0.3 - 0.1 * (1.0 + math.cos(math.pi * (step + 1) / 4)))
@@ -244,15 +241,6 @@ def test_weights_in_half_precision_cannot_follow_an_average(tmp_path: Path) -> N
 
 def test_blocks_are_computed_again_in_half_precision_with_the_same_attention(tmp_path: Path) -> None:
     train(JEPA(**{**SMALL, "gradient_checkpointing": True}), tmp_path, precision="bf16-mixed")
-
-
-@pytest.mark.parametrize("kind", [FSDPStrategy, ModelParallelStrategy])
-def test_strategies_that_would_cut_target_and_encoder_apart_are_refused(kind: type[Any]) -> None:
-    strategy = kind()
-    if kind is ModelParallelStrategy:  # at its defaults, on one machine with two devices
-        strategy._device_mesh = {"tensor_parallel": SimpleNamespace(size=lambda: 2)}
-    with pytest.raises(ConfigurationError, match=r"configs/fsdp.yaml|data_parallel_size to devices x num_nodes"):
-        check_strategy(strategy)
 
 
 def test_a_run_of_unknown_length_says_what_to_give(tmp_path: Path) -> None:

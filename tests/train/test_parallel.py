@@ -1,4 +1,4 @@
-"""The end of a process that was connected to others."""
+"""Strategies that are refused, and the end of a process that was connected to others."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+
+from jepa_train.errors import ConfigurationError
+from jepa_train.parallel import check_strategy
 
 ROOT = Path(__file__).resolve().parents[2]
 # with dist.destroy_process_group() alone at its end, both processes abort
@@ -13,7 +21,7 @@ ENDING = """
 import sys, time
 import torch
 import torch.distributed as dist
-from jepa_train.processes import disconnect
+from jepa_train.parallel import disconnect
 
 
 class Open:
@@ -48,3 +56,12 @@ def test_a_group_that_is_still_held_does_not_abort_the_process(tmp_path: Path) -
     ]
     errors = [rank.communicate(timeout=120)[1] for rank in ranks]
     assert [rank.returncode for rank in ranks] == [0, 0], errors
+
+
+@pytest.mark.parametrize("kind", [FSDPStrategy, ModelParallelStrategy])
+def test_strategies_that_would_cut_target_and_encoder_apart_are_refused(kind: type[Any]) -> None:
+    strategy = kind()
+    if kind is ModelParallelStrategy:  # at its defaults, on one machine with two devices
+        strategy._device_mesh = {"tensor_parallel": SimpleNamespace(size=lambda: 2)}
+    with pytest.raises(ConfigurationError, match=r"configs/fsdp.yaml|data_parallel_size to devices x num_nodes"):
+        check_strategy(strategy)

@@ -13,8 +13,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.demos.boring_classes import BoringModel
 from torch import Tensor
 
-from jepa_train.checkpoints.files import ClosingCheckpoint
-from jepa_train.checkpoints.stopping import StopSignals
+from jepa_train.checkpoints.stopping import ClosingCheckpoint, StopSignals
 
 
 class Stuck(BoringModel):

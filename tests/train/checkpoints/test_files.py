@@ -23,12 +23,12 @@ from lightning.pytorch.plugins.io import AsyncCheckpointIO, TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import nn
 
+from jepa_train.checkpoints.compatibility import weight_shapes
 from jepa_train.checkpoints.files import (
     ABANDONED_AFTER,
     AtomicCheckpointIO,
     newest_checkpoint,
     read_checkpoint,
-    weight_shapes,
     written_whole,
 )
 from jepa_train.cli import JEPACLI, main

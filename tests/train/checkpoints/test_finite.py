@@ -19,9 +19,9 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from jepa_train.checkpoints.files import AtomicCheckpointIO, ClosingCheckpoint, read_checkpoint
+from jepa_train.checkpoints.files import AtomicCheckpointIO, read_checkpoint
 from jepa_train.checkpoints.finite import not_finite
-from jepa_train.checkpoints.stopping import StopSignals
+from jepa_train.checkpoints.stopping import ClosingCheckpoint, StopSignals
 from jepa_train.cli import main
 from jepa_train.errors import ConfigurationError, RunFailed
 from jepa_train.export import export

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 
-from jepa_train.processes import disconnect
+from jepa_train.parallel import disconnect
 from tests.train.data.helpers import NumberedData, fit
 
 GLOBAL_BATCH = 4

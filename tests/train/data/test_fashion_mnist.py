@@ -12,7 +12,7 @@ import torch
 
 from jepa_train.data import FashionMNISTDataModule
 from jepa_train.data import fashion_mnist as module
-from jepa_train.data.idx import find_idx, read_idx
+from jepa_train.data.fashion_mnist import find_idx, read_idx
 from jepa_train.errors import ConfigurationError
 from tests.idx_files import idx_bytes, write_idx
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from jepa_train.data import ImageFolderDataModule
-from jepa_train.data.files import EXTENSIONS, find_splits, readable_images
+from jepa_train.data.folders import EXTENSIONS, find_splits, readable_images
 from jepa_train.errors import ConfigurationError
 
 

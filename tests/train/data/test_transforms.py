@@ -16,8 +16,7 @@ from timm.data.transforms_factory import create_transform
 from torch import Tensor
 
 from jepa_train.data import ImageFolderDataModule, data_config
-from jepa_train.data.decoding import to_rgb, without_ends
-from jepa_train.data.transforms import PictureToTensor
+from jepa_train.data.transforms import PictureToTensor, to_rgb, without_ends
 from jepa_train.errors import ConfigurationError
 
 

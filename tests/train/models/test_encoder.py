@@ -9,7 +9,7 @@ import timm
 import torch
 
 from jepa_train.errors import ConfigurationError
-from jepa_train.models.encoder import EmbeddingEncoder, Projector, ViTEncoder, gather_tokens
+from jepa_train.models.encoder import EmbeddingEncoder, ViTEncoder, gather_tokens
 
 SMALL = {"embed_dim": 32, "depth": 2, "num_heads": 2}
 
@@ -133,12 +133,6 @@ def test_pretrained_weights_come_from_timm(monkeypatch: pytest.MonkeyPatch) -> N
     assert asked["pretrained"] is True
     assert "class_token" not in asked  # that of the published model is kept
     assert encoder.vit.pos_embed.requires_grad  # published positions are kept, not overwritten
-
-
-def test_projector_shapes() -> None:
-    features = torch.randn(6, 32)
-    assert Projector(32, hidden=16, embedding_size=4)(features).shape == (6, 4)
-    assert [type(layer) for layer in Projector(32, hidden=0, embedding_size=4).layers] == [torch.nn.Linear]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Batch norm: torch's own on one process, for every setting that torch allows, and under averages of weights."""
+"""The projector; and its batch norm: torch's own on one process, for all settings, and under averages of weights."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, update_bn
 from torch.utils.data import DataLoader
 
-from jepa_train.models.batch_norm import GlobalBatchNorm1d
 from jepa_train.models.encoder import EmbeddingEncoder
+from jepa_train.models.projector import GlobalBatchNorm1d, Projector
 from jepa_train.module import JEPA
 
 TINY: dict[str, Any] = {
@@ -120,3 +120,9 @@ def test_weight_averaging_during_training(tmp_path: Path) -> None:
     fit(module, tmp_path, EMAWeightAveraging(decay=0.5))
     assert torch.equal(module.target.encoder.vit.pos_embed, before)
     assert all(bool(weight.isfinite().all()) for weight in module.state_dict().values())
+
+
+def test_projector_shapes() -> None:
+    features = torch.randn(6, 32)
+    assert Projector(32, hidden=16, embedding_size=4)(features).shape == (6, 4)
+    assert [type(layer) for layer in Projector(32, hidden=0, embedding_size=4).layers] == [torch.nn.Linear]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from jepa_train.errors import ConfigurationError
-from jepa_train.precision import at_least_float32
+from jepa_train.global_batch import at_least_float32
 
 
 def spectral_penalty(module: nn.Module) -> Tensor:
@@ -17,7 +17,7 @@ def spectral_penalty(module: nn.Module) -> Tensor:
     and v its first singular vectors. It depends on nothing but the weights, so every process has the same value.
 
     Args:
-        module: whatever holds ``nn.Linear`` layers; their trainable weights count, each once, also where it is shared.
+        module: any that holds ``nn.Linear`` layers; their trainable weights count, each once, also where it is shared.
 
     Returns:
         scalar >= 0, on the device of the weights.
@@ -38,7 +38,7 @@ def _largest_squared(matrix: Tensor) -> Tensor:
     Half the time of the eigenvalues of the Gram matrix with their own gradient, a quarter of the singular values'.
     """
     if isinstance(matrix, DTensor):
-        matrix = matrix.full_tensor()  # of weights that are spread over processes
+        matrix = matrix.full_tensor()  # weights that are sharded over processes
     with torch.autocast(matrix.device.type, enabled=False):
         matrix = at_least_float32(matrix)
         wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix  # (small, large)

@@ -1,4 +1,4 @@
-"""The record of a run: its config, written once into its folder, and found again beside its checkpoints."""
+"""The folder of a run: its config, written once and found again beside checkpoints, and its removal without a batch."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import inspect
 import itertools
 import os
 import re
+import shutil
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
-from jepa_train.tags import log_text
+from jepa_train.pictures import log_text
 
 # options of the Trainer's methods are those of one call: a checkpoint to begin with, what to print, what to return
 OF_ONE_CALL = {
@@ -54,8 +56,51 @@ class SaveConfig(SaveConfigCallback):
         """Leave everything as it is: ``setup`` has written all there is."""
 
 
+class DiscardUnbegun(pl.Callback):
+    """Removes the folder that a run made for its logs, if it ends, by itself or not, before its first batch.
+
+    A folder that was there before is left alone, whatever it holds.
+
+    Args:
+        trainer: the trainer of the run, before anything was logged.
+    """
+
+    def __init__(self, trainer: pl.Trainer) -> None:
+        self._made: str | None = None
+        if isinstance(trainer.logger, (TensorBoardLogger, CSVLogger)) and trainer.is_global_zero:
+            folder = str(trainer.logger.log_dir)
+            self._made = None if os.path.exists(folder) else folder
+
+    def on_train_batch_start(self, *args: Any) -> None:
+        """Keep the folder from now on."""
+        self._made = None
+
+    def on_validation_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Keep the folder from now on, unless this is validation within ``fit``, before training."""
+        if trainer.validating:
+            self._made = None
+
+    def on_test_batch_start(self, *args: Any) -> None:
+        """Keep the folder from now on."""
+        self._made = None
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Remove the folder."""
+        self._discard(trainer)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Remove the folder of a run that had no batches at all."""
+        self._discard(trainer)
+
+    def _discard(self, trainer: pl.Trainer) -> None:
+        if self._made is not None:
+            for logger in trainer.loggers:
+                logger.finalize("failed")  # closes their files
+            shutil.rmtree(self._made, ignore_errors=True)
+
+
 def repeatable(parser: LightningArgumentParser, config: Namespace) -> str:
-    """YAML with which each subcommand can begin a run in a folder of its own.
+    """Write YAML with which each subcommand can begin a run in a folder of its own.
 
     It leaves out the arguments of one call, and the version of the logger's folder.
     """
@@ -83,7 +128,7 @@ def plain(value: Any) -> Any:
 
 
 def loggers_of(config: Namespace) -> list[Namespace]:
-    """The loggers of a subcommand's config that are described by a class and its arguments."""
+    """List the loggers of a subcommand's config that are described by a class and its arguments."""
     given = config.trainer.logger
     loggers = given if isinstance(given, list) else [given]
     return [logger for logger in loggers if isinstance(logger, Namespace) and "init_args" in logger]
@@ -101,7 +146,7 @@ def _write_once(folder: str, subcommand: str, text: str) -> None:
 
 
 def config_beside(checkpoint: Path) -> Path | None:
-    """The config of the run that wrote a checkpoint: that of the last ``fit`` in its folder, or ``None``."""
+    """Find the config of the run that wrote a checkpoint: that of the last ``fit`` in its folder, or ``None``."""
     folder = checkpoint.parent
     if folder.absolute().name == "checkpoints":
         folder = Path(os.path.normpath(folder / ".."))
@@ -114,7 +159,7 @@ def config_beside(checkpoint: Path) -> Path | None:
 
 
 def read_yaml(source: str | Path) -> dict[str, Any] | None:
-    """The mapping in a YAML file, or in a text of YAML; ``None`` where there is none."""
+    """Read the mapping in a YAML file, or in a text of YAML; ``None`` where there is none."""
     try:
         text = Path(source).read_text() if os.path.isfile(source) else str(source)
         content = yaml.safe_load(text)

@@ -1,13 +1,44 @@
-"""Batch normalisation over the global batch, on any backend."""
+"""The projector from tokens to the embedding, and its batch normalisation over the global batch, on any backend."""
 
 from __future__ import annotations
+
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from jepa_train.errors import ConfigurationError
-from jepa_train.global_batch import global_count, sum_over_processes
-from jepa_train.precision import at_least_float32
+from jepa_train.global_batch import at_least_float32, global_count, sum_over_processes
+
+
+class Projector(nn.Module):
+    """Maps the mean token to the embedding z that is predicted, kept from collapsing, and scored.
+
+    Batch norm in the hidden layers keeps SIGReg from stalling with a single live direction; with several processes
+    its statistics are those of the global batch.
+
+    Args:
+        width: D, channels of a token.
+        hidden: width of the two hidden layers; 0 makes the projector one linear map.
+        embedding_size: K.
+        batch_norm: normalise the hidden layers over the batch.
+    """
+
+    def __init__(self, width: int, *, hidden: int, embedding_size: int, batch_norm: bool = True) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for _ in range(2 if hidden else 0):
+            layers.append(nn.Linear(width, hidden, bias=not batch_norm))
+            if batch_norm:
+                layers.append(GlobalBatchNorm1d(hidden))
+            layers.append(nn.GELU())
+            width = hidden
+        layers.append(nn.Linear(width, embedding_size))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, D) mean tokens -> (B, K) embeddings."""
+        return cast("Tensor", self.layers(features))
 
 
 class GlobalBatchNorm1d(nn.BatchNorm1d):

@@ -13,7 +13,7 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 
-from jepa_train.data.decoding import UNREADABLE
+from jepa_train.data.transforms import UNREADABLE
 from jepa_train.errors import ConfigurationError
 
 # what Pillow reads by itself
@@ -36,7 +36,7 @@ class Listing:
 
     Attributes:
         root: the folder.
-        paths: of the images, relative to it, sorted.
+        paths: images, relative to the folder, sorted.
         skipped: how many files were left out for their suffix, by suffix.
         dangling: links, relative to the folder, that lead to no file.
     """

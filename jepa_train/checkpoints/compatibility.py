@@ -1,0 +1,91 @@
+"""Checks that arguments, names and shapes of a checkpoint are those of this version of the model."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from torch import nn
+
+from jepa_train.errors import ConfigurationError, some_of
+from jepa_train.module import JEPA
+
+CLASS_TOKEN = "online.encoder.vit.cls_token"
+
+
+def model_arguments(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the arguments of the module that wrote the checkpoint, without Lightning's own notes among them."""
+    saved = checkpoint.get("hyper_parameters") or {}
+    return {name: value for name, value in saved.items() if not name.startswith("_")}
+
+
+def without_fetching(arguments: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Any]:
+    """Find the arguments to change where published weights were the start: nothing need be fetched to be overwritten.
+
+    The checkpoint's weights tell whether the published ones brought a class token.
+    """
+    if not arguments.get("pretrained"):
+        return {}
+    class_token = {"class_token": CLASS_TOKEN in weights}
+    return {"pretrained": False, "encoder_overrides": class_token | (arguments.get("encoder_overrides") or {})}
+
+
+def check_arguments(checkpoint: Mapping[str, Any], path: Path) -> None:
+    """See that this version of the module knows the checkpoint's hyper-parameters, and warn of those it adds.
+
+    Raises:
+        ConfigurationError: naming the first of those it does not know.
+    """
+    saved, known = model_arguments(checkpoint).keys(), inspect.signature(JEPA).parameters.keys()
+    if saved - known:
+        raise ConfigurationError(
+            f"the checkpoint {path} has settings that this model does not know ({some_of(sorted(saved - known))}): it "
+            "is of another model or version; choose another one."
+        )
+    if saved and known - saved:
+        rank_zero_warn(
+            f"The checkpoint {path} was written before there was {some_of(sorted(known - saved))}: what the command "
+            "line or the config says is used."
+        )
+
+
+def weight_shapes(arguments: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Map names to shapes of all weights of the module with these arguments, without memory and random numbers."""
+    with torch.device("meta"):
+        module = JEPA(**{**arguments, "pretrained": False})
+    return {name: tuple(weight.shape) for name, weight in module.state_dict().items()}
+
+
+def check_fits(model: nn.Module, state_dict: Mapping[str, Any], path: Path) -> None:
+    """See that the weights of a checkpoint are those of the model, by name and shape.
+
+    Raises:
+        ConfigurationError: naming the first of those that are not.
+    """
+    own = model.state_dict()
+    lacking, foreign = sorted(own.keys() - state_dict.keys()), sorted(state_dict.keys() - own.keys())
+    if not own.keys() & state_dict.keys():
+        raise ConfigurationError(
+            f"{path} is a checkpoint of another model: it has {some_of(foreign)}, not {some_of(lacking)}; "
+            "choose another one."
+        )
+    if lacking or foreign:
+        faults = [f"lacks {some_of(lacking)}"] * bool(lacking) + [f"has {some_of(foreign)} too much"] * bool(foreign)
+        raise ConfigurationError(
+            f"the checkpoint {path} {' and '.join(faults)}: it was written by another version of the model; use that "
+            "version, or train anew."
+        )
+    for name, weight in own.items():
+        if state_dict[name].shape != weight.shape:
+            raise ConfigurationError(
+                f"the checkpoint {path} is of a model of other sizes ({name} is {_shape(state_dict[name])} there, "
+                f"{_shape(weight)} here): give the --data and --model options that it was trained with."
+            )
+
+
+def _shape(tensor: torch.Tensor) -> str:
+    return " x ".join(map(str, tensor.shape)) or "one number"

@@ -1,0 +1,138 @@
+"""The training objective: the anti-collapse terms by name, and the weighted sum of all terms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+
+import torch
+from torch import Tensor, nn
+
+from jepa_train.errors import ConfigurationError
+from jepa_train.objectives.barlow_twins import Barlow
+from jepa_train.objectives.hypersphere import Uniformity
+from jepa_train.objectives.prediction import TokenLoss, token_prediction
+from jepa_train.objectives.sliced_gaussianity import SIGReg
+from jepa_train.objectives.term import Anticollapse
+from jepa_train.objectives.variance_covariance import VICReg
+from jepa_train.objectives.whitening import WhiteningMSE
+
+# a further term needs its formula's file and a line here
+ANTICOLLAPSE: dict[str, type[Anticollapse]] = {
+    "sigreg": SIGReg,
+    "vicreg": VICReg,
+    "barlow": Barlow,
+    "whitening_mse": WhiteningMSE,
+    "uniformity": Uniformity,
+}
+NO_TERM = "none"
+ANTICOLLAPSE_NAMES: tuple[str, ...] = (*ANTICOLLAPSE, NO_TERM)
+if TYPE_CHECKING:
+    AnticollapseName: TypeAlias = str
+else:
+    AnticollapseName = Literal[ANTICOLLAPSE_NAMES]  # the choices of the command line
+AnticollapseOn = Literal["embedding", "tokens", "both"]
+
+
+def build_anticollapse(name: AnticollapseName, *, num_slices: int = 256) -> Anticollapse | None:
+    """Build the term called ``name`` with its paper's settings; ``None`` for ``none``.
+
+    Args:
+        name: one of ``ANTICOLLAPSE_NAMES``.
+        num_slices: directions of ``sigreg`` per step; the other terms draw none.
+
+    Raises:
+        ConfigurationError: for another name.
+    """
+    if name not in ANTICOLLAPSE_NAMES:
+        raise ConfigurationError(f"anticollapse must be one of {', '.join(ANTICOLLAPSE_NAMES)}, got {name!r}.")
+    if name == NO_TERM:
+        return None
+    term = ANTICOLLAPSE[name]
+    return SIGReg(num_slices) if term is SIGReg else term()
+
+
+class Objective(nn.Module):
+    """Weights and settings of the loss's terms.
+
+    Args:
+        token_weight, embedding_weight, anticollapse_weight, spectral_weight: weights of the terms; one of weight 0 is
+            not computed.
+        token_loss: ``smooth_l1``, ``l2`` or ``cosine``.
+        stop_gradient: let no gradient of the token loss into the target.
+        anticollapse: term against collapse, or ``None``.
+        anticollapse_on: ``embedding``, ``tokens`` or ``both``.
+
+    Attributes:
+        weights: weights by the names of the terms.
+        guarded: what the term against collapse acts on.
+
+    Raises:
+        ConfigurationError: for another ``anticollapse_on``, or where nothing is predicted.
+    """
+
+    def __init__(
+        self,
+        *,
+        token_weight: float,
+        embedding_weight: float,
+        anticollapse_weight: float,
+        spectral_weight: float,
+        token_loss: TokenLoss,
+        stop_gradient: bool,
+        anticollapse: Anticollapse | None,
+        anticollapse_on: AnticollapseOn,
+    ) -> None:
+        super().__init__()
+        if anticollapse_on not in get_args(AnticollapseOn):
+            raise ConfigurationError(f"anticollapse_on must be embedding, tokens or both, got {anticollapse_on!r}.")
+        if not (token_weight or embedding_weight):
+            raise ConfigurationError("nothing is predicted: give token_weight or embedding_weight a value above 0.")
+        self.weights = {
+            "tokens": token_weight,
+            "embedding": embedding_weight,
+            "anticollapse": anticollapse_weight,
+            "spectral": spectral_weight,
+        }
+        self.token_loss = token_loss
+        self.stop_gradient = stop_gradient
+        self.anticollapse = anticollapse if anticollapse_weight else None
+        self.guarded = ("embedding", "tokens") if anticollapse_on == "both" else (anticollapse_on,)
+
+    @property
+    def guards_tokens(self) -> bool:
+        """True if the term against collapse acts on tokens."""
+        return self.anticollapse is not None and "tokens" in self.guarded
+
+    @property
+    def pairs_tokens(self) -> bool:
+        """True if the term against collapse compares the token at one place of two views."""
+        return self.anticollapse is not None and self.anticollapse.paired and "tokens" in self.guarded
+
+    @property
+    def needs_embedding(self) -> bool:
+        """True if a term reads the embedding z."""
+        return bool(self.weights["embedding"]) or (self.anticollapse is not None and "embedding" in self.guarded)
+
+    @property
+    def needs_full_image(self) -> bool:
+        """True if a term reads what the online encoder makes of the full image."""
+        return bool(self.weights["embedding"]) or self.anticollapse is not None
+
+    def token_term(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Distance between predicted tokens and the target's, see :func:`token_prediction`."""
+        return token_prediction(predicted, target, loss=self.token_loss, stop_gradient=self.stop_gradient)
+
+    def anticollapse_term(self, views: Mapping[str, tuple[Tensor, Tensor]], seed: int) -> Tensor:
+        """Mean of the term over all that it acts on.
+
+        Args:
+            views: two views (B, K) each, for every name in ``guarded``.
+            seed: seed of the step, see ``Anticollapse``.
+        """
+        assert self.anticollapse is not None
+        return torch.stack([self.anticollapse(*views[name], seed) for name in self.guarded]).mean()
+
+    def total(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """Weighted sum of the terms."""
+        return torch.stack([self.weights[name] * term for name, term in terms.items()]).sum()
