@@ -22,18 +22,20 @@ def test_a_block_that_succeeds_gives_its_names() -> None:
     assert (found, broadcast(2), is_global_zero(), process_count()) == (1, 2, True, 1)
 
 
+def outcome(rank: int, failing: list[int]) -> str:
+    """Message and cause of a block that fails on some processes."""
+    try:
+        with fail_together(CPU):
+            if rank in failing:
+                raise StopIteration("nothing left")  # which a generator would turn into another error
+    except MeasurementError as error:
+        return f"{error} | {type(error.__cause__).__name__}"
+    return "none"
+
+
 def fail_and_go_on(rank: int, world_size: int) -> list[str]:
-    """Outcome of blocks that fail on the second process, on both, and on none; then the first process's value."""
-    outcomes = []
-    for failing in ([1], [0, 1], []):
-        try:
-            with fail_together(CPU):
-                if rank in failing:
-                    raise StopIteration("nothing left")  # which a generator would turn into another error
-        except MeasurementError as error:
-            outcomes.append(f"{error} | {type(error.__cause__).__name__}")
-        else:
-            outcomes.append("none")
+    """Outcomes of blocks that fail on the second process, on both, and on none; then the first process's value."""
+    outcomes = [outcome(rank, failing) for failing in ([1], [0, 1], [])]
     return [*outcomes, broadcast(f"of {rank}"), f"{is_global_zero()} {process_count()}"]
 
 
