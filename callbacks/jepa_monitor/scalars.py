@@ -138,7 +138,7 @@ def problems(readings: Readings, facts: ProbeFacts, *, advice: str) -> list[str]
     Args:
         readings: readings of the measurement.
         facts: facts of the probe.
-        advice: how to get more probe samples.
+        advice: advice on getting more probe samples.
     """
     found = [f"there is no log density: {readings.problem}"] if readings.problem else []
     if readings.few:

@@ -1,4 +1,4 @@
-"""What is known of each tag, one record each; the text page and the one-page layout of TensorBoard follow from them."""
+"""Tags, one record each; the page that explains them and TensorBoard's one-page layout follow from the records."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Tag:
 
     Attributes:
         name: the tag; ending in ``/`` or ``_``, the beginning of several.
-        meaning: what it is.
+        meaning: text that says what is measured.
         gaussian: value for a Gaussian embedding.
         collapsed: value after a collapse.
-        better: which way is better: ``higher``, ``lower``, or near a value; ``-`` where neither is.
+        better: ``higher``, ``lower``, or near a value; ``-`` where neither is better.
         chart: title of the chart that has its line, if any.
-        needs: what has to be there for the tag to be.
+        needs: condition for the tag to be logged.
     """
 
     name: str

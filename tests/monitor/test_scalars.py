@@ -1,4 +1,4 @@
-"""Which measurements ring, and what is said when that begins and ends."""
+"""Alarms: the measurements at which they ring, and what is logged when that begins and ends."""
 
 from __future__ import annotations
 

@@ -111,3 +111,11 @@ def test_each_tag_that_the_documentation_names_has_a_record(page: str) -> None:
     text = (DOCS / f"{page}.md").read_text().split("## The pictures")[0]
     for name in re.findall(rf"`((?:{GROUPS})/[^`]+)`", text):
         assert tags.meaning_of(name), name
+
+
+@pytest.mark.parametrize(("page", "groups"), [("evaluation", "knn|linear_probe|features"), ("monitor", "alarm")])
+def test_the_documentation_names_each_tag_of_a_group(page: str, groups: str) -> None:
+    text = (DOCS / f"{page}.md").read_text()
+    of_groups = [tag.name for tag in tags.TAGS if re.match(f"({groups})/", tag.name)]
+    assert len(of_groups) >= 3
+    assert [name for name in of_groups if f"`{name}" not in text] == []

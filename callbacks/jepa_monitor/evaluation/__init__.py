@@ -1,4 +1,4 @@
-"""What frozen features are good for, measured while an encoder trains: callbacks, and the formulas behind them."""
+"""Quality of frozen features, measured while an encoder trains: callbacks, and the formulas behind them."""
 
 from .accuracies import OnlineKNN, OnlineLinearProbe
 from .classifiers import LinearProbe, weighted_knn, whiten

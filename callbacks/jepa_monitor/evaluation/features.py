@@ -47,7 +47,7 @@ def lidar(z_NQK: Tensor, *, delta: float = 1e-4) -> float:
 
     Args:
         z_NQK: features of sample n in view q.
-        delta: of the ridge.
+        delta: ridge, as a share of the mean variance.
 
     Returns:
         From 1 to :func:`lidar_bound`; NaN with fewer than two samples or views, or where no mean differs from another.
@@ -76,13 +76,13 @@ def lidar_bound(n: int, k: int) -> int:
 
 
 def is_constant(features: Tensor) -> bool:
-    """Are all rows of (N, ...) finite features equal, but for rounding?"""
+    """True if all rows of (N, ...) finite features are equal, but for rounding."""
     largest = features.abs().amax()
     return not bool((features - features[:1]).abs().amax() > ROUNDING * largest)
 
 
 def why_unfit(features: Tensor) -> str | None:
-    """Why nothing can be said of (N, ...) features, or ``None``."""
+    """Reason why (N, ...) features say nothing, or ``None``."""
     finite = torch.isfinite(features).flatten(1).all(1)
     if not finite.all():
         return f"{int((~finite).sum())} of {len(features)} are not finite"
@@ -94,7 +94,7 @@ def why_unfit(features: Tensor) -> str | None:
 
 
 def why_unclassifiable(queries: Tensor, bank: Tensor, labels: Tensor) -> str | None:
-    """Why an accuracy on these features would say nothing, or ``None``.
+    """Reason why an accuracy on these features would say nothing, or ``None``.
 
     Features that are constant are classified as some class, with an accuracy that is that class's share.
 

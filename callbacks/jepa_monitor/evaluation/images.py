@@ -20,10 +20,10 @@ def crop_and_flip(images: Tensor, generator: torch.Generator) -> Tensor:
 
     Args:
         images: (B, C, H, W), floating point.
-        generator: on the CPU.
+        generator: generator on the CPU.
 
     Raises:
-        ValueError: for anything else than images.
+        ValueError: if the inputs are no such images.
     """
     if images.ndim != 4 or not images.is_floating_point():
         raise ValueError(
@@ -43,7 +43,7 @@ def crop_and_flip(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def has_pixels(inputs: Tensor) -> bool:
-    """Are (B, ...) inputs numbers that distances mean something for, and few enough or images that can be shrunk?"""
+    """True if distances between (B, ...) inputs mean something: few numbers each, or images, which can be shrunk."""
     is_image = inputs.ndim == 4
     return (inputs.is_floating_point() or is_image) and (is_image or inputs[0].numel() <= MOST_PIXELS)
 

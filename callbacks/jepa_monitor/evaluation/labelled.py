@@ -56,7 +56,7 @@ class Task(Concise):
 
     @classmethod
     def of(cls, queries: Tensor, bank: Tensor, labels: Tensor, truth: Tensor) -> Task:
-        """With classes of any numbers, in place of which their places in the bank's are put; negative ones are none."""
+        """Renumber classes 0..C-1 in the bank's order and drop samples with a negative label."""
         of_bank, of_queries = labels >= 0, truth >= 0
         classes, places = torch.unique(labels[of_bank], return_inverse=True)
         truth = truth[of_queries]

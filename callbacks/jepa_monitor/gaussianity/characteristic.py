@@ -71,7 +71,7 @@ def sliced_epps_pulley(z: Tensor | Cloud, *, num_slices: int = 256, seed: int = 
     Args:
         z: (N, K) embeddings.
         num_slices: S, directions.
-        seed: of the directions; the same seed gives the same directions, so that measurements can be compared.
+        seed: seed of the directions: the same directions at each measurement make values comparable.
 
     Returns:
         (S,) float64 statistics; 0.402 N for a cloud collapsed to the origin, NaN without samples.

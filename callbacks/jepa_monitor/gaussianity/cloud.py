@@ -1,4 +1,4 @@
-"""What several statistics of one embedding cloud share: finite rows, centring, spectrum, whitened axes."""
+"""An embedding cloud, prepared once for several statistics: finite rows, centring, spectrum, whitened axes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Cloud(Concise):
 
     @classmethod
     def of(cls, z: Tensor | Cloud) -> Cloud:
-        """From (N, K) embeddings of any dtype; rows with a non-finite value are left out, with a warning.
+        """Prepare (N, K) embeddings of any dtype; rows with a non-finite value are left out, with a warning.
 
         Raises:
             ValueError: if z is not (N, K) with K >= 1.

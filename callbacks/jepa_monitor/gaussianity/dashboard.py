@@ -62,12 +62,12 @@ class Shared:
 
 @dataclass(frozen=True)
 class Statistic:
-    """One statistic: how it is computed, and how its value is read.
+    """One statistic: its computation, and what its values mean.
 
     Attributes:
         name: key of :func:`gaussianity_statistics`; its tag is ``gaussianity/<name>``.
         compute: value of a cloud; NaN where it has no meaning.
-        meaning: what it is, for the page of tags.
+        meaning: text of its row on the page of tags.
         gaussian: value for a Gaussian embedding.
         collapsed: value after a collapse.
         better: ``higher``, ``lower``, or near a value.

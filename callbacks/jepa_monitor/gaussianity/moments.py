@@ -52,7 +52,7 @@ def covariance_error_null(n: int, k: int) -> float:
 
 
 class NormConcentration(NamedTuple):
-    """How the squared norms compare with chi^2_K.
+    """Squared norms compared with chi^2_K.
 
     Attributes:
         variance_ratio: variance of ||z||^2 over 2 K; 0 on a sphere, NaN for fewer than two samples.

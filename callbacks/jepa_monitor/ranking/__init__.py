@@ -1,4 +1,4 @@
-"""How well scores rank: against a truth, between sets, and beside rankings that need no encoder."""
+"""Ranking quality of scores: against a truth, between sets, and beside rankings that need no encoder."""
 
 from .baselines import (
     GaussianBaseline,

@@ -1,8 +1,12 @@
 """Rankings that need no Jacobian, fitted on one split and scored on another: what a score has to beat.
 
-``score`` is higher where a sample is more typical. Scored on the samples that they were fitted to, Mahalanobis and
-nearest neighbours tell these from more of the same with AUROC up to 1. ``score`` of these two refuses a batch that was
-fitted as a whole; :func:`shares_samples` finds single copies.
+``score`` is higher where a sample is more typical. Mahalanobis and nearest neighbours separate the samples that they
+were fitted to from more of the same with AUROC up to 1: ``score`` refuses a batch that was fitted as a whole, and
+:func:`shares_samples` finds single copies.
+
+Both are written out, and run on the device of their tensors. On one CPU thread scikit-learn's Ledoit-Wolf takes
+longer from a few thousand samples on, and its neighbours, as fast or faster, lose half of the digits where all
+embeddings share an offset (``benchmarks/solvers.py``).
 """
 
 from __future__ import annotations
@@ -43,7 +47,7 @@ class GaussianBaseline(Concise):
         """Fit to the finite of (N, ...) inputs; the components end where their spectrum has its gap, or at 64.
 
         Raises:
-            ValueError: with fewer than 2 finite inputs, or if they are all equal.
+            ValueError: if there are fewer than 2 finite inputs, or they are all equal.
         """
         flat = inputs.flatten(1).double()
         flat = flat[torch.isfinite(flat).all(1)]
@@ -92,7 +96,7 @@ class Mahalanobis(Concise):
         """Fit to the finite of (N, D) embeddings; beside them it takes two (D, D) matrices in float64.
 
         Raises:
-            ValueError: with fewer than 2 finite embeddings, if they are all equal, or if the covariance is singular
+            ValueError: if there are fewer than 2 finite embeddings, they are all equal, or the covariance is singular
                 after shrinkage.
         """
         rows = _finite_rows(reference)
@@ -126,7 +130,7 @@ class NearestNeighbours(Concise):
 
     Attributes:
         reference: (M, D).
-        k: which neighbour.
+        k: number of the neighbour, counted from the nearest.
     """
 
     reference: Tensor
@@ -156,14 +160,14 @@ def knn_distance(z: Tensor, reference: Tensor, *, k: int = 10) -> Tensor:
 
     Args:
         z: (N, D).
-        reference: (M, D); embeddings that are not finite are nobody's neighbours.
-        k: from 1; with fewer than k in the reference it is the farthest.
+        reference: (M, D); embeddings that are not finite are left out.
+        k: number of the neighbour, from 1; the farthest where the reference has fewer.
 
     Returns:
         (N,) float64; NaN if the reference has no finite embedding.
 
     Raises:
-        ValueError: for k below 1.
+        ValueError: if k is below 1.
     """
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}.")
@@ -177,7 +181,7 @@ def knn_distance(z: Tensor, reference: Tensor, *, k: int = 10) -> Tensor:
 
 
 def shares_samples(z: Tensor, reference: Tensor) -> Tensor:
-    """Which of (N, ...) samples are exact copies of one of the (M, ...) reference samples: (N,) bool.
+    """Mark those of (N, ...) samples that are exact copies of one of the (M, ...) reference samples: (N,) bool.
 
     A baseline fitted to the reference knows these; leave them out, or choose another split.
     """

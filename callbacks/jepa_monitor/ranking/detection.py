@@ -1,4 +1,4 @@
-"""Telling two sets of samples apart by their scores: all by ranks, with ties right.
+"""Separation of two sets of samples by their scores: all by ranks, with ties right.
 
 The positive set comes first and is expected to score higher. With scores that are higher where a sample is more
 typical, ``f(inside, outside)`` has the in-distribution as the positive class and ``f(-outside, -inside)`` the
@@ -62,7 +62,7 @@ def fpr_at_tpr(positive: ArrayLike, negative: ArrayLike, *, tpr: float = 0.95) -
         0 to 1; NaN if a set is empty, or the joint scores are constant or not finite.
 
     Raises:
-        ValueError: for a ``tpr`` outside its range.
+        ValueError: if ``tpr`` is outside its range.
     """
     if not 0.0 < tpr <= 1.0:
         raise ValueError(f"tpr must be above 0 and at most 1, got {tpr}.")
@@ -81,7 +81,7 @@ def auroc_low_density(scores: ArrayLike, truth: ArrayLike, *, share: float = 0.1
         0 to 1; NaN if either side cannot be ranked, or so many truths are equal that no sample is above the lowest.
 
     Raises:
-        ValueError: for lengths that differ, or a ``share`` that is not between 0 and 1.
+        ValueError: if lengths differ, or ``share`` is not between 0 and 1.
     """
     if not 0.0 < share < 1.0:
         raise ValueError(f"share must be between 0 and 1, got {share}.")

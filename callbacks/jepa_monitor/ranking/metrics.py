@@ -38,7 +38,7 @@ class _Samples(Metric):
 
     @property
     def reason(self) -> str | None:
-        """Why values of the latest ``compute`` are NaN; ``None`` if none is."""
+        """Reason why values of the latest ``compute`` are NaN; ``None`` if none is."""
         return self._reason
 
     def reset(self) -> None:
@@ -72,7 +72,7 @@ class _Samples(Metric):
 
 
 class DensityRanking(_Samples):
-    """How well scores rank samples of known log density.
+    """Ranking quality of scores of samples whose log density is known.
 
     ``compute`` gives ``spearman``, ``kendall`` (tau-b), ``concordance``, ``auroc_low_density`` (of the lowest
     decile) and ``slope``, as the functions of these names. A value without meaning is NaN, with one warning and
@@ -89,7 +89,7 @@ class DensityRanking(_Samples):
         """Add samples: their scores (N,), and their true log densities (N,) in nats.
 
         Raises:
-            ValueError: for other shapes.
+            ValueError: if shapes are others.
         """
         self._append(scores=scores, truth=truth)
 
@@ -106,7 +106,7 @@ class DensityRanking(_Samples):
 
 
 class OODDetection(_Samples):
-    """How well scores tell in-distribution samples from others, which are expected to score lower.
+    """Detection of out-of-distribution samples, which are expected to score lower than the others.
 
     ``compute`` gives ``auroc``; ``aupr_in`` and ``aupr_out``, the step-wise average precision with the in- and the
     out-of-distribution samples as the positive class; ``fpr95_id_positive``, the share of out-of-distribution
@@ -125,7 +125,7 @@ class OODDetection(_Samples):
         """Add samples: their scores (N,), and which are out of distribution (N,), bool or 0 and 1.
 
         Raises:
-            ValueError: for other shapes, or another value of ``is_ood``.
+            ValueError: if shapes are others, or ``is_ood`` has another value.
         """
         if not bool(((is_ood == 0) | (is_ood == 1)).all()):
             raise ValueError("is_ood must be bool, or 0 and 1.")

@@ -41,7 +41,7 @@ def test_a_bank_smaller_than_k_votes_as_a_whole() -> None:
 
 
 def overlapping(classes: int, n: int = 200, d: int = 7, seed: int = 0) -> tuple[Tensor, Tensor]:
-    """Features of classes that cannot be told apart entirely, (n, d) of unequal scales and offsets."""
+    """Features of overlapping classes, (n, d) of unequal scales and offsets."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(n) % classes
     centres = torch.randn(classes, d, generator=generator)

@@ -93,7 +93,7 @@ def test_lidar_counts_directions_that_tell_samples_apart() -> None:
 
 
 def test_views_that_change_nothing_leave_the_rank_of_the_means() -> None:
-    """Without Sigma_w the spectrum is that of the covariance, whose effective rank has a closed form here."""
+    """The spectrum without Sigma_w is that of the covariance, whose effective rank has a closed form here."""
     z = torch.diag(torch.tensor([1.0, 1.0, 2.0])).repeat(2, 1)
     z[3:] *= -1.0  # variances in the ratio 1 : 1 : 4
     shares = torch.tensor([1.0, 1.0, 4.0]) / 6.0

@@ -14,7 +14,7 @@ def sphere(n: int, k: int) -> Tensor:
 
 
 def clusters(n: int, k: int) -> Tensor:
-    """32 clusters without mean and with covariance I, so that only higher moments tell."""
+    """32 clusters without mean and with covariance I, which only higher moments see."""
     z = (torch.randn(32, k)[torch.randint(32, (n,))] + torch.randn(n, k)).double()
     z = z - z.mean(0)
     return z @ torch.linalg.inv(torch.linalg.cholesky(torch.cov(z.T))).T

@@ -1,4 +1,4 @@
-"""What the statistics share: whitened axes, and which rows count."""
+"""The cloud that statistics share: whitened axes are orthonormal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each process does in test_metrics.py, in a module that is quick to import."""
+"""Work of each process in test_metrics.py, in a module that is quick to import."""
 
 from __future__ import annotations
 
@@ -55,5 +55,5 @@ def measured(rank: int, bounds: list[int], group: Any) -> tuple[DensityRanking, 
 
 
 def plain(metric: Metric) -> dict[str, float]:
-    """What the metric computes, in numbers."""
+    """Values of the metric as numbers."""
     return {name: float(value) for name, value in metric.compute().items()}
