@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,8 +9,8 @@ import pytest
 from jepa_train.checkpoints.files import read_checkpoint
 from jepa_train.cli import CONFIGS
 from jepa_train.export import export
+from tests.processes import TRAIN, run_python
 
-ROOT = Path(__file__).resolve().parents[1]
 ON_TWO_PROCESSES = {
     "ddp": [],
     "fsdp": ["--trainer.strategy.init_args.data_parallel_size=2"],
@@ -25,18 +22,9 @@ ON_TWO_PROCESSES = {
 def test_the_overlay_trains_saves_and_goes_on(overlay: str, tmp_path: Path) -> None:
     options = ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.max_steps=4", "--trainer.max_epochs=-1"]
     quiet = ["--trainer.enable_progress_bar=false", "--data.num_train=256", "--data.num_probe=64"]
-    script = [sys.executable, str(ROOT / "train.py"), "fit", "-c", str(CONFIGS / f"{overlay}.yaml")]
-    script += [*options, *quiet, *ON_TWO_PROCESSES[overlay]]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'callbacks'}",
-        "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": "1",
-    }
+    command = [TRAIN, "fit", "-c", CONFIGS / f"{overlay}.yaml", *options, *quiet, *ON_TWO_PROCESSES[overlay]]
     for more in ([], ["--ckpt_path=last", "--trainer.max_steps=6"]):
-        run = subprocess.run(
-            [*script, *more], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=300
-        )
+        run = run_python(*command, *more, folder=tmp_path)
         assert run.returncode == 0, run.stderr[-3000:]
         assert "view tensor" not in run.stderr  # FSDP2's warning, for each step anew
     (folder,) = (tmp_path / "runs" / "mixture").iterdir()

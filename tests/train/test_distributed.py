@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.processes import run_python
 
 
 def run(world_size: int, case: str, folder: Path) -> list[dict[str, Any]]:
-    script = [sys.executable, str(Path(__file__).with_name("ddp_run.py")), str(world_size), case, str(folder)]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'callbacks'}", "CUDA_VISIBLE_DEVICES": ""}
-    finished = subprocess.run(script, env=environment, cwd=folder, capture_output=True, text=True, timeout=300)
+    finished = run_python(Path(__file__).with_name("ddp_run.py"), str(world_size), case, folder, folder=folder)
     assert finished.returncode == 0, finished.stderr[-3000:]
     return [json.loads((folder / f"{case}_{world_size}_{rank}.json").read_text()) for rank in range(world_size)]
 

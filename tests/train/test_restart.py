@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import copy
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +12,10 @@ import torch
 from torch import Tensor
 
 from jepa_train.checkpoints.files import read_checkpoint
+from tests.processes import TRAIN, run_python
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).resolve().parents[2]
 STEPS_PER_EPOCH = 8
 EPOCHS = 3
 SAVED_EVERY = 3  # so that no epoch but the last ends with a checkpoint
@@ -68,14 +65,7 @@ def fit(folder: Path, *arguments: str, killed: bool = False) -> None:
     """``python train.py fit`` in a process of its own, which is expected to finish, or to be killed."""
     folder.mkdir(exist_ok=True)
     (folder / "tiny.yaml").write_text(CONFIG)
-    environment = {
-        **os.environ,
-        "PYTHONPATH": f"{ROOT}:{ROOT / 'callbacks'}",
-        "CUDA_VISIBLE_DEVICES": "",
-        "OMP_NUM_THREADS": "1",
-    }
-    command = [sys.executable, str(ROOT / "train.py"), "fit", "-c", "tiny.yaml", *arguments]
-    ended = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=300)
+    ended = run_python(TRAIN, "fit", "-c", "tiny.yaml", *arguments, folder=folder)
     assert ended.returncode == (-signal.SIGKILL if killed else 0), ended.stderr[-3000:]
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -91,9 +88,8 @@ def test_a_batch_that_an_exception_broke_off_comes_again(tmp_path: Path) -> None
 def run_script(world_size: int, die_at: int, folder: Path) -> list[list[Any]]:
     """What each process of ddp_resume.py saw."""
     folder.mkdir(exist_ok=True)
-    script = [sys.executable, str(Path(__file__).with_name("ddp_resume.py")), str(world_size), str(die_at), str(folder)]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'callbacks'}", "CUDA_VISIBLE_DEVICES": ""}
-    finished = subprocess.run(script, env=environment, cwd=folder, capture_output=True, text=True, timeout=300)
+    script = Path(__file__).with_name("ddp_resume.py")
+    finished = run_python(script, str(world_size), str(die_at), folder, folder=folder)
     assert finished.returncode == 0, finished.stderr[-3000:]
     return [json.loads((folder / f"{world_size}_{rank}.json").read_text()) for rank in range(world_size)]
 
@@ -175,7 +171,9 @@ assert worker.exitcode == 0
 
 def test_a_worker_outlives_the_signal_of_a_stranger_alone(tmp_path: Path) -> None:
     """Schedulers send SIGTERM to every process of a job; the parent's own ends a worker that is of no more use."""
-    ended = run_python("-c", SIGNALLED, folder=tmp_path)
+    script = tmp_path / "signalled.py"
+    script.write_text(SIGNALLED)
+    ended = run_python(script, folder=tmp_path)
     assert ended.returncode == 0, ended.stderr[-3000:]
 
 
