@@ -1,23 +1,104 @@
-"""Alarms: the measurements at which they ring, and what is logged when that begins and ends."""
+"""Scalars of readings made by hand, reasons for NaN, and alarms: when they ring, and what is logged of them."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
+from sklearn.metrics import roc_auc_score
 
 from jepa_monitor.gaussianity import gaussianity_statistics
-from jepa_monitor.scalars import MESSAGES, alarms, changes, variance_share
+from jepa_monitor.probe.facts import ProbeFacts
+from jepa_monitor.readings import Readings, Scores
+from jepa_monitor.scalars import MESSAGES, alarms, changes, problems, scalars, variance_share
+
+
+def cloud(k: int) -> torch.Tensor:
+    return torch.randn(256, k, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+
+def readings(n: int = 40, scored: int = 30) -> Readings:
+    """Of n samples, ``scored`` of which have a Jacobian with singular values 2 and 0, which is clipped."""
+    log_singular = torch.tensor([math.log(2.0), math.log(1e-6)], dtype=torch.float64).expand(scored, 2)
+    scores = Scores(jepa_score=cloud(4)[:scored, 0], log_density=cloud(4)[:scored, 1])
+    return Readings(
+        z=cloud(4)[:n],
+        z_white=None,
+        log_singular=log_singular,
+        log_singular_white=log_singular,
+        rank=2,
+        scores=scores,
+        knn=cloud(4)[:n, 2].exp(),
+        ood={"far": Scores(jepa_score=scores.jepa_score - 1.0, log_density=scores.log_density - 3.0)},
+    )
+
+
+FACTS = ProbeFacts(
+    truths={"semantic": cloud(4)[:40, 1] + cloud(4)[:40, 3], "ambient": cloud(4)[:40, 3]},
+    gaussian=cloud(4)[:40, 3],
+    complexity=cloud(4)[:40, 0],
+    reference=None,
+    headline="semantic",
+)
+
+
+def test_scalars_are_scipys_and_scikit_learns_on_the_scored_samples() -> None:
+    made = readings()
+    values, density = scalars(made, FACTS), made.scores.log_density
+    for suffix, truth in {"": FACTS.truths["semantic"], "_ambient": FACTS.truths["ambient"]}.items():
+        for name, score in {"": density, "_jepa_score": made.scores.jepa_score, "_gaussian": cloud(4)[:30, 3]}.items():
+            expected = stats.spearmanr(score, truth[:30]).statistic
+            assert values[f"density/spearman{name}{suffix}"] == pytest.approx(expected), name + suffix
+    kendall = stats.kendalltau(density, FACTS.truths["semantic"][:30]).statistic
+    assert values["density/kendall"] == pytest.approx(kendall)
+    assert "density/kendall_ambient" not in values
+    nearest = stats.spearmanr(density, -cloud(4)[:30, 2].exp()).statistic
+    assert values["density/knn_spearman"] == pytest.approx(nearest)
+    both = torch.cat([density, made.ood["far"].log_density])
+    assert values["density/ood_auroc/far"] == pytest.approx(roc_auc_score([1] * 30 + [0] * 30, both))
+    two_sided = -abs(both.numpy() - np.median(density))
+    assert values["density/ood_auroc_typicality/far"] == pytest.approx(roc_auc_score([1] * 30 + [0] * 30, two_sided))
+    assert values["density/log_density_q90(nats)"] == pytest.approx(np.quantile(density, 0.9))
+    assert (
+        values["gaussianity/mean_error_ratio"] == gaussianity_statistics(made.z)["mean_error_ratio"]
+    )  # of all samples
+    assert values["jacobian/clipped_fraction"] == 0.5
+    assert values["jacobian/condition_log10"] == pytest.approx(math.log10(2e6))
+    assert (values["jacobian/rank"], values["jacobian/nonfinite_fraction"]) == (2.0, 0.0)
+
+
+def test_tags_of_what_is_not_there_are_absent() -> None:
+    bare = replace(readings(), knn=None, ood={}, log_singular_white=None)
+    values = scalars(bare, replace(FACTS, truths={}, gaussian=None))
+    assert not [tag for tag in values if tag.startswith(("density/spearman", "density/knn", "density/ood"))]
+    assert not {"jacobian/rank", "density/sketch_spearman"} & values.keys()
+    assert scalars(replace(bare, sketch_spearman=0.9), FACTS)["density/sketch_spearman"] == 0.9
+
+
+def test_each_nan_has_a_reason() -> None:
+    made = readings()
+    assert [name for name in problems(made, FACTS, advice="") if "imprecise" not in name] == []
+    constant = replace(made, scores=Scores(made.scores.jepa_score, torch.zeros(30, dtype=torch.float64)))
+    assert math.isnan(scalars(constant, FACTS)["density/spearman"])
+    assert "log density cannot be ranked: all values are equal" in problems(constant, FACTS, advice="")
+    far = made.ood["far"]
+    broken = replace(made, ood={"far": Scores(far.jepa_score * torch.nan, far.log_density * torch.nan)})
+    assert math.isnan(scalars(broken, FACTS)["density/ood_auroc/far"])
+    (reason,) = [reason for reason in problems(broken, FACTS, advice="") if "far" in reason]
+    assert reason.endswith("cannot be ranked: 30 of 30 scores are not finite.")
+    few = replace(readings(n=4, scored=4), problem="4 samples of 4 dimensions.", log_singular_white=None)
+    assert problems(few, FACTS, advice="raise num_samples")[0] == (
+        "there is no log density: 4 samples of 4 dimensions; to measure more than 4 samples, raise num_samples."
+    )
 
 
 def of_cloud(z: torch.Tensor) -> dict[str, str]:
     values = {f"gaussianity/{name}": value for name, value in gaussianity_statistics(z).items()}
     return alarms(values | {"gaussianity/variance_share": variance_share(z)}, embedding_size=z.shape[1])
-
-
-def cloud(k: int) -> torch.Tensor:
-    return torch.randn(256, k, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("k", [1, 2, 32])
