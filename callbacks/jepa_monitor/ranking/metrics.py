@@ -21,8 +21,8 @@ from .detection import auroc, auroc_low_density, average_precision, fpr_at_tpr
 TPR = 0.95
 
 
-class _Samples(Metric):
-    """Scores and one more value of each sample, in float64 whatever the module around them is cast to."""
+class _ScoreMetric(Metric):
+    """Metric of a score and one more value of each sample, in float64 whatever the module around it is cast to."""
 
     is_differentiable = False
     full_state_update = False
@@ -71,7 +71,7 @@ class _Samples(Metric):
         return super()._apply(move, exclude_state)
 
 
-class DensityRanking(_Samples):
+class DensityRanking(_ScoreMetric):
     """Ranking quality of scores of samples whose log density is known.
 
     ``compute`` gives ``spearman``, ``kendall`` (tau-b), ``concordance``, ``auroc_low_density`` (of the lowest
@@ -105,7 +105,7 @@ class DensityRanking(_Samples):
         return self._values(values, reason)
 
 
-class OODDetection(_Samples):
+class OODDetection(_ScoreMetric):
     """Detection of out-of-distribution samples, which are expected to score lower than the others.
 
     ``compute`` gives ``auroc``; ``aupr_in`` and ``aupr_out``, the step-wise average precision with the in- and the

@@ -270,10 +270,10 @@ def test_another_width_of_the_metric_is_one_sentence() -> None:
         metric.update(torch.zeros(4))
 
 
-def on_shards(rank: int, sizes: list[int], group: Any = None) -> dict[str, float]:
+def on_shards(global_rank: int, sizes: list[int], group: Any = None) -> dict[str, float]:
     """The metric of this process's shard, in batches of 16, gathered."""
     metric = EmbeddingGaussianity(process_group=group)
-    shard = shifted_cloud().split(sizes)[rank]
+    shard = shifted_cloud().split(sizes)[global_rank]
     for batch in shard.split(16) if len(shard) else []:
         metric.update(batch)
     found = {name: float(value) for name, value in metric.compute().items()}
@@ -281,9 +281,9 @@ def on_shards(rank: int, sizes: list[int], group: Any = None) -> dict[str, float
     return found
 
 
-def with_two_widths(rank: int, group: Any) -> str:
+def with_two_widths(global_rank: int, group: Any) -> str:
     metric = EmbeddingGaussianity(process_group=group)
-    metric.update(torch.zeros(3, 4 + rank))
+    metric.update(torch.zeros(3, 4 + global_rank))
     try:
         metric.compute()
     except ValueError as error:
@@ -291,13 +291,13 @@ def with_two_widths(rank: int, group: Any) -> str:
     return ""
 
 
-def on_three_and_two_processes(rank: int, world_size: int) -> tuple[dict[str, float], dict[str, float], str]:
+def on_three_and_two_processes(global_rank: int, world_size: int) -> tuple[dict[str, float], dict[str, float], str]:
     """One start of the processes for both, most of the time goes into their imports."""
-    on_three = on_shards(rank, [0, 7, 53])
+    on_three = on_shards(global_rank, [0, 7, 53])
     pair = torch.distributed.new_group([0, 1])
-    if rank == 2:
+    if global_rank == 2:
         return on_three, {}, ""
-    return on_three, on_shards(rank, [41, 19], pair), with_two_widths(rank, pair)
+    return on_three, on_shards(global_rank, [41, 19], pair), with_two_widths(global_rank, pair)
 
 
 def test_uneven_shards_on_two_and_three_processes_are_one_call() -> None:

@@ -24,11 +24,11 @@ def samples(count: int = 40) -> tuple[Tensor, Tensor, Tensor]:
     return scores, truth, (torch.arange(count) % 3) == 0
 
 
-def measure_shards(rank: int, world_size: int) -> dict[str, Any]:
+def measure_shards(global_rank: int, world_size: int) -> dict[str, Any]:
     """Values on all three processes, on the first two of them, and where none has received a sample."""
     warnings.simplefilter("ignore")  # that a process has received nothing, and that NaN is NaN
     pair = dist.new_group([0, 1])
-    ranking, detection = measured(rank, THREE, None)
+    ranking, detection = measured(global_rank, THREE, None)
     nothing = DensityRanking()
     found = {
         "three": plain(ranking) | plain(detection),
@@ -36,17 +36,17 @@ def measure_shards(rank: int, world_size: int) -> dict[str, Any]:
         "nothing": plain(nothing),
         "reason": nothing.reason,
     }
-    if rank < 2:
-        ranking, detection = measured(rank, TWO, pair)
+    if global_rank < 2:
+        ranking, detection = measured(global_rank, TWO, pair)
         nn.ModuleList([ranking, detection]).half().to(torch.float16)
         found["two"] = plain(ranking) | plain(detection)
     return found
 
 
-def measured(rank: int, bounds: list[int], group: Any) -> tuple[DensityRanking, OODDetection]:
-    """Metrics that have seen the samples from ``bounds[rank]`` to ``bounds[rank + 1]`` in batches of 4."""
+def measured(global_rank: int, bounds: list[int], group: Any) -> tuple[DensityRanking, OODDetection]:
+    """Metrics that have seen this process's samples, from its bound to the next, in batches of 4."""
     ranking, detection = DensityRanking(process_group=group), OODDetection(process_group=group)
-    mine = slice(bounds[rank], bounds[rank + 1])
+    mine = slice(bounds[global_rank], bounds[global_rank + 1])
     for scores, truth, is_ood in zip(*(values[mine].split(4) for values in samples()), strict=True):
         if len(scores):
             ranking.update(scores, truth)

@@ -63,14 +63,14 @@ def test_ood_detection_is_scikit_learns() -> None:
 def test_processes_are_one_call_on_everything() -> None:
     scores, truth, is_ood = samples()
     expected = plain(updated(DensityRanking(), scores, truth)) | plain(updated(OODDetection(), scores, is_ood))
-    ranks = run_on(3, measure_shards)
-    for rank, found in enumerate(ranks):
+    processes = run_on(3, measure_shards)
+    for global_rank, found in enumerate(processes):
         assert found["three"] == pytest.approx(expected, abs=1e-12)
-        assert found["kept"] == THREE[rank + 1] - THREE[rank]  # its own again after compute
+        assert found["kept"] == THREE[global_rank + 1] - THREE[global_rank]  # its own again after compute
         assert all(math.isnan(value) for value in found["nothing"].values())
         assert "only 0 sample" in found["reason"]
-    assert [rank for rank, found in enumerate(ranks) if "two" in found] == [0, 1]
-    for found in ranks[:2]:
+    assert [global_rank for global_rank, found in enumerate(processes) if "two" in found] == [0, 1]
+    for found in processes[:2]:
         assert found["two"] == pytest.approx(expected, abs=1e-12)
 
 
