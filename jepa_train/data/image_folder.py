@@ -158,12 +158,12 @@ class ImageFolderDataModule(PictureDataModule):
 
 
 def default_share(count: int) -> float:
-    """Share of ``count`` images to measure: statistics of an embedding need more images than it has dimensions."""
+    """Choose the share of ``count`` images to measure: statistics of an embedding need more images than it has dimensions."""
     return max(0.1, min(128 / count, 0.25))
 
 
 def held_out(count: int, share: float) -> NDArray[np.bool_]:
-    """Which of ``count`` images are of the probe, (count,): the given share of them, evenly spread.
+    """Choose the images of the probe, (count,) true or false: the given share of them, evenly spread.
 
     Where there are two or more, at least one is, and at least one is not.
     """

@@ -32,7 +32,7 @@ class Predictor(nn.Module):
     Args:
         token_width: D, channels of the encoder's tokens.
         grid_size: patches along height and width.
-        width, depth, heads: of the predictor itself (official: 384, 12 or 16, as the encoder).
+        width, depth, heads: size of the predictor itself (official: 384, 12 or 16, as the encoder).
         embedding_size: K of the embedding to predict; ``None`` leaves the embedding query out, which is plain I-JEPA.
         mode: ``per_block`` runs pass after pass. ``joint`` runs all at once, as rows of one batch (which is
             block-diagonal attention without its zeros), and leaves out what no output depends on: the first block

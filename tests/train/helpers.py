@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
+from torch import Tensor
 
 from jepa_train.checkpoints.files import read_checkpoint
 from jepa_train.cli import main
+from jepa_train.module import JEPA
 
 BATCHES = 5  # an epoch
 TINY = [
@@ -45,3 +48,31 @@ def saved_by(module: pl.LightningModule, path: Path) -> None:
     trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu", enable_progress_bar=False)
     trainer.strategy.connect(module)
     trainer.save_checkpoint(path)
+
+
+def run_export(trained: Path, *arguments: str) -> None:
+    """Export the encoder of a checkpoint to ``encoder.safetensors``."""
+    main(["export", f"--ckpt_path={trained}", "--output=encoder.safetensors", *arguments])
+
+
+def reference(trained: Path, which: str, images: Tensor) -> Tensor:
+    """Mean tokens, from the module as Lightning itself rebuilds it."""
+    module = JEPA.load_from_checkpoint(trained).eval()
+    branch = module.target if which == "target" else module.online
+    with torch.no_grad():
+        return branch.encoder(images).mean(dim=1)
+
+
+SMALL: dict[str, Any] = {
+    "image_size": 16,
+    "channels": 1,
+    "encoder_overrides": {"embed_dim": 32, "depth": 2, "num_heads": 2},
+    "patch_size": 4,
+    "embedding_size": 4,
+    "projector_hidden": 16,
+    "predictor_width": 16,
+    "predictor_depth": 1,
+    "predictor_heads": 2,
+    "num_targets": 2,
+    "sigreg_slices": 16,
+}

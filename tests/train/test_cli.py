@@ -22,6 +22,8 @@ from jepa_train.module import JEPA
 from tests.idx_files import write_idx
 from tests.sentences import FAILED, one_sentence
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 SMALL = [
     "--trainer.max_epochs=2",
     "--trainer.enable_progress_bar=false",
@@ -35,12 +37,6 @@ NO_CALLBACKS = ["--monitor=null", "--trainer.callbacks=[]"]
 
 def fit(folder: Path, *arguments: str) -> JEPACLI:
     return main(["fit", *SMALL, f"--trainer.logger.save_dir={folder}", *arguments])
-
-
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What Lightning writes beside the run (fast_dev_run has no logger) stays out of the repository."""
-    monkeypatch.chdir(tmp_path)
 
 
 def data_arguments(name: str, folder: Path) -> list[str]:

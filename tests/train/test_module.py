@@ -20,20 +20,7 @@ from jepa_train.inputs.masks import MultiBlockMasks
 from jepa_train.module import JEPA
 from jepa_train.objectives import token_prediction
 from jepa_train.optimization import warmup_cosine
-
-SMALL: dict[str, Any] = {
-    "image_size": 16,
-    "channels": 1,
-    "encoder_overrides": {"embed_dim": 32, "depth": 2, "num_heads": 2},
-    "patch_size": 4,
-    "embedding_size": 4,
-    "projector_hidden": 16,
-    "predictor_width": 16,
-    "predictor_depth": 1,
-    "predictor_heads": 2,
-    "num_targets": 2,
-    "sigreg_slices": 16,
-}
+from tests.train.helpers import SMALL
 
 
 class Images(torch.utils.data.Dataset[dict[str, Tensor]]):
@@ -308,33 +295,3 @@ def test_nan_images_end_training_with_a_sentence(tmp_path: Path) -> None:
     loader = DataLoader(NaN(), batch_size=16)
     with pytest.raises(RunFailed, match="images that are not finite"):
         trainer.fit(JEPA(**SMALL), loader, loader)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"predictor_heads": 3}, "not divisible by predictor_heads"),
-        ({"anticollapse_on": "pixels"}, "embedding, tokens or both"),
-        ({"token_weight": 0.0, "embedding_weight": 0.0}, "nothing is predicted"),
-        ({"token_weight": -1.0}, "0 or more"),
-        ({"ema_start": 3.0}, "ema_start must lie between 0 and 1"),
-        ({"warmup_fraction": 5.0}, "warmup_fraction must lie"),
-        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
-        ({"sigreg_slices": 0}, "sigreg_slices must be 1 or more"),
-        ({"seed": -1}, "seed must be 0 or more"),
-        ({"weight_decay": -0.1}, "weight_decay must be 0 or more"),
-        ({"learning_rate_end": -1.0}, "learning_rate_end must be 0 or more"),
-        ({"embedding_size": 0}, "embedding_size must be 1 or more"),
-        ({"patch_size": 0}, "patch_size must be 1 or more"),
-        ({"predictor_width": 0}, "predictor_width must be 1 or more"),
-        ({"projector_hidden": -1}, "projector_hidden must be 0 or more"),
-        ({"stop_gradient": False}, "set ema_start, ema_end to 0"),
-        ({"crop_scale": 7.0}, "crop_scale is the smallest share"),
-        ({"noise": -1.0}, "0 or more"),
-        ({"anticollapse": "nonsense", "anticollapse_weight": 0.0}, "anticollapse must be one of"),
-        ({"anticollapse": "barlow", "anticollapse_on": "tokens", "flip": True}, "show different things after crops"),
-    ],
-)
-def test_settings_that_cannot_work_are_named(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigurationError, match=message):
-        JEPA(**{**SMALL, **settings})

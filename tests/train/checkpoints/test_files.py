@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import os
-import pickle
 import random
 import re
+import resource
 import shutil
 import struct
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import pytest
 import torch
-from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.pytorch.plugins.io import AsyncCheckpointIO, TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import nn
 
-from jepa_train.checkpoints.compatibility import weight_shapes
 from jepa_train.checkpoints.files import (
     ABANDONED_AFTER,
     AtomicCheckpointIO,
@@ -31,50 +28,16 @@ from jepa_train.checkpoints.files import (
     read_checkpoint,
     written_whole,
 )
-from jepa_train.cli import JEPACLI, main
+from jepa_train.cli import main
 from jepa_train.errors import ConfigurationError
-from jepa_train.module import JEPA
 from tests.sentences import one_sentence
+from tests.train.checkpoints.helpers import run
 from tests.train.helpers import saved_by
+
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 ROOT = Path(__file__).resolve().parents[3]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'callbacks'}", "CUDA_VISIBLE_DEVICES": ""}
-TINY = [
-    "--trainer.max_epochs=1",
-    "--trainer.enable_progress_bar=false",
-    "--trainer.enable_model_summary=false",
-    "--trainer.log_every_n_steps=1",
-    "--monitor=null",
-    "--trainer.callbacks=lightning.pytorch.callbacks.ModelCheckpoint",
-    "--trainer.callbacks.save_last=true",
-    "--data.num_train=128",
-    "--data.num_probe=32",
-    "--data.batch_size=64",
-    "--model.encoder_overrides={embed_dim: 16, depth: 1, num_heads: 2}",
-    "--model.projector_hidden=16",
-    "--model.predictor_width=16",
-]
-
-
-def run(subcommand: str, *arguments: str) -> JEPACLI:
-    cli = main([subcommand, *TINY, "--trainer.logger.save_dir=runs", *arguments])
-    assert cli is not None
-    return cli
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint of two steps."""
-    folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        run("fit")
-    return folder / "runs" / "mixture" / "version_0" / "checkpoints" / "last.ckpt"
-
-
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 # writing
@@ -260,9 +223,6 @@ def spoil(kind: str, trained: Path, path: Path) -> None:
     elif kind == "older settings":
         checkpoint["hyper_parameters"]["number_of_things"] = 3
         torch.save(checkpoint, path)
-    elif kind == "no optimizer":
-        del checkpoint["optimizer_states"]
-        torch.save(checkpoint, path)
 
 
 SPOILT = {
@@ -303,74 +263,6 @@ def test_a_file_that_cannot_be_used_is_one_sentence(
 def test_the_other_subcommands_look_too(subcommand: str, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spoil("truncated", trained, Path("bad.ckpt"))
     assert "cut off" in one_sentence(lambda: run(subcommand, "--ckpt_path=bad.ckpt"), capsys)
-
-
-def test_weights_alone_can_be_validated_but_not_gone_on_from(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    spoil("no optimizer", trained, Path("bad.ckpt"))
-    assert "holds weights alone" in one_sentence(lambda: run("fit", "--ckpt_path=bad.ckpt"), capsys)
-    run("validate", "--ckpt_path=bad.ckpt")
-
-
-def test_images_of_another_size_are_one_sentence(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    other = ["--data.image_size=32", "--trainer.max_epochs=2"]
-    message = one_sentence(lambda: run("fit", f"--ckpt_path={trained}", *other), capsys)
-    assert re.search(r"of a model of other sizes \(\S+ is [\dx ]+ there, [\dx ]+ here\)", message)
-
-
-def test_an_end_before_the_checkpoint_is_one_sentence(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    checkpoint = torch.load(trained, weights_only=True)
-    checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"] = 5
-    torch.save(checkpoint, "later.ckpt")
-    message = one_sentence(lambda: run("fit", "--ckpt_path=later.ckpt"), capsys)
-    assert "has trained 6 epochs already, more than max_epochs 1: give a larger --trainer.max_epochs" in message
-
-
-def test_an_option_for_other_weights_is_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    message = one_sentence(lambda: run("validate", f"--ckpt_path={trained}", "--model.embedding_size=7"), capsys)
-    assert "other weights, embedding_size 2 (not 7): leave out --model.embedding_size" in message
-
-
-def test_an_option_that_the_checkpoint_overrides_is_named(trained: Path, tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match=r"decides the model: learning_rate 0.002 \(not 0.5\)\."):
-        cli = run("validate", f"--ckpt_path={trained}", "--model.learning_rate=0.5")
-    assert cli.model.hparams["learning_rate"] == 0.002
-
-
-@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # there is no logger
-def test_a_config_that_the_checkpoint_overrides_is_named(trained: Path, tmp_path: Path) -> None:
-    config = tmp_path / "mine.yaml"
-    config.write_text("model: {embedding_size: 5, ema_start: 0.5, target_scale: [0.15, 0.25], patch_size: 4}\n")
-    data = ["--data=jepa_train.data.MixtureDataModule", "--data.num_train=128", "--data.num_probe=32"]
-    quick = ["--trainer.logger=false", "--trainer.enable_progress_bar=false"]
-    with pytest.warns(
-        UserWarning, match=r"decides the model: embedding_size 2 \(not 5\), ema_start 0.98 \(not 0.5\)\."
-    ):
-        main(["validate", "-c", str(config), *data, *quick, f"--ckpt_path={trained}"])
-
-
-@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # there is no logger
-def test_without_options_of_its_own_a_resume_says_nothing(trained: Path) -> None:
-    """The checkpoint's model differs from the default config, which nobody chose; warnings are errors here."""
-    quick = ["--trainer.logger=false", "--trainer.enable_progress_bar=false"]
-    cli = main(["validate", "--data.num_train=128", "--data.num_probe=32", *quick, f"--ckpt_path={trained}"])
-    assert cli is not None
-    assert cli.model.hparams["projector_hidden"] == 16
-
-
-def test_settings_that_the_checkpoint_does_not_know_are_named(trained: Path) -> None:
-    checkpoint = torch.load(trained, weights_only=True)
-    del checkpoint["hyper_parameters"]["flip"]
-    torch.save(checkpoint, "older.ckpt")
-    with pytest.warns(UserWarning, match=r"written before there was flip: what the command line"):
-        run("validate", "--ckpt_path=older.ckpt")
-
-
-def test_shapes_are_those_of_the_weights_and_no_random_number_is_drawn() -> None:
-    arguments = {"encoder_overrides": {"embed_dim": 16, "depth": 1, "num_heads": 2}, "image_size": 16, "patch_size": 4}
-    before = torch.get_rng_state()
-    shapes = weight_shapes(arguments)
-    assert torch.equal(before, torch.get_rng_state())
-    assert shapes == {name: tuple(weight.shape) for name, weight in JEPA(**arguments).state_dict().items()}
 
 
 # last
@@ -496,71 +388,6 @@ def test_lightning_reads_with_the_same_checks(trained: Path) -> None:
     assert all(torch.equal(weight, loaded["state_dict"][name]) for name, weight in trained_weights.items())
 
 
-class Hostile:
-    """Leaves a file behind where it is unpickled."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (Path("executed").absolute(),)
-
-
-PLACES: dict[str, Callable[[dict[str, Any]], None]] = {
-    "beside": lambda checkpoint: checkpoint.update(extra=Hostile()),
-    "a weight": lambda checkpoint: checkpoint["state_dict"].update(weight=Hostile()),
-    "a setting": lambda checkpoint: checkpoint["hyper_parameters"].update(flip=Hostile()),
-    "a callback": lambda checkpoint: checkpoint["callbacks"].update(ModelCheckpoint=Hostile()),
-    "optimizer": lambda checkpoint: checkpoint["optimizer_states"].append(Hostile()),
-}
-
-
-def hostile(place: str, trained: Path, path: Path) -> None:
-    checkpoint = torch.load(trained, weights_only=True)
-    PLACES[place](checkpoint)
-    torch.save(checkpoint, path)
-
-
-@pytest.mark.parametrize("place", PLACES)
-def test_a_hostile_checkpoint_does_execute_where_it_is_unpickled(place: str, trained: Path) -> None:
-    """The payloads that the other tests show to be refused are real."""
-    hostile(place, trained, Path("bad.ckpt"))
-    torch.load("bad.ckpt", weights_only=False)
-    assert Path("executed").exists()
-
-
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("reader", ["fit", "validate", "test", "predict", "export", "last", "module", "plugin"])
-def test_no_reader_of_checkpoints_executes_them(
-    reader: str, place: str, trained: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    path = Path("runs/mixture/version_0/checkpoints/last.ckpt")
-    path.parent.mkdir(parents=True)
-    hostile(place, trained, path)
-    if reader == "module":
-        with pytest.raises(pickle.UnpicklingError):
-            JEPA.load_from_checkpoint(path)
-    elif reader == "plugin":
-        with pytest.raises(ConfigurationError, match="could run code"):
-            AtomicCheckpointIO().load_checkpoint(path, weights_only=False)
-    else:
-        readers: dict[str, Callable[[], Any]] = {
-            "export": lambda: main(["export", f"--ckpt_path={path}", "--output=encoder.safetensors"]),
-            "last": lambda: run("fit", "--ckpt_path=last", "--weights_only=false"),
-        }
-        subcommand = lambda: run(reader, f"--ckpt_path={path}", "--weights_only=false")  # noqa: E731
-        assert "could run code" in one_sentence(readers.get(reader, subcommand), capsys)
-    assert not Path("executed").exists()
-
-
-def test_addresses_are_read_as_safely(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    hostile("beside", trained, Path("bad.ckpt"))
-    with get_filesystem("memory://runs").open("memory://runs/bad.ckpt", "wb") as file:
-        file.write(Path("bad.ckpt").read_bytes())
-    for address in ("memory://runs/bad.ckpt", f"file://{Path('bad.ckpt').absolute()}"):
-        for subcommand in ("fit", "validate"):
-            arguments = [f"--ckpt_path={address}", "--weights_only=false"]
-            assert "could run code" in one_sentence(lambda: run(subcommand, *arguments), capsys)  # noqa: B023
-    assert not Path("executed").exists()
-
-
 def test_a_tensor_of_the_wrong_kind_is_the_same_sentence(trained: Path) -> None:
     """A type that became another by damage: AttributeError."""
     with zipfile.ZipFile(trained) as whole, zipfile.ZipFile("bad.ckpt", "w") as damaged:
@@ -577,3 +404,14 @@ def test_reading_is_the_one_way_in(trained: Path) -> None:
     assert read_checkpoint(trained)["global_step"] == 2
     with pytest.raises(ConfigurationError, match="there is no checkpoint"):
         read_checkpoint(trained.parent)
+
+
+def test_what_torch_buries_is_found(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(OSError, match=r"File too large: .*big\.ckpt"), written_whole(tmp_path / "big.ckpt") as file:
+            torch.save(torch.zeros(100_000), file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert not list(tmp_path.iterdir())

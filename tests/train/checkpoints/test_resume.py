@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from jepa_train.checkpoints.stopping import is_behind
 from jepa_train.module import JEPA
 from tests.train.helpers import BATCHES, fit
 
@@ -117,13 +116,3 @@ def test_a_checkpoint_that_is_written_in_the_background_does_not_end_training(tm
     background = "--trainer.plugins=lightning.pytorch.plugins.io.AsyncCheckpointIO"
     ended = fit(tmp_path, background, "--trainer.callbacks.every_n_train_steps=1", "--trainer.max_epochs=1")
     assert ended["global_step"] == BATCHES
-
-
-def test_what_is_not_a_whole_checkpointis_behind(tmp_path: Path) -> None:
-    assert is_behind(tmp_path / "last.ckpt", 1)
-    torch.save({"global_step": 3, "state_dict": {}}, tmp_path / "last.ckpt")
-    assert is_behind(tmp_path / "last.ckpt", 4)
-    assert not is_behind(tmp_path / "last.ckpt", 3)
-    whole = (tmp_path / "last.ckpt").read_bytes()
-    (tmp_path / "last.ckpt").write_bytes(whole[: len(whole) // 2])
-    assert is_behind(tmp_path / "last.ckpt", 3)

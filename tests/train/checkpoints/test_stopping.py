@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from jepa_train.checkpoints.files import read_checkpoint
+from jepa_train.checkpoints.stopping import is_behind
 from jepa_train.cli import main
 from tests.processes import TRAIN, run_python
 from tests.train.helpers import BATCHES, TINY, fit, last_checkpoint
@@ -141,3 +142,13 @@ def test_validate_exits_at_once(tmp_path: Path) -> None:
     ended = run_python(*command, *signal_at(0, "on_validation_start"), folder=tmp_path)
     assert ended.returncode == STATUS, ended.stderr[-3000:]
     assert "asked to stop" in ended.stderr
+
+
+def test_what_is_not_a_whole_checkpoint_is_behind(tmp_path: Path) -> None:
+    assert is_behind(tmp_path / "last.ckpt", 1)
+    torch.save({"global_step": 3, "state_dict": {}}, tmp_path / "last.ckpt")
+    assert is_behind(tmp_path / "last.ckpt", 4)
+    assert not is_behind(tmp_path / "last.ckpt", 3)
+    whole = (tmp_path / "last.ckpt").read_bytes()
+    (tmp_path / "last.ckpt").write_bytes(whole[: len(whole) // 2])
+    assert is_behind(tmp_path / "last.ckpt", 3)

@@ -24,12 +24,10 @@ TINY = [
 ]
 LISTED = "{trainer: {callbacks: [{class_path: jepa_monitor.JEPAScoreMonitor, init_args: {num_samples: 48}}]}}"
 
-pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # of the run before
-
-
-@pytest.fixture(autouse=True)
-def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = [
+    pytest.mark.usefixtures("own_folder"),
+    pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),  # of the run before
+]
 
 
 def run(*arguments: str, subcommand: str = "fit") -> JEPACLI:

@@ -1,4 +1,4 @@
-"""Runs as they lie on a disk: their record is written once, and a checkpoint suffices to use or resume them."""
+"""The start of a command: a checkpoint suffices to use or resume a run, and one line says what is used."""
 
 from __future__ import annotations
 
@@ -10,28 +10,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
-from jepa_train.cli import CONFIGS, JEPACLI, main
+from jepa_train.cli import CONFIGS, main
 from tests.idx_files import write_idx
 from tests.sentences import one_sentence
-
-QUIET = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--monitor=null"]
-TINY = [
-    *QUIET,
-    "--trainer.max_epochs=1",
-    "--trainer.log_every_n_steps=1",
-    "--trainer.callbacks=lightning.pytorch.callbacks.ModelCheckpoint",
-    "--trainer.callbacks.save_last=true",
-    "--model.encoder_overrides={embed_dim: 16, depth: 1, num_heads: 2}",
-    "--model.projector_hidden=16",
-    "--model.predictor_width=16",
-]
-MIXTURE = ["--data.num_train=64", "--data.num_probe=32", "--data.batch_size=32"]
-SUBCOMMANDS = ["fit", "validate", "test", "predict"]
+from tests.train.commands.helpers import MIXTURE, QUIET, SUBCOMMANDS, command, last_of, make_run
 
 pytestmark = [
+    pytest.mark.usefixtures("own_folder"),
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),  # validate has a folder of its own, or none
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),  # a resumed run's
     pytest.mark.filterwarnings("ignore:The number of training batches"),  # is small here
@@ -39,117 +26,9 @@ pytestmark = [
 ]
 
 
-def command(*arguments: str) -> JEPACLI:
-    cli = main([*arguments])
-    assert cli is not None
-    return cli
-
-
-def make_run(*arguments: str) -> Path:
-    """The folder of a run of two steps or so."""
-    return Path(command("fit", *arguments[:2], *TINY, *arguments[2:]).trainer.log_dir)
-
-
-@pytest.fixture(scope="module")
-def mixture(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that holds ``runs`` with one run of a data set whose sizes are not the default's."""
-    folder = tmp_path_factory.mktemp("mixture")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        make_run("-c", str(CONFIGS / "mixture.yaml"), *MIXTURE, "--data.image_size=24", "--data.contrast=0.3")
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def run(mixture: Path, here: Path) -> Path:
-    """A copy of the run, ``runs/mixture/version_0``, to do anything with."""
-    shutil.copytree(mixture / "runs", here / "runs")
-    return Path("runs/mixture/version_0")
-
-
-def last_of(folder: Path) -> Path:
-    return folder / "checkpoints" / "last.ckpt"
-
-
-def versions(name: str = "mixture") -> list[str]:
-    return sorted(path.name for path in Path("runs", name).iterdir())
-
-
-def records(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.glob("*.yaml") if path.name != "hparams.yaml")
-
-
-# the record
-
-
-def test_the_record_has_what_makes_the_run_and_nothing_of_one_call(run: Path) -> None:
-    record = yaml.safe_load((run / "config.yaml").read_text())
-    assert set(record) == {"seed_everything", "trainer", "monitor", "model", "data"}
-    assert record["trainer"]["logger"]["init_args"]["version"] is None
-    assert record["data"]["init_args"]["contrast"] == 0.3
-
-
-@pytest.mark.parametrize("subcommand", SUBCOMMANDS)
-def test_nothing_overwrites_it_and_it_works_for_every_subcommand(subcommand: str, run: Path) -> None:
-    before = (run / "config.yaml").read_bytes()
-    into_the_same = ["--trainer.logger.version=version_0"] if subcommand != "predict" else []
-    command(subcommand, f"--ckpt_path={last_of(run)}", *into_the_same, "--trainer.max_epochs=2")
-    assert (run / "config.yaml").read_bytes() == before
-    beside = [f"config_{subcommand}_1.yaml"] if into_the_same else []
-    assert records(run) == sorted(["config.yaml", *beside])
-    for record in [*beside, "config.yaml"]:
-        command("fit", "-c", str(run / record), "--trainer.max_epochs=1")
-    assert versions() == [f"version_{number}" for number in range(1 + len(records(run)))]
-    command(subcommand, "-c", str(run / "config.yaml"), "--trainer.fast_dev_run=true")
-
-
-def test_a_resume_writes_its_settings_once_and_the_next_takes_them_up(run: Path) -> None:
-    shutil.copy(last_of(run), "killed.ckpt")
-    command("fit", "--ckpt_path=last", "--trainer.max_epochs=2")
-    assert records(run) == ["config.yaml", "config_fit_1.yaml"]
-    shutil.copy("killed.ckpt", last_of(run))
-    cli = command("fit", "--ckpt_path=last")
-    assert (cli.trainer.max_epochs, cli.trainer.global_step) == (2, 4)
-    assert records(run) == ["config.yaml", "config_fit_1.yaml"]
-    assert versions() == ["version_0"]
-
-
-def test_the_record_holds_defaults_that_yaml_cannot(here: Path) -> None:
-    timer = ["--trainer.callbacks=Timer", "--trainer.callbacks.duration=00:00:01:00", "--trainer.max_steps=1"]
-    cli = command("fit", *QUIET, *timer, *MIXTURE)
-    record = Path(cli.trainer.log_dir) / "config.yaml"
-    assert yaml.safe_load(record.read_text())["trainer"]["callbacks"][0]["init_args"]["interval"] == "step"
-    command("fit", "-c", str(record), "--trainer.fast_dev_run=true")
-
-
 def test_a_group_that_is_none_is_said_before_a_checkpoint(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = one_sentence(lambda: main(["fit", "-c", "{model: 3}", f"--ckpt_path={last_of(run)}"]), capsys)
     assert "model must be a group of settings" in message
-
-
-def test_runs_without_a_logger_share_a_folder_and_leave_no_record(here: Path, caplog: pytest.LogCaptureFixture) -> None:
-    quick = [*QUIET, "--trainer.logger=false", "--trainer.max_steps=1"]
-    command("fit", *quick, *MIXTURE)
-    command("fit", "-c", str(CONFIGS / "digits.yaml"), *quick, "--trainer.callbacks=null")
-    assert records(here) == []
-    command("validate", "--ckpt_path=checkpoints/last.ckpt", "--trainer.logger=false", *QUIET, *MIXTURE)
-    assert "because no config of its run stands beside it" in caplog.text
-
-
-# predict
-
-
-def test_predict_says_that_it_keeps_nothing_and_leaves_no_folder(run: Path, caplog: pytest.LogCaptureFixture) -> None:
-    command("predict", f"--ckpt_path={last_of(run)}")
-    assert "predict computes the embeddings and keeps none of them: add a callback" in caplog.text
-    assert versions() == ["version_0"]
-    assert {path.name for path in Path().iterdir()} == {"runs"}
 
 
 # a checkpoint suffices
@@ -178,8 +57,8 @@ OTHER_RUNS: dict[str, Callable[[Path], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", OTHER_RUNS)
-def test_a_checkpoint_of_any_run_is_enough(name: str, here: Path, caplog: pytest.LogCaptureFixture) -> None:
-    arguments = OTHER_RUNS[name](here / "images")
+def test_a_checkpoint_of_any_run_is_enough(name: str, own_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    arguments = OTHER_RUNS[name](own_folder / "images")
     folder = make_run("-c", str(CONFIGS / f"{name}.yaml"), *arguments)
     for subcommand in SUBCOMMANDS[1:]:
         cli = command(subcommand, f"--ckpt_path={last_of(folder)}", "--trainer.fast_dev_run=true")
@@ -187,7 +66,7 @@ def test_a_checkpoint_of_any_run_is_enough(name: str, here: Path, caplog: pytest
     assert f"the settings are those of {folder}/config.yaml, except" in caplog.text
 
 
-def test_an_overlay_needs_not_be_given_again(here: Path) -> None:
+def test_an_overlay_needs_not_be_given_again(own_folder: Path) -> None:
     folder = make_run("-c", str(CONFIGS / "objective" / "vicreg.yaml"), *MIXTURE, "--model.token_weight=0.5")
     cli = command("validate", f"--ckpt_path={last_of(folder)}")
     assert (cli.model.hparams["anticollapse"], cli.model.hparams["token_weight"]) == ("vicreg", 0.5)
@@ -238,11 +117,11 @@ def test_last_is_the_newest_of_all_unless_something_says_which(run: Path, caplog
         caplog.clear()
 
 
-def test_last_goes_on_with_the_runs_own_config_in_its_folder(here: Path) -> None:
-    folder = make_run("-c", str(CONFIGS / "image_folder.yaml"), *write_folder(here / "images"))
+def test_last_goes_on_with_the_runs_own_config_in_its_folder(own_folder: Path) -> None:
+    folder = make_run("-c", str(CONFIGS / "image_folder.yaml"), *write_folder(own_folder / "images"))
     cli = command("fit", "--ckpt_path=last", "--trainer.max_epochs=2")
     assert Path(cli.trainer.log_dir) == folder
-    assert cli.datamodule.root == here / "images"
+    assert cli.datamodule.root == own_folder / "images"
     assert cli.trainer.current_epoch == 2
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -225,17 +224,3 @@ def test_a_loader_of_fixed_order_can_be_read() -> None:
     fixed = ResumableDataLoader(dataset, sampler=SequentialSampler(dataset), batch_size=2)
     fixed.load_state_dict({**fixed.state_dict(), "batches": 1})
     assert [batch["label"].tolist() for batch in fixed] == [[0, 1], [2, 3], [4, 5]]
-
-
-def test_a_batch_needs_as_many_images_a_process() -> None:
-    """Of too few, each process would have an epoch without a batch."""
-    processes: Any = SimpleNamespace(
-        world_size=2, global_rank=1, strategy=SimpleNamespace(root_device=torch.device("cpu"))
-    )
-    enough, few = NumberedData(num_train=8, batch_size=4), NumberedData(num_train=7, batch_size=4)
-    enough.trainer = few.trainer = processes
-    assert len(enough.train_dataloader()) == 1
-    with pytest.raises(
-        ConfigurationError, match=r"^3 training images a process \(7 on 2\) are fewer than batch_size 4:"
-    ):
-        few.train_dataloader()

@@ -1,0 +1,53 @@
+"""Loaders of training batches, and of what is measured."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from jepa_train.data.base import ImageTensors
+from jepa_train.errors import ConfigurationError
+from tests.train.data.helpers import NumberedData
+
+
+def test_a_batch_needs_as_many_images_a_process() -> None:
+    """Of too few, each process would have an epoch without a batch."""
+    processes: Any = SimpleNamespace(
+        world_size=2, global_rank=1, strategy=SimpleNamespace(root_device=torch.device("cpu"))
+    )
+    enough, few = NumberedData(num_train=8, batch_size=4), NumberedData(num_train=7, batch_size=4)
+    enough.trainer = few.trainer = processes
+    assert len(enough.train_dataloader()) == 1
+    with pytest.raises(
+        ConfigurationError, match=r"^3 training images a process \(7 on 2\) are fewer than batch_size 4:"
+    ):
+        few.train_dataloader()
+
+
+def test_images_in_memory_are_samples_with_labels() -> None:
+    data = ImageTensors(torch.arange(8.0).view(2, 1, 2, 2), torch.tensor([5, 7]))
+    assert len(data) == 2
+    assert data[1]["label"] == 7
+    assert torch.equal(data[1]["image"], torch.tensor([[[4.0, 5.0], [6.0, 7.0]]]))
+
+
+def test_validation_test_and_prediction_read_the_probe_in_order() -> None:
+    data = NumberedData(num_train=8, batch_size=4)
+    for loader in (data.val_dataloader(), data.test_dataloader(), data.predict_dataloader()):
+        seen = [int(label) for batch in loader for label in batch["label"]]
+        assert seen == list(range(len(data.probe_dataset())))  # type: ignore[arg-type]  # torch declares no length
+
+
+def test_data_sets_are_made_once() -> None:
+    data = NumberedData()
+    assert data.reference_dataset() is data.reference_dataset()
+    assert data.probe_dataset() is data.probe_dataset()
+
+
+@pytest.mark.parametrize("name", ["batch_size", "num_workers"])
+def test_a_number_that_cannot_work_is_named(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{name} must be"):
+        NumberedData(**{name: -1})

@@ -1,0 +1,66 @@
+"""Hyper-parameters that cannot work are named, and each part is built from its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from jepa_train.errors import ConfigurationError
+from jepa_train.module import JEPA
+from tests.train.helpers import SMALL
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"predictor_heads": 3}, "not divisible by predictor_heads"),
+        ({"anticollapse_on": "pixels"}, "embedding, tokens or both"),
+        ({"token_weight": 0.0, "embedding_weight": 0.0}, "nothing is predicted"),
+        ({"token_weight": -1.0}, "0 or more"),
+        ({"ema_start": 3.0}, "ema_start must lie between 0 and 1"),
+        ({"warmup_fraction": 5.0}, "warmup_fraction must lie"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
+        ({"sigreg_slices": 0}, "sigreg_slices must be 1 or more"),
+        ({"seed": -1}, "seed must be 0 or more"),
+        ({"weight_decay": -0.1}, "weight_decay must be 0 or more"),
+        ({"learning_rate_end": -1.0}, "learning_rate_end must be 0 or more"),
+        ({"embedding_size": 0}, "embedding_size must be 1 or more"),
+        ({"patch_size": 0}, "patch_size must be 1 or more"),
+        ({"predictor_width": 0}, "predictor_width must be 1 or more"),
+        ({"projector_hidden": -1}, "projector_hidden must be 0 or more"),
+        ({"stop_gradient": False}, "set ema_start, ema_end to 0"),
+        ({"crop_scale": 7.0}, "crop_scale is the smallest share"),
+        ({"noise": -1.0}, "0 or more"),
+        ({"anticollapse": "nonsense", "anticollapse_weight": 0.0}, "anticollapse must be one of"),
+        ({"anticollapse": "barlow", "anticollapse_on": "tokens", "flip": True}, "show different things after crops"),
+    ],
+)
+def test_settings_that_cannot_work_are_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        JEPA(**{**SMALL, **settings})
+
+
+def test_arguments_of_a_subclass_are_its_own() -> None:
+    """Hyper-parameters are those of the subclass; the parts are built from what it passes on."""
+
+    class Doubled(JEPA):
+        def __init__(self, patch_size: int = 2, embedding_size: int = 3) -> None:
+            super().__init__(**{**SMALL, "patch_size": 2 * patch_size, "embedding_size": embedding_size})
+
+    module = Doubled()
+    assert module.online.encoder.grid_size == (4, 4)
+    assert module.hparams["patch_size"] == 2
+
+
+def test_without_a_term_that_reads_it_there_is_no_embedding() -> None:
+    tokens = {**SMALL, "embedding_weight": 0.0, "anticollapse_on": "tokens"}
+    assert isinstance(JEPA(**tokens).online.projector, torch.nn.Identity)
+    assert not isinstance(JEPA(**{**tokens, "anticollapse_on": "both"}).online.projector, torch.nn.Identity)
+
+
+def test_a_head_without_a_part_in_the_loss_is_not_trained() -> None:
+    module = JEPA(**{**SMALL, "token_weight": 0.0})
+    assert not any(parameter.requires_grad for parameter in module.predictor.token_head.parameters())
+    assert module.predictor.embedding_head is not None
