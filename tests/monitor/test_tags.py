@@ -82,6 +82,22 @@ def test_a_row_of_many_tags_is_there_for_those_without_one_of_their_own() -> Non
     assert "density/spearman_*" in tags.explanation(["density/spearman_ambient"])
 
 
+def test_charts_of_gaussianity_have_their_lines_and_null() -> None:
+    (charts,) = tags.layout(f"gaussianity/{statistic.name}" for statistic in STATISTICS).values()
+    drawn = {title: re.findall(r"/(\w+)", " ".join(map(str, lines))) for title, (_, lines) in charts.items()}
+    assert drawn == {
+        "Gaussianity ratios (1 = Gaussian)": [
+            "sliced_ep_ratio",
+            "sliced_ep_ratio_max",
+            "covariance_error_ratio",
+            "norm_variance_ratio",
+            "effective_rank_ratio",
+            "ratio",
+        ],
+        "Mardia, standard deviations (0 = Gaussian)": ["skewness_z", "kurtosis_z", "deviation"],
+    }
+
+
 def test_monitors_share_charts() -> None:
     (charts,) = tags.layout(["student/density/spearman", "teacher/density/spearman"]).values()
     kind, patterns = charts["rank correlation with the true log density"]

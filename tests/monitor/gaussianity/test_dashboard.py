@@ -72,6 +72,13 @@ def test_power(name: str, k: int) -> None:
     assert max(distance[s] for s in seen_by) > 8.0
 
 
+def test_the_largest_of_few_slices_is_one_too() -> None:
+    torch.manual_seed(3)
+    draws = [gaussianity_statistics(torch.randn(64, 8), num_slices=2)["sliced_ep_ratio_max"] for _ in range(60)]
+    assert abs(np.mean(draws) - 1.0) < 4.0 * (np.std(draws) / math.sqrt(60) + 0.02)
+    assert np.mean(draws) > 0.6  # over the null value of 256 slices it is 0.3
+
+
 def test_an_odd_axis_that_has_the_others_variance_is_missed() -> None:
     z = torch.randn(1024, 64)
     z[:, 0] = torch.randint(2, (1024,)) * 2.0 - 1.0
