@@ -158,7 +158,7 @@ class ImageFolderDataModule(PictureDataModule):
 
 
 def default_share(count: int) -> float:
-    """Choose the share of ``count`` images to measure: statistics of an embedding need more images than it has dimensions."""
+    """Choose the share of ``count`` images to measure: statistics need more images than an embedding has dimensions."""
     return max(0.1, min(128 / count, 0.25))
 
 
