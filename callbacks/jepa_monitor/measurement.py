@@ -33,9 +33,9 @@ from .probe.samples import Shard, gather_by_index
 from .probe.sparing import Sparing
 from .ranking import knn_distance
 from .readings import Readings, Scores
-from .runtime.budget import CALIBRATION_SAMPLES, Plan, Trial, can_sketch, sketch_rows
 from .runtime.distributed import broadcast, fail_together, process_count
 from .runtime.encoder import embed
+from .runtime.plan import CALIBRATION_SAMPLES, Plan, Trial, can_sketch, sketch_rows
 
 TRIAL_SECONDS = 0.2  # the last pass of a trial takes as long
 EMBEDDED_IN_TRIAL = 128  # samples on each process

@@ -1,18 +1,21 @@
-"""The callback: when to measure, on which probe, on which process. No mathematics here."""
+"""The callback that scores density and Gaussianity: its arguments, what it measures, and its state."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from numbers import Real
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
+from .callback import Found, MeasuringCallback, OnError
+from .errors import require_whole
 from .history import History
 from .measurement import Method, read, try_out
 from .pictures.illustrations import illustrate
@@ -31,15 +34,12 @@ from .probe.sources import (
 from .probe.sparing import Sparing
 from .ranking import rank_stability
 from .readings import Readings
-from .run import Run
-from .runtime.budget import Budget, Estimator, Plan, Trial
+from .runtime.budget import Budget, horizon_of
 from .runtime.distributed import broadcast, fail_together
 from .runtime.encoder import (
     HALF_PRECISION,
     EncoderChoice,
-    Pool,
     Preprocess,
-    check_pool,
     in_full_precision,
     input_like,
     is_sharded,
@@ -48,32 +48,28 @@ from .runtime.encoder import (
     resolve_encoder,
     resolve_preprocess,
 )
-from .runtime.horizon import horizon_of
-from .runtime.isolation import undisturbed
+from .runtime.isolation import isolated
 from .runtime.loggers import (
-    announce,
+    log_description,
     log_histograms,
-    log_introduction,
     log_pictures,
     log_scalars,
     log_text,
+    progress_bar,
     tensorboards,
 )
-from .runtime.progress import progress_of
-from .runtime.schedule import Schedule, is_fitting, is_last_batch_of_validation
-from .runtime.settings import require_possible, require_whole, warn_of_followers, what_training_does
+from .runtime.plan import Estimator, Plan, Trial
+from .runtime.pooling import Pool
+from .runtime.schedule import Moment, Schedule
 from .scalars import MESSAGES, alarms, changes, problems, scalars
 from .tags import NULLS
 
 DEFAULT_SAMPLES = 512
 HALF_PRECISION_SPEEDUP = 3.0  # of training on an accelerator, beside the float32 of a trial
 SHARDED_CHUNK = 16  # samples a pass where processes must make the same passes, whatever memory each has
-T = TypeVar("T")
-GROUPS = ("density/", "gaussianity/", "jacobian/", "alarm/", "monitor/")
-HEADLINES = ("density/spearman", "gaussianity/sliced_ep_ratio")
 
 
-class JEPAScoreMonitor(pl.Callback):
+class JEPAScoreMonitor(MeasuringCallback):
     """Tracks how well an encoder's Jacobian ranks samples by density, and how Gaussian its embeddings are.
 
     It measures a fixed probe before training, at the end of validation (or of the training epoch where there was no
@@ -121,6 +117,10 @@ class JEPAScoreMonitor(pl.Callback):
             that can never work, such as the path of a submodule that the module lacks.
     """
 
+    groups = ("density/", "gaussianity/", "jacobian/", "alarm/", "monitor/")
+    on_bar = ("density/spearman", "gaussianity/sliced_ep_ratio")
+    later_tags = frozenset({"density/stability", "monitor/overhead(%)"})
+
     def __init__(
         self,
         encoder: EncoderChoice = None,
@@ -140,7 +140,7 @@ class JEPAScoreMonitor(pl.Callback):
         budget: float | None = 0.05,
         estimator: Estimator = "auto",
         chunk: int | None = None,
-        on_error: Literal["warn", "raise"] = "warn",
+        on_error: OnError = "warn",
         name: str = "",
     ) -> None:
         require_whole(1, None, num_samples=num_samples, chunk=chunk)
@@ -148,82 +148,64 @@ class JEPAScoreMonitor(pl.Callback):
         require_whole(0, every_n_epochs=every_n_epochs, every_n_steps=every_n_steps)
         if budget is not None and not (isinstance(budget, Real) and budget > 0.0):
             raise ValueError(f"budget must be a positive share of the training time, or None, got {budget!r}.")
-        if estimator not in ("auto", "exact", "sketch") or on_error not in ("warn", "raise"):
-            raise ValueError(
-                f"estimator must be auto, exact or sketch and on_error warn or raise, got {estimator!r}, {on_error!r}."
-            )
-        check_pool(pool)
-        self.encoder = encoder
-        self.pool = pool
-        self.preprocess = preprocess
-        self.sources = Sources(
-            probe, reference, ood, log_density, images, labels, DEFAULT_SAMPLES if num_samples is None else num_samples
+        if estimator not in ("auto", "exact", "sketch"):
+            raise ValueError(f"estimator must be auto, exact or sketch, got {estimator!r}.")
+        samples = DEFAULT_SAMPLES if num_samples is None else num_samples
+        measures_first = at_start or every_n_epochs > 0 or every_n_steps > 0
+        super().__init__(
+            pool=pool,
+            sources=Sources(probe, reference, ood, log_density, images, labels, samples),
+            schedule=Schedule(every_n_epochs, measures_first=measures_first),
+            on_error=on_error,
+            name=name,
         )
+        self.encoder = encoder
+        self.preprocess = preprocess
         self.num_samples = num_samples
         self.rank = rank
         self.every_n_steps = every_n_steps
         self.at_start = at_start
         self.estimator = estimator
         self.chunk = chunk
-        self.on_error = on_error
-        self.name = name
         self.history = History()
         self.readings: Readings | None = None
-        self._budget = Budget(budget, estimator)
-        self._run = Run(self._title)
-        measures_first = at_start or every_n_epochs > 0 or every_n_steps > 0
-        self._schedule = Schedule(every_n_epochs, measures_first=measures_first)
+        self._budget = Budget(budget, estimator, takes_all=num_samples is not None)
 
     @property
-    def state_key(self) -> str:
-        """Tells monitors apart in a checkpoint."""
-        return f"JEPAScoreMonitor[{self.name}]" if self.name else "JEPAScoreMonitor"
-
-    @property
-    def every_n_epochs(self) -> int:
-        """Epochs from one measurement to the next; 0 for no epoch."""
-        return self._schedule.every_n_epochs
-
-    @property
-    def values(self) -> dict[str, float]:
-        """Last value of each tag."""
-        return self._schedule.last
+    def kind(self) -> str:
+        """Name in checkpoints and messages, of classes derived from it too."""
+        return "JEPAScoreMonitor"
 
     @property
     def seconds_spent(self) -> float:
         """Seconds of measurements and pictures in this run."""
         return self._budget.spent
 
-    # when
+    def forget(self) -> None:
+        """Drop what belongs to one call of the Trainer: the data, and the state of the last measurement."""
+        super().forget()
+        self.prepared: Prepared | None = None
+        self._is_drawn = True  # the last measurement has its pictures
+        self._step_seen = 0  # optimizer step at the end of the last batch
+        self._reading_seconds = 0.0  # of the last reading of the encoder
+        self._started = 0.0  # time of the measurement under way
+        self._reads_data = True  # the measurement under way reads data too
 
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Data are looked for anew: another call may come with another project."""
-        self._run = Run(self._title)
-        self._schedule.begin(trainer)
+    # hooks beside those of the base
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure the untrained encoder, unless training resumes."""
-        self._require_possible(trainer, pl_module)
-        run = self._run
-        run.step_seen = trainer.global_step
-        if trainer.global_step == 0:
+        super().on_train_start(trainer, pl_module)
+        step = self._step_seen = trainer.global_step
+        if step == 0:
             self.history = History()
             self._budget.forget()
-        self._budget.start(trainer.global_step)
+        self._budget.start(step)
         if trainer.is_global_zero and not tensorboards(trainer):
             self._budget.record_pictures(0.0)
         # the first module of a sharded model to run takes itself for the whole: training must come first
-        if self.at_start and trainer.global_step == 0 and not is_sharded(pl_module):
-            self._measure(trainer, pl_module)
-
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at the settings before ``validate``."""
-        if not is_fitting(trainer):
-            self._require_possible(trainer, pl_module)
-
-    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at the settings before ``test``."""
-        self._require_possible(trainer, pl_module)
+        if self.at_start and step == 0 and not is_sharded(pl_module):
+            self.measure(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -232,130 +214,90 @@ class JEPAScoreMonitor(pl.Callback):
 
         The hook also fires between two steps when gradients accumulate, and once for the steps of several optimizers.
         """
-        before, self._run.step_seen = self._run.step_seen, trainer.global_step
+        before, self._step_seen = self._step_seen, trainer.global_step
         if self.every_n_steps and before // self.every_n_steps < trainer.global_step // self.every_n_steps:
-            self._measure_in_budget(trainer, pl_module)
-            self._announce(trainer, pl_module, on_step=True)
-
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Measure after the last batch.
-
-        Weight averaging puts the averaged weights in for the epoch of validation, and takes them out in the hook at its
-        end, before or after ours. Here they are in whatever the order of the callbacks.
-        """
-        if is_last_batch_of_validation(trainer) and self._schedule.takes_validation(trainer):
-            self._measure_in_budget(trainer, pl_module)
-
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Log for callbacks that follow a tag; measure here if the last batch was not known."""
-        if trainer.sanity_checking:
-            return
-        if self._schedule.takes_validation(trainer):
-            self._measure_in_budget(trainer, pl_module)
-        self._schedule.end_validation()
-        self._announce(trainer, pl_module)
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Measure, and log for callbacks that follow a tag, in an epoch without validation."""
-        if self._schedule.is_validated(trainer):
-            return
-        if self._schedule.takes_epoch(trainer):
-            self._measure_in_budget(trainer, pl_module)
-        self._announce(trainer, pl_module)
+            self.measure_if_affordable(trainer, pl_module)
+            self.log_for_callbacks(trainer, pl_module, on_step=True)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the last measurement if the budget had left that out."""
         step = self._schedule.step_measured
-        if not self._run.is_painted:
-            with self._budget.measuring():
-                self._guarded(pl_module, "pictures", lambda: self._paint(trainer, pl_module, step))
+        if not self._is_drawn:
+            with self._budget.measuring(), self.guarded(pl_module, "pictures"):
+                self._draw(trainer, pl_module, step)
             overhead = {"monitor/overhead(%)": self._budget.overhead_percent(trainer.global_step)}
             self.values.update(overhead)
             self.history.correct(overhead)
-            self._guarded(pl_module, "scalars", lambda: log_scalars(trainer, self._named(overhead), step))
+            with self.guarded(pl_module, "scalars"):
+                log_scalars(trainer, self.named(overhead), step)
         self._budget.stop(trainer.global_step)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         """Stop the clock of a fit that was interrupted; another may go on."""
-        self._budget.stop(self._run.step_seen)
+        self._budget.stop(self._step_seen)
+
+    def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Try the settings before ``test``."""
+        self.require_possible(trainer, pl_module)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure in ``test``."""
-        self._measure(trainer, pl_module)
-        self._announce(trainer, pl_module)
+        self.measure(trainer, pl_module)
+        self.log_for_callbacks(trainer, pl_module)
 
-    def _measure_in_budget(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        is_allowed = not is_fitting(trainer) or self._budget.allows_measurement(horizon_of(trainer))
-        if is_allowed or self._schedule.lacks_values:
-            self._measure(trainer, pl_module)
+    def is_affordable(self, trainer: pl.Trainer) -> bool:
+        """Return true where the budget of the run has time for a measurement at this turn."""
+        return self._budget.allows_measurement(horizon_of(trainer))
 
-    def _require_possible(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        def try_out() -> None:
-            resolve_encoder(pl_module, self.encoder, self.pool)
-            resolve_preprocess(pl_module, self.preprocess)
-            find_truths(self.sources)
-            find_further(self.sources, trainer)
-            check_probe(self.sources, trainer)
+    def try_settings(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Resolve the encoder, and find what was given by name."""
+        resolve_encoder(pl_module, self.encoder, self.pool)
+        resolve_preprocess(pl_module, self.preprocess)
+        find_truths(self.sources)
+        find_further(self.sources, trainer)
+        check_probe(self.sources, trainer)
 
-        require_possible(pl_module, try_out)
-        warn_of_followers(trainer, self._prefix, GROUPS)
+    # a measurement
 
-    # what
+    def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Measure, by the clock of the budget."""
+        self._started, self._reads_data = time.monotonic(), self.prepared is None
+        with self._budget.measuring():
+            super().measure(trainer, pl_module)
 
-    def _measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """One measurement, from the probe to the loggers; every process calls it."""
-        run, budget, step = self._run, self._budget, trainer.global_step
-        is_first = run.prepared is None
-        started = time.monotonic()
-        with budget.measuring():
-            failure = None
-            try:
-                with undisturbed(pl_module):
-                    values = self._observe(trainer, pl_module)
-            except Exception as error:  # whatever it was, training must not end by it
-                if self.on_error == "raise":
-                    raise
-                failure = f"{type(error).__name__}: {error}"
-                values = {}
-            seconds = broadcast(time.monotonic() - started)
-            values |= {"monitor/failed": float(failure is not None), "monitor/seconds(s)": seconds}
-            self._tell(failure, trainer, pl_module)
-            if is_fitting(trainer):
-                # the first one also reads data and draws null values
-                budget.record_measurement(step, run.seconds_of_reading if is_first else seconds, failed=bool(failure))
-            run.is_painted = failure is not None or not is_fitting(trainer) or budget.allows_pictures()
-            if run.is_painted and failure is None:
-                self._guarded(pl_module, "pictures", lambda: self._paint(trainer, pl_module, step))
-            if is_fitting(trainer):
-                if not math.isnan(overhead := budget.overhead_percent(step)):
-                    values["monitor/overhead(%)"] = overhead
-                self.history.append(step, trainer.current_epoch, values)
-            self._publish(trainer, pl_module, values)
-
-    def _observe(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
-        """Values of the encoder by tag."""
-        run = self._run
+    def observe(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Found:
+        """Read the encoder, and compute values from the readings."""
+        prepared = self._prepare(trainer, pl_module)
         sparing = Sparing(raises=self.on_error == "raise")
-        if run.prepared is None:
-            run.prepared = prepare(self.sources, trainer, pl_module.device, sparing=Sparing(raises=sparing.raises))
-            rank_zero_info(self._introduction(trainer, pl_module, run.prepared))
-        prepared = run.prepared
         noticed: set[str] = set()
         with fail_together(pl_module.device):
             method = replace(self._method(pl_module), notice=noticed.add)
+        self.readings = readings = self._read(trainer, method, prepared, sparing)
+        values = scalars(readings, prepared.facts)
+        values["monitor/samples"] = float(len(readings.scores.log_density))
+        values["monitor/sketch_rows"] = float(readings.sketch_rows)
+        if Moment.of(trainer).is_fitting:
+            values |= self._stability(trainer.global_step, readings)
+        values |= self._ring(values, readings)
+        reasons = problems(readings, prepared.facts, advice=self._advice(trainer, prepared))
+        left_out = prepared.left_out.failures | sparing.failures
+        reasons += [*noticed, *(f"{part} is left out: {reason}" for part, reason in left_out.items())]
+        return Found(values, reasons, lost=tuple(prepared.left_out.lost | sparing.lost))
+
+    def _prepare(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Prepared:
+        """Read the data, once for each call of the Trainer."""
+        if self.prepared is None:
+            sparing = Sparing(raises=self.on_error == "raise")
+            self.prepared = prepare(self.sources, trainer, pl_module.device, sparing=sparing)
+            rank_zero_info(self._description(trainer, pl_module, self.prepared))
+        return self.prepared
+
+    def _read(self, trainer: pl.Trainer, method: Method, prepared: Prepared, sparing: Sparing) -> Readings:
         plan = self._plan(trainer, method, prepared)
         samples = plan.samples * (1 + len(prepared.ood)) // trainer.world_size
         started = time.monotonic()
-        with progress_of(trainer, self._title, total=samples) as progress:
-            self.readings = readings = read(
+        with progress_bar(trainer, self.title, total=samples) as progress:
+            readings = read(
                 replace(method, progress=progress),
                 prepared.probe,
                 facts=prepared.facts,
@@ -364,28 +306,26 @@ class JEPAScoreMonitor(pl.Callback):
                 plan=plan,
                 sparing=sparing,
             )
-        run.seconds_of_reading = time.monotonic() - started
-        values = scalars(readings, prepared.facts)
-        values["monitor/samples"] = float(len(readings.scores.log_density))
-        values["monitor/sketch_rows"] = float(readings.sketch_rows)
-        density = readings.scores.log_density
-        if is_fitting(trainer):
-            if self.history.previous is not None:
-                common = min(len(self.history.previous), len(density))
-                values["density/stability"] = rank_stability(self.history.previous[:common], density[:common])
-            spectrum = readings.log_singular_white
-            self.history.append_ranking(trainer.global_step, density, None if spectrum is None else spectrum.nanmean(0))
+        self._reading_seconds = time.monotonic() - started
+        return readings
+
+    def _stability(self, step: int, readings: Readings) -> dict[str, float]:
+        """Compare the ranking with that of the measurement before, and keep it for the next."""
+        density, before = readings.scores.log_density, self.history.previous
+        spectrum = readings.log_singular_white
+        self.history.append_ranking(step, density, None if spectrum is None else spectrum.nanmean(0))
+        if before is None:
+            return {}
+        common = min(len(before), len(density))
+        return {"density/stability": rank_stability(before[:common], density[:common])}
+
+    def _ring(self, values: Mapping[str, float], readings: Readings) -> dict[str, float]:
+        """Alarms, 1 where they ring, with a warning for each that begins or ends."""
         first_share, *_ = self.history.values.get("gaussianity/variance_share", [math.nan])
         ringing = alarms(values, embedding_size=readings.z.shape[1], first_variance_share=first_share)
-        values |= {tag: float(tag in ringing) for tag in MESSAGES}
-        run.notices.tell(changes(self.history.alarms, ringing))
-        run.notices.tell_new("meaning", problems(readings, prepared.facts, advice=self._advice(trainer, prepared)))
-        run.notices.tell_new("encoder", noticed)
-        left_out = prepared.left_out.failures | sparing.failures
-        run.notices.tell_new("left out", [f"{part} is left out: {reason}" for part, reason in left_out.items()])
-        run.lost = tuple(prepared.left_out.lost | sparing.lost)
+        self._warnings.warn(changes(self.history.alarms, ringing))
         self.history.alarms = ringing
-        return values
+        return {tag: float(tag in ringing) for tag in MESSAGES}
 
     def _method(self, pl_module: pl.LightningModule) -> Method:
         """How the encoder is read now: weights and modules may be others than at the last measurement."""
@@ -422,17 +362,11 @@ class JEPAScoreMonitor(pl.Callback):
         return str(advice) if advice and self.sources.probe is None else "pass a larger probe="
 
     def _plan(self, trainer: pl.Trainer, method: Method, prepared: Prepared) -> Plan:
-        """The plan decided at the first measurement of the run; all samples where nothing is limited."""
-        budget = self._budget
-        limited = is_fitting(trainer) and budget.share is not None
-        if self.num_samples is not None or (budget.decided is None and not limited):
-            return Plan(prepared.size, sketch=self.estimator == "sketch")
-        is_new = budget.decided is None
-        plan = budget.plan(
-            prepared.size, horizon=horizon_of(trainer), trial=lambda: self._try_out(trainer, method, prepared)
-        )
-        if is_new:
-            rank_zero_info(f"{self._title} {budget.text}")
+        """Let the budget decide what is measured, and log why when it does."""
+        known, trial = self._budget.text, partial(self._try_out, trainer, method, prepared)
+        plan = self._budget.plan(prepared.size, horizon=horizon_of(trainer), trial=trial)
+        if self._budget.text != known:
+            rank_zero_info(f"{self.title} {self._budget.text}")
         return plan
 
     def _try_out(self, trainer: pl.Trainer, method: Method, prepared: Prepared) -> Trial:
@@ -441,79 +375,66 @@ class JEPAScoreMonitor(pl.Callback):
             return replace(trial, per_forward=trial.per_forward / HALF_PRECISION_SPEEDUP)
         return trial
 
-    # where to
+    # after it
 
-    def _publish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, values: dict[str, float]) -> None:
-        """Values to the loggers; with them, of a measurement that failed, NaN for what there was before."""
-        run, step, fitting = self._run, trainer.global_step, is_fitting(trainer)
-        failed = values["monitor/failed"] > 0.0
-        if failed:  # each process may have found another reason, but all log the same tags
-            run.lost = tuple(self.values) or broadcast(expected_tags(self.sources, trainer))
-        self._schedule.record(step, values, lost=run.lost, failed=failed)
-        if fitting:
-            nulls = NULLS if next(iter(_monitors(trainer)), self) is self else {}
-            logged = self._named(self._schedule.latest) | nulls
-            self._guarded(pl_module, "scalars", lambda: log_scalars(trainer, logged, step))
-        if self.values.keys() - run.introduced:
-            later = dict.fromkeys(("density/stability", "monitor/overhead(%)"), 0.0)
-            run.introduced |= self.values.keys() | later.keys()
-            known = [*self.values, *later, *NULLS]
-            of_all = [tag for monitor in _monitors(trainer) for tag in monitor._named(monitor.values | later)]
-            self._guarded(
-                pl_module,
-                "introduction",
-                lambda: log_introduction(trainer, known, [*of_all, *NULLS], step, prefix=self._prefix),
-            )
+    def complete(self, trainer: pl.Trainer, pl_module: pl.LightningModule, moment: Moment, found: Found) -> None:
+        """Add what the measurement cost, draw its pictures where there is time, and remember it."""
+        budget, failed = self._budget, found.failure is not None
+        seconds = broadcast(time.monotonic() - self._started)
+        found.values |= {"monitor/failed": float(failed), "monitor/seconds(s)": seconds}
+        if moment.is_fitting:
+            # the first one also reads data and draws null values
+            cost = self._reading_seconds if self._reads_data else seconds
+            budget.record_measurement(moment.step, cost, failed=failed)
+        self._is_drawn = failed or not moment.is_fitting or budget.allows_pictures()
+        if self._is_drawn and not failed:
+            with self.guarded(pl_module, "pictures"):
+                self._draw(trainer, pl_module, moment.step)
+        if moment.is_fitting:
+            if not math.isnan(overhead := budget.overhead_percent(moment.step)):
+                found.values["monitor/overhead(%)"] = overhead
+            self.history.append(moment.step, moment.epoch, found.values)
 
-    def _paint(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int) -> None:
-        """The last measurement's pictures and histograms, on the first process."""
-        if self.readings is None or self._run.prepared is None or not tensorboards(trainer):
+    def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int) -> None:
+        """Log pictures and histograms of the last measurement, on the first process."""
+        if self.readings is None or self.prepared is None or not tensorboards(trainer):
             return
         started = time.monotonic()
-        with undisturbed(pl_module):
-            log_histograms(trainer, self.readings, step, prefix=self._prefix)
-            drawn = illustrate(self.readings, self._run.prepared, self.history)
-            log_pictures(trainer, self._named(drawn), step)
+        with isolated(pl_module):
+            log_histograms(trainer, self.readings, step, prefix=self.prefix)
+            log_pictures(trainer, self.named(illustrate(self.readings, self.prepared, self.history)), step)
         self._budget.record_pictures(time.monotonic() - started)
 
-    def _announce(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, on_step: bool = False) -> None:
-        """To callbacks that follow a tag, and to the progress bar."""
-        bar = [self._prefix + tag for tag in HEADLINES]
-        values = self._named(self._schedule.values_for(trainer))
-        self._guarded(
-            pl_module, "announcement", lambda: announce(trainer, pl_module, values, on_step=on_step, on_bar=bar)
-        )
+    def note_failure(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, moment: Moment, text: str | None
+    ) -> None:
+        """Log a failure as a text, and say when it is over."""
+        if text is None:
+            self._warnings.warn([f"it measures again at step {moment.step}."])
+            return
+        with self.guarded(pl_module, "failures"):
+            log_text(trainer, f"{self.prefix}JEPA-SCORE/failures", text, moment.step)
 
-    def _guarded(self, pl_module: pl.LightningModule, topic: str, function: Callable[[], None]) -> None:
-        """What a process does by itself must not end training, nor leave other processes waiting."""
-        try:
-            with fail_together(pl_module.device):
-                function()
-        except Exception as error:
-            if self.on_error == "raise":
-                raise
-            self._run.notices.tell_new(topic, [f"could not write what it measured: {type(error).__name__}: {error}"])
-        else:
-            self._run.notices.tell_new(topic, [])
+    def expected_tags(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> tuple[str, ...]:
+        """Tags that do not depend on what may not be there."""
+        return broadcast(expected_tags(self.sources, trainer))
 
-    def _tell(self, failure: str | None, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A failure, once for each reason, and its end."""
-        run, step = self._run, trainer.global_step
-        if failure is None and run.failure is not None:
-            run.notices.tell([f"it measures again at step {step}."])
-        if failure is not None and failure != run.failure:
-            outcome = what_training_does(trainer, self._prefix, GROUPS, self.values)
-            text = f"could not measure at step {step}, and {outcome}: {failure}"
-            run.notices.tell([text])
-            self._guarded(
-                pl_module, "failures", lambda: log_text(trainer, f"{self._prefix}JEPA-SCORE/failures", text, step)
-            )
-        run.failure = failure
+    def constants(self, trainer: pl.Trainer) -> Mapping[str, float]:
+        """Null values, of the first of several monitors."""
+        return NULLS if next(_monitors(trainer), self) is self else {}
 
-    def _introduction(self, trainer: pl.Trainer, pl_module: pl.LightningModule, prepared: Prepared) -> str:
+    def describe(self, trainer: pl.Trainer, moment: Moment) -> None:
+        """Log the page that explains the tags, and the layout of all monitors' tags on one page."""
+        later = dict.fromkeys(sorted(self.later_tags), 0.0)
+        known = [*self.values, *later, *NULLS]
+        logged = [tag for monitor in _monitors(trainer) for tag in monitor.named(monitor.values | later)]
+        log_description(trainer, known, [*logged, *NULLS], moment.step, prefix=self.prefix)
+
+    def _description(self, trainer: pl.Trainer, pl_module: pl.LightningModule, prepared: Prepared) -> str:
+        """Sentences for the log on what is measured."""
         _, encoder = resolve_encoder(pl_module, self.encoder, self.pool)
         dataset = type(prepared.samples.dataset).__name__
-        text = f"{self._title} measures {encoder} on {prepared.size} samples of {dataset}."
+        text = f"{self.title} measures {encoder} on {prepared.size} samples of {dataset}."
         if loader := which_loader(self.sources, trainer):
             text += f" It {loader}"
         averaging = [type(callback).__name__ for callback in _callbacks(trainer) if hasattr(callback, "_average_model")]
@@ -521,25 +442,16 @@ class JEPAScoreMonitor(pl.Callback):
             text += f" After validation these are the weights of {averaging[0]}, between steps the current ones."
         return text
 
-    def _named(self, values: Mapping[str, T]) -> dict[str, T]:
-        return {self._prefix + tag: value for tag, value in values.items()}
-
-    @property
-    def _prefix(self) -> str:
-        return f"{self.name}/" if self.name else ""
-
-    @property
-    def _title(self) -> str:
-        return f"JEPAScoreMonitor {self.name}".strip()
+    # checkpoints
 
     def state_dict(self) -> dict[str, Any]:
-        """The measurements so far and the budget, so that a resumed run measures the same samples and goes on."""
-        return self.history.state_dict() | {"last": self.values, "budget": self._budget.state_dict(self._run.step_seen)}
+        """Return the measurements so far and the budget, with which a resumed run goes on with the same samples."""
+        return self.history.state_dict() | super().state_dict() | {"budget": self._budget.state_dict(self._step_seen)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Inverse of :meth:`state_dict`."""
         self.history.load_state_dict(state_dict)
-        self._schedule.resume(state_dict.get("last", {}))
+        super().load_state_dict({"last": {}} | state_dict)
         if "budget" in state_dict:  # older checkpoints lack it
             self._budget.load_state_dict(state_dict["budget"])
 
@@ -548,5 +460,5 @@ def _callbacks(trainer: pl.Trainer) -> list[Any]:
     return list(getattr(trainer, "callbacks", []))
 
 
-def _monitors(trainer: pl.Trainer) -> list[JEPAScoreMonitor]:
-    return [callback for callback in _callbacks(trainer) if isinstance(callback, JEPAScoreMonitor)]
+def _monitors(trainer: pl.Trainer) -> Iterator[JEPAScoreMonitor]:
+    return (callback for callback in _callbacks(trainer) if isinstance(callback, JEPAScoreMonitor))

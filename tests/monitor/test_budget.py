@@ -10,19 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jepa_monitor.runtime.budget import (
+from jepa_monitor.runtime.budget import GRACE_SECONDS, UNKNOWN_SECONDS, Budget, Horizon, horizon_of
+from jepa_monitor.runtime.plan import (
     CALIBRATION_SAMPLES,
     FEWEST_SAMPLES,
-    GRACE_SECONDS,
     TOLERANCE,
-    UNKNOWN_SECONDS,
-    Budget,
     Plan,
     Trial,
     choose_plan,
     sketch_rows,
 )
-from jepa_monitor.runtime.horizon import Horizon, horizon_of
 from tests.monitor.projects import Autoencoder, loader
 
 positive = st.floats(1e-6, 1e4)

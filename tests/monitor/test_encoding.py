@@ -18,10 +18,9 @@ from jepa_monitor.probe.facts import probe_facts
 from jepa_monitor.probe.samples import Shard
 from jepa_monitor.probe.sparing import Sparing
 from jepa_monitor.ranking import knn_distance
-from jepa_monitor.runtime.encoder import embed, pool_embedding, resolve_encoder, resolve_preprocess
+from jepa_monitor.runtime.encoder import embed, resolve_encoder, resolve_preprocess, usual_encoder
 from jepa_monitor.runtime.isolation import evaluating
-from jepa_monitor.runtime.layout import channel_axis
-from jepa_monitor.runtime.selection import usual_encoder
+from jepa_monitor.runtime.pooling import channel_axis, pool_embedding
 from tests.monitor.projects import Autoencoder, images, loader
 
 

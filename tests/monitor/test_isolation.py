@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jepa_monitor.runtime.isolation import undisturbed
+from jepa_monitor.runtime.isolation import isolated
 
 
 class Counting(nn.Module):
@@ -48,7 +48,7 @@ def test_buffers_modes_and_generators_are_put_back(fails: bool, inference: bool)
         torch.manual_seed(0)
         if measured:
             try:
-                with torch.inference_mode(inference), undisturbed(module):
+                with torch.inference_mode(inference), isolated(module):
                     assert not module.training
                     assert not torch.is_grad_enabled()
                     module(torch.rand(4, 2))
@@ -77,7 +77,7 @@ def test_an_eval_of_the_users_own_is_not_called() -> None:
             return super().train(mode)
 
     module = Merging(2, 2)
-    with undisturbed(module):
+    with isolated(module):
         assert not module.training
     assert module.training
     assert not module.merged
@@ -93,7 +93,7 @@ def test_buffers_of_any_kind_are_left_alone() -> None:
             self.grows: Tensor
 
     module = Odd()
-    with undisturbed(module):
+    with isolated(module):
         module.grows.resize_(3).fill_(1.0)
     assert module.grows.tolist() == [0.0, 0.0]
 
@@ -101,6 +101,6 @@ def test_buffers_of_any_kind_are_left_alone() -> None:
 def test_augmentation_draws_the_same_each_time() -> None:
     drawn = []
     for _ in range(2):
-        with undisturbed(nn.Identity()):
+        with isolated(nn.Identity()):
             drawn.append((random.random(), float(np.random.rand()), float(torch.rand(()))))
     assert drawn[0] == drawn[1]

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torchvision.models import convnext_tiny
 from torchvision.models.swin_transformer import SwinTransformer
 
-from jepa_monitor.runtime.encoder import pool_embedding, resolve_encoder
-from jepa_monitor.runtime.layout import channel_axis
+from jepa_monitor.runtime.encoder import resolve_encoder
+from jepa_monitor.runtime.pooling import channel_axis, pool_embedding
 
 SMALL_SWIN = {"img_size": 56, "window_size": 7, "depths": (1, 1, 1, 1), "embed_dim": 24}
 TIMM = {

@@ -293,8 +293,8 @@ def test_baselines_are_fitted_to_other_samples_than_the_probe(tmp_path: Path) ->
         callback = monitor(num_samples=32)
         run = trainer(tmp_path, callback, limit_val_batches=0 if validation is None else 1.0)
         run.fit(Autoencoder(), DataLoader(data, batch_size=8), validation)
-        assert callback._run.prepared is not None
-        reference = callback._run.prepared.facts.reference
+        assert callback.prepared is not None
+        reference = callback.prepared.facts.reference
         assert reference is not None
         found[name] = reference.inputs
     assert torch.equal(found["a part"], images(64)[16:32])  # 16 of the first 32 are in the probe
@@ -305,8 +305,8 @@ def test_validation_data_are_the_probe_even_if_they_are_loaded_late(tmp_path: Pa
     callback = monitor(reference=images(16, seed=4))
     run = trainer(tmp_path, callback, num_sanity_val_steps=0, check_val_every_n_epoch=2)
     run.fit(Autoencoder(), loader(), loader(seed=1))
-    assert callback._run.prepared is not None
-    assert torch.equal(callback._run.prepared.probe.inputs, images(48, seed=1))
+    assert callback.prepared is not None
+    assert torch.equal(callback.prepared.probe.inputs, images(48, seed=1))
 
 
 def test_one_bad_logger_does_not_keep_the_others_from_theirs(tmp_path: Path) -> None:
@@ -720,7 +720,7 @@ def test_no_data_is_one_sentence(tmp_path: Path) -> None:
         ({"budget": 0.0}, "budget must be a positive share"),
         ({"budget": "5 %"}, "budget must be a positive share"),
         ({"estimator": "guess"}, "estimator must be"),
-        ({"on_error": "ignore"}, "on_error warn or raise"),
+        ({"on_error": "ignore"}, "on_error must be warn or raise"),
     ],
 )
 def test_settings_are_checked(settings: dict[str, Any], message: str) -> None:
@@ -749,7 +749,7 @@ def test_the_seconds_are_those_that_it_took(tmp_path: Path) -> None:
 def test_a_long_measurement_has_a_progress_bar(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], bars: bool
 ) -> None:
-    monkeypatch.setattr("jepa_monitor.runtime.progress.SECONDS_UNTIL_SHOWN", 0.0)
+    monkeypatch.setattr("jepa_monitor.runtime.loggers.SECONDS_UNTIL_BAR", 0.0)
     run = pl.Trainer(
         accelerator="cpu",
         callbacks=[monitor(name="code", chunk=8)],

@@ -6,13 +6,13 @@ from typing import Any
 
 from torch import Tensor
 
+from ..callback import Found, OnError
+from ..errors import require_whole
 from ..probe.samples import ImagesKey, LabelsKey
-from ..runtime.encoder import Pool
-from ..runtime.settings import require_whole
+from ..runtime.encoder import Encoders
+from ..runtime.pooling import Pool
 from .classifiers import LinearProbe, principal, weighted_knn, whiten
-from .encoders import Encoders
 from .labelled import OnLabels, Task
-from .online import Found, OnError
 
 # of pixels, in which a linear probe is fitted: enough for its accuracy, few enough for a second
 COMPONENTS = 128
@@ -41,7 +41,7 @@ class OnlineKNN(OnLabels):
     """
 
     group = "knn"
-    usual_tags = ("knn/accuracy",)
+    groups = usual_tags = ("knn/accuracy",)
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class OnlineLinearProbe(OnLabels):
     """
 
     group = "linear_probe"
-    usual_tags = ("linear_probe/accuracy", "linear_probe/train_accuracy")
+    groups = usual_tags = ("linear_probe/accuracy", "linear_probe/train_accuracy")
 
     def __init__(
         self,

@@ -12,17 +12,18 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from ..callback import Found
+from ..errors import require_whole
 from ..probe.samples import NO_CLASS, are_all_different, dataset_of, is_stream
 from ..probe.shards import Part, everywhere
 from ..probe.sources import find_probe, find_reference, open_samples
 from ..ranking import fingerprints
 from ..runtime.concise import Concise
 from ..runtime.distributed import fail_together, is_global_zero
-from ..runtime.settings import require_whole
-from .encoders import Encoders, resolve_encoders
+from ..runtime.encoder import Encoders, resolve_encoders
 from .features import why_unclassifiable
 from .images import has_pixels, pixels
-from .online import Found, OfBatch, OnlineEvaluation, choose, part_of
+from .online import OfBatch, OnlineEvaluation, choose, part_of
 
 RESERVED = {"unwhitened", "pixels", "pixels_whitened"}
 FINGERPRINT, PIXELS = "/fingerprint", "/pixels"  # beside the names of encoders
@@ -94,7 +95,7 @@ class OnLabels(OnlineEvaluation):
     def scores(self, task: Task, kind: str, found: Found) -> tuple[float, ...]:
         """The values of these."""
 
-    def expected_tags(self, pl_module: pl.LightningModule) -> tuple[str, ...]:
+    def expected_tags(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> tuple[str, ...]:
         """Accuracies of all encoders."""
         _, *further = resolve_encoders(pl_module, self.encoder, self.pool)
         return tuple(f"{self.group}/{end}" for kind in ("", *further) for end in self.ends(kind))
@@ -108,7 +109,7 @@ class OnLabels(OnlineEvaluation):
         self._of_pixels = Found()
         self._missing: str | None = None
 
-    def observe(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Callable[[], Found]:
+    def gather(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Callable[[], Found]:
         """Features of queries and bank."""
         device = pl_module.device
         if self._parts is None and self._missing is None:

@@ -10,14 +10,16 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
+from ..callback import Found, OnError
+from ..errors import require_whole
 from ..probe.samples import ImagesKey
 from ..probe.shards import everywhere
 from ..runtime.distributed import fail_together
-from ..runtime.encoder import EncoderChoice, Pool
-from ..runtime.settings import require_whole
+from ..runtime.encoder import EncoderChoice
+from ..runtime.pooling import Pool
 from .features import feature_statistics, lidar, lidar_bound, why_unfit
 from .images import crop_and_flip
-from .online import Found, OnError, OnlineEvaluation
+from .online import OnlineEvaluation
 
 View = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -40,7 +42,7 @@ class LiDAR(OnlineEvaluation):
         every_n_epochs, pool, probe, images, on_error, name: as :class:`OnlineKNN` takes them.
     """
 
-    usual_tags = ("features/lidar", "features/lidar_ratio")
+    groups = usual_tags = ("features/lidar", "features/lidar_ratio")
 
     def __init__(
         self,
@@ -75,7 +77,7 @@ class LiDAR(OnlineEvaluation):
         self.view = view or crop_and_flip
         self.delta = delta
 
-    def observe(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Callable[[], Found]:
+    def gather(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Callable[[], Found]:
         """Features of all views of all images."""
         with fail_together(pl_module.device):
             encode = next(iter(self.encoders(pl_module).values()))
@@ -116,7 +118,7 @@ class FeatureStatistics(OnlineEvaluation):
         every_n_epochs, pool, probe, images, on_error, name: as :class:`OnlineKNN` takes them.
     """
 
-    usual_tags = (
+    groups = usual_tags = (
         "features/std_mean",
         "features/std_min",
         "features/std_l2_normalised_ratio",
@@ -147,7 +149,7 @@ class FeatureStatistics(OnlineEvaluation):
             name=name,
         )
 
-    def observe(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Callable[[], Found]:
+    def gather(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Callable[[], Found]:
         """Features of the probe."""
         with fail_together(pl_module.device):
             encode = next(iter(self.encoders(pl_module).values()))

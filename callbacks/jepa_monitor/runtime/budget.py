@@ -12,58 +12,72 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
+import lightning.pytorch as pl
+from lightning.pytorch.trainer.states import TrainerFn
+
+from ..probe.samples import first_loader
 from .distributed import broadcast
-from .horizon import Horizon
-
-Estimator = Literal["auto", "exact", "sketch"]
+from .plan import FEWEST_RANKED, Estimator, Plan, Trial, choose_plan
 
 GRACE_SECONDS = 2.0  # what a run may always spend: a share of a short one would be nothing
 UNKNOWN_SECONDS = 5.0  # a measurement of a run whose length is unknown
 ROOM_FOR = 2  # measurements at least: before training and at the end
 PICTURE_SECONDS = 0.4  # before any was drawn
-FEWEST_SAMPLES = 16
-FEWEST_RANKED = 64  # with fewer, a rank correlation is mostly chance
-FEWEST_EXACT = 256  # below it, a sketch on more samples says more than exact values
-CALIBRATION_SAMPLES = 48  # exact ones behind a sketch
-SMALLEST_SKETCHED = 64  # K from which a sketch is chosen: below it, its rows are too few to rank by
-LARGEST_SKETCH = 16
-TOLERANCE = 1.5  # all samples are taken at so much more than they should cost: runs that can be compared are worth it
 FORWARD_PASSES_OF_A_STEP = 4.0  # at least: the teacher's, the student's, and a backward pass of about two
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The work of every measurement of a run.
+class Horizon:
+    """Position and length of a run, as far as its Trainer knows them.
 
     Attributes:
-        samples: first samples of each set that get a Jacobian; embeddings are taken of all.
-        sketch: Jacobians are sketched, not exact.
+        step: optimizer steps that are done.
+        steps_left: optimizer steps until ``max_epochs`` or ``max_steps``; ``None`` where that is unknown.
+        seconds_left: seconds until ``max_time``, measurements included; ``None`` without one.
+        samples_a_step: samples that a process trains on in an optimizer step; ``None`` where that is unknown.
     """
 
-    samples: int
-    sketch: bool = False
+    step: int
+    steps_left: float | None = None
+    seconds_left: float | None = None
+    samples_a_step: int | None = None
 
-    def __str__(self) -> str:
-        return f"{'sketched' if self.sketch else 'exact'} Jacobians of {self.samples} samples"
+
+def horizon_of(trainer: pl.Trainer) -> Horizon | None:
+    """Read the position of a run from its Trainer; ``None`` outside ``fit``, where nothing is limited."""
+    if trainer.state.fn != TrainerFn.FITTING:
+        return None
+    total, step = _total_steps(trainer), trainer.global_step
+    return Horizon(
+        step=step,
+        steps_left=None if total is None else max(0.0, total - step),
+        seconds_left=_seconds_left(trainer),
+        samples_a_step=_samples_a_step(trainer),
+    )
 
 
-@dataclass(frozen=True)
-class Trial:
-    """Seconds that a trial of the encoder took, and the size of its embedding.
+def _total_steps(trainer: pl.Trainer) -> float | None:
+    try:
+        total = float(trainer.estimated_stepping_batches)
+    except Exception:  # with a schedule of accumulation; the class depends on which package the Trainer is from
+        return None
+    return total if math.isfinite(total) and total > 0 else None
 
-    Attributes:
-        per_jacobian: seconds of one more sample, with an exact Jacobian in each set.
-        per_forward: seconds of one more sample's embedding, on one process, as training computes it.
-        embeddings: seconds of the embeddings of all samples.
-        embedding_size: K.
-    """
 
-    per_jacobian: float
-    per_forward: float
-    embeddings: float
-    embedding_size: int
+def _seconds_left(trainer: pl.Trainer) -> float | None:
+    """Ask Lightning's Timer, which is what ``max_time`` becomes."""
+    callbacks = getattr(trainer, "callbacks", [])
+    timers = [callback for callback in callbacks if any(base.__name__ == "Timer" for base in type(callback).__mro__)]
+    known = [left for timer in timers if (left := timer.time_remaining()) is not None]
+    return max(0.0, min(known)) if known else None
+
+
+def _samples_a_step(trainer: pl.Trainer) -> int | None:
+    loader = first_loader(trainer.train_dataloader)
+    size = getattr(loader, "batch_size", None) or getattr(getattr(loader, "batch_sampler", None), "batch_size", None)
+    return size * trainer.accumulate_grad_batches if isinstance(size, int) else None
 
 
 class Budget:
@@ -72,8 +86,9 @@ class Budget:
     Every process calls the same methods in the same order; the first one's clock decides for all.
 
     Args:
-        share: of the training time that measurements may take; ``None`` sets no limit.
-        estimator: ``auto`` chooses between exact and sketched Jacobians.
+        share: share of the training time that measurements may take; ``None`` sets no limit.
+        estimator: ``exact``, ``sketch``, or ``auto``, which chooses.
+        takes_all: measure all samples whatever they cost, as their number was given.
         clock: seconds since any moment.
 
     Attributes:
@@ -81,10 +96,16 @@ class Budget:
     """
 
     def __init__(
-        self, share: float | None, estimator: Estimator = "auto", *, clock: Callable[[], float] = time.monotonic
+        self,
+        share: float | None,
+        estimator: Estimator = "auto",
+        *,
+        takes_all: bool = False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.share = share
         self.estimator = estimator
+        self.takes_all = takes_all
         self._clock = clock
         self.forget()
 
@@ -148,21 +169,20 @@ class Budget:
 
     # what a measurement does
 
-    def plan(self, num_samples: int, *, horizon: Horizon, trial: Callable[[], Trial]) -> Plan:
-        """Decide at the first call, from a trial and the run's length, and keep to it.
+    def plan(self, num_samples: int, *, horizon: Horizon | None, trial: Callable[[], Trial]) -> Plan:
+        """Decide at the first call, from a trial and the run's length, and keep to it; outside ``fit`` take all.
 
         Args:
-            num_samples: of the probe, at most so many.
-            horizon: where the run stands.
+            num_samples: samples of the probe.
+            horizon: position of the run; ``None`` outside ``fit``.
             trial: times the encoder; every process calls it.
         """
+        if self.takes_all:
+            return Plan(num_samples, sketch=self.estimator == "sketch")
         if self._decided is None:
+            if horizon is None or self.share is None:
+                return Plan(num_samples, sketch=self.estimator == "sketch")
             self._decided, self.text = broadcast(self._decide(num_samples, horizon, trial()))
-        return self._decided
-
-    @property
-    def decided(self) -> Plan | None:
-        """The plan of the run, once it is decided."""
         return self._decided
 
     def _decide(self, num_samples: int, horizon: Horizon, trial: Trial) -> tuple[Plan, str]:
@@ -188,12 +208,15 @@ class Budget:
 
     # how often
 
-    def allows_measurement(self, horizon: Horizon) -> bool:
-        """Tell whether there is time for a measurement at this turn; a run's first and last are always made.
+    def allows_measurement(self, horizon: Horizon | None) -> bool:
+        """Decide whether there is time for a measurement at this turn; a run's first and last are always made.
 
         The others are spread evenly over what is left of the run. Where its length is unknown, they are made when the
-        training so far pays for them. A first one that failed is made again at the next turn.
+        training so far pays for them. A first one that failed is made again at the next turn. Outside ``fit`` there is
+        always time.
         """
+        if horizon is None:
+            return True
         spacing, self._step_of_turn = horizon.step - self._step_of_turn, horizon.step
         if self.share is None or self._attempts < (1 if self._succeeded else 2):
             return True
@@ -221,7 +244,7 @@ class Budget:
     # pictures
 
     def allows_pictures(self) -> bool:
-        """Tell whether training so far pays for pictures now, and for the last measurement and its pictures."""
+        """Decide whether training so far pays for pictures now, and for the last measurement and its pictures."""
         if self.share is None:
             return True
         cost = self.spent + 2.0 * self._picture_seconds + self._measurement_seconds
@@ -243,7 +266,7 @@ class Budget:
         """Seconds that the run will have trained at its end; ``None`` where that is unknown.
 
         Args:
-            horizon: where the run stands.
+            horizon: position of the run.
             guess: seconds of an optimizer step, before one was timed.
         """
         trained, steps = self.trained, self._steps_timed(horizon.step)
@@ -277,55 +300,3 @@ class Budget:
         self._attempts, self._succeeded = state["attempts"], state["succeeded"]
         self._measurement_seconds = state["measurement_seconds"]
         self._picture_seconds, self._step_of_measurement = state["picture_seconds"], state["step_of_measurement"]
-
-
-def choose_plan(
-    seconds: float,
-    *,
-    seconds_per_sample: float,
-    num_samples: int,
-    embedding_size: int,
-    estimator: Estimator = "auto",
-) -> Plan:
-    """The most samples that fit: all of them exactly, or fewer, or sketches of more.
-
-    Args:
-        seconds: for Jacobians.
-        seconds_per_sample: of an exact Jacobian, over all sets.
-        num_samples: at most so many.
-        embedding_size: K.
-        estimator: ``auto`` chooses.
-
-    Returns:
-        A plan with at least 16 samples (or all there are), whatever they cost.
-    """
-    affordable = seconds / max(seconds_per_sample, 1e-9)
-    exact = Plan(_rounded(affordable, num_samples))
-    if estimator == "exact" or not can_sketch(num_samples, embedding_size):
-        return exact
-    # a sketch has its own rows for each of the two scores
-    in_sketches = (affordable - CALIBRATION_SAMPLES) * embedding_size / (2 * sketch_rows(embedding_size))
-    sketched = Plan(max(_rounded(in_sketches, num_samples), min(FEWEST_RANKED, num_samples)), sketch=True)
-    if estimator == "sketch":
-        return sketched
-    says_more = embedding_size >= SMALLEST_SKETCHED and in_sketches >= max(2 * exact.samples, FEWEST_RANKED)
-    return sketched if exact.samples < min(FEWEST_EXACT, num_samples) and says_more else exact
-
-
-def can_sketch(samples: int, embedding_size: int) -> bool:
-    """Tell whether there are more samples than calibrate a sketch, and more directions than it has rows."""
-    return samples > CALIBRATION_SAMPLES and sketch_rows(embedding_size) < embedding_size
-
-
-def sketch_rows(embedding_size: int) -> int:
-    """m: an eighth of K, from 2 to 16."""
-    return max(2, min(LARGEST_SKETCH, embedding_size // 8))
-
-
-def _rounded(samples: float, most: int) -> int:
-    """All samples, or whole steps of half an octave, so that small differences of speed make none."""
-    fewest = min(FEWEST_SAMPLES, most)
-    if TOLERANCE * samples >= most or samples <= fewest:
-        return most if TOLERANCE * samples >= most else fewest
-    steps = math.floor(2.0 * math.log2(samples / fewest) + 1e-9)
-    return int(fewest * 2.0 ** (steps / 2.0) + 1e-6)

@@ -1,25 +1,40 @@
-"""Which part of a Lightning module is measured, and how its output becomes one embedding per sample."""
+"""The part of a Lightning module that is measured, and the precision in which it is."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from functools import partial
 from itertools import chain
-from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..density import Encode, differentiable, require_real
 from ..errors import SettingError
-from .layout import channel_axis
-from .selection import usual_encoder
+from .pooling import Pool, pool_embedding
 
-Pool = Literal["auto", "mean", "cls", "flatten"] | Callable[[Tensor], Tensor]
 EncoderChoice = str | Callable[[nn.Module, Tensor], Tensor] | None
 Preprocess = str | Callable[[Tensor], Tensor] | None
-POOLS = ("auto", "mean", "cls", "flatten")
+Encoders = EncoderChoice | Mapping[str, EncoderChoice]
 HALF_PRECISION = (torch.bfloat16, torch.float16)
+# the teacher before the student
+USUAL_NAMES = ("target", "teacher", "encoder", "backbone", "student", "model", "net", "feature_extractor")
+# words of names of moving averages; MoCo's encoder of the keys is one
+AVERAGES = ("ema", "momentum", "average", "averaged", "avg", "swa", "polyak", "k", "key")
+# words of names of what stands behind or beside an encoder
+BESIDE = (
+    *("head", "proj", "projector", "projection", "predict", "predictor", "prediction", "classifier", "classification"),
+    *("decoder", "autoencoder", "loss", "losse", "criterion", "metric", "norm", "layernorm", "batchnorm"),
+    *("normalize", "normalizer", "normalization", "center", "centre", "queue", "memory", "mask"),
+    *("pos", "position", "positional"),
+)
+EMBEDDINGS = ("embed", "embedding", "embeddings")  # as the last word: an embedding_net is an encoder
+NETS = (
+    *("alexnet", "convnet", "densenet", "efficientnet", "ghostnet", "googlenet", "hrnet", "lenet", "mnasnet"),
+    *("mobilenet", "network", "pointnet", "regnet", "resnet", "shufflenet", "squeezenet", "unet", "wideresnet"),
+)
+_WITHIN_WORDS = re.compile("(?<!auto)(encoder|backbone|teacher|student)")  # teacherhead
 
 
 def resolve_encoder(module: nn.Module, encoder: EncoderChoice, pool: Pool) -> tuple[Encode, str]:
@@ -55,6 +70,43 @@ def resolve_encoder(module: nn.Module, encoder: EncoderChoice, pool: Pool) -> tu
     return partial(_encode_and_pool, chosen, pool), f"{name or 'forward'} ({description})"
 
 
+def resolve_encoders(module: nn.Module, encoder: Encoders, pool: Pool) -> dict[str, tuple[Encode, str]]:
+    """Name to function from inputs to (B, K) with a description of it, the headline first.
+
+    Args:
+        module: the Lightning module.
+        encoder: as :func:`resolve_encoder` takes it, or the name of a method (``features``, ``forward``); several by
+            name. ``None`` means the module's ``features``, where it has them, and as ``embedding`` its forward, if
+            any; else the usual submodules.
+        pool: see :func:`pool_embedding`.
+
+    Raises:
+        SettingError: where there is no such submodule or method, or the mapping is empty.
+    """
+    if encoder is None and callable(getattr(module, "features", None)):
+        encoder = {"features": "features"} | ({"embedding": "forward"} if has_forward(module) else {})
+    named = encoder if isinstance(encoder, Mapping) else {"features": encoder}
+    if not named:
+        raise SettingError("encoder= is an empty mapping: name at least one encoder, or leave it out.")
+    return {name: resolve_encoder(module, _method_or_path(module, choice), pool) for name, choice in named.items()}
+
+
+def _method_or_path(module: nn.Module, choice: EncoderChoice) -> EncoderChoice:
+    """A name of something that can be called as a function; a path is left to :func:`resolve_encoder`."""
+    if not isinstance(choice, str):
+        return choice
+    method: Callable[[Tensor], Tensor] | None = getattr(module, choice, None) if choice.isidentifier() else None
+    if isinstance(method, nn.Module) or not callable(method):
+        return choice
+
+    def call(module: nn.Module, inputs: Tensor) -> Tensor:
+        output: Tensor = getattr(module, choice)(inputs)
+        return output
+
+    call.__name__ = choice  # for the log
+    return call
+
+
 def has_forward(module: nn.Module) -> bool:
     """Tell whether a module has a forward of its own, and not that of PyTorch or Lightning, which only raises."""
     owner = next((base for base in type(module).__mro__ if "forward" in vars(base)), nn.Module)
@@ -83,44 +135,64 @@ def _encode_and_pool(encoder: nn.Module, pool: Pool, inputs: Tensor) -> Tensor:
     return pool_embedding(encoder(inputs), pool, encoder)
 
 
-def check_pool(pool: Pool) -> None:
-    """See that a pooling is one that there is.
+def usual_encoder(module: nn.Module) -> tuple[str, str]:
+    """Path of the submodule that is most likely the encoder, and why it is that one.
 
-    Raises:
-        SettingError: if not.
-    """
-    if not callable(pool) and pool not in POOLS:
-        raise SettingError(f"pool must be {', '.join(POOLS)} or a function, got {pool!r}.")
-
-
-def pool_embedding(output: Any, pool: Pool, encoder: nn.Module | None = None) -> Tensor:
-    """One vector per sample: (B, K) as it is, tokens (B, T, K) or feature maps (B, C, H, W), (B, H, W, C) pooled.
+    A name counts if it is one of the usual names or has one as a word (``teacher_backbone``, ``studentEncoder``),
+    unless it is that of a head, a loss or the like (``teacher_head``). The usual names come in their order; of several
+    submodules with the same one the moving average comes first (``encoder_k``, ``ema_encoder``), because it is the
+    teacher, and then the exact name. Of a chosen submodule with a ``backbone`` and a head the backbone is taken, of a
+    ``ModuleDict`` the encoder inside.
 
     Args:
-        output: what the encoder returned; of a tuple or list the first member, of an output object its
-            ``last_hidden_state``.
-        pool: ``mean`` (and ``auto``) over tokens or positions, ``cls`` the first token, ``flatten`` everything, or a
-            function of the output.
-        encoder: the module that returned it, which may say where channels are (:func:`channel_axis`).
+        module: the Lightning module.
 
-    Raises:
-        ValueError: for an output that cannot be pooled that way.
+    Returns:
+        A dotted path, empty for the module itself where no name counts; and a reason for the log.
     """
-    if callable(pool):
-        return pool(output)
-    if isinstance(output, (tuple, list)):
-        output = output[0]
-    output = getattr(output, "last_hidden_state", output)
-    if not isinstance(output, Tensor):
-        raise ValueError(f"the encoder returned a {type(output).__name__}: pass pool=, a function of it to (B, K).")
-    if pool == "flatten" or output.ndim == 2:
-        return output.flatten(1)
-    if output.ndim == 3 and pool == "cls":
-        return output[:, 0]
-    if output.ndim in (3, 4) and pool != "cls":
-        channels = channel_axis(output.shape, encoder)
-        return output.mean([axis for axis in range(1, output.ndim) if axis != channels])
-    raise ValueError(f"cannot pool an output of shape {tuple(output.shape)} by {pool!r}: pass pool=, a function of it.")
+    path, usual = _found(module)
+    return path, f"{usual!r} is in its name" if usual else "no submodule is named like an encoder"
+
+
+def _found(module: nn.Module) -> tuple[str, str]:
+    """Path of the encoder and the usual name it has; both empty where there is none."""
+    for usual in USUAL_NAMES:
+        named = [name for name, child in module.named_children() if child is not None and _counts(name, child, usual)]
+        for name in sorted(named, key=lambda name: (not _has_word(name, *AVERAGES), name != usual)):
+            part = module.get_submodule(name)
+            if not isinstance(part, (nn.ModuleDict, nn.ModuleList)):
+                return (f"{name}.backbone" if _is_backbone_and_head(part) else name), usual
+            inside, usual_inside = _found(part)  # the container itself cannot be called
+            if inside:
+                return f"{name}.{inside}", min(usual, usual_inside, key=USUAL_NAMES.index)
+    return "", ""
+
+
+def _counts(name: str, child: nn.Module, usual: str) -> bool:
+    if name == usual:
+        return True
+    has_name = _has_word(name, usual, *(NETS if usual == "net" else ()))
+    is_embedding = isinstance(child, nn.Embedding) or _words(name)[-1] in EMBEDDINGS
+    has_weights = next(child.parameters(), None) is not None
+    return has_name and not is_embedding and not _has_word(name, *BESIDE) and has_weights
+
+
+def _has_word(name: str, *words: str) -> bool:
+    """Tell whether a name has one of the words (or two that an underscore joins), in the plural or not."""
+    return re.search(f"_({'|'.join(words)})s?_", f"_{'_'.join(_words(name))}_") is not None
+
+
+def _words(name: str) -> list[str]:
+    """Words of a name in snake_case or CamelCase, in small letters; at least one."""
+    apart = re.sub("(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+    apart = _WITHIN_WORDS.sub(r"_\1_", apart)
+    return [word for word in re.split(r"[\W_\d]+", apart) if word] or [name]
+
+
+def _is_backbone_and_head(module: nn.Module) -> bool:
+    children = module.named_children()
+    has_head = any(_has_word(name, *BESIDE) and not isinstance(child, nn.Identity) for name, child in children)
+    return has_head and isinstance(getattr(module, "backbone", None), nn.Module)
 
 
 def in_full_precision(module: nn.Module, encode: Encode) -> Encode:

@@ -1,4 +1,4 @@
-"""Leaving training as it was: modes, buffers and random-number generators, after an error too."""
+"""Isolation: training finds all as it was, modes, buffers and random-number generators, after an error too."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from torch.nn.parameter import is_lazy
 
 
 @contextmanager
-def undisturbed(module: nn.Module) -> Generator[None, None, None]:
-    """Every submodule in eval mode and no gradients; afterwards modes, buffers and generators are as they were."""
+def isolated(module: nn.Module) -> Generator[None, None, None]:
+    """Run a block in eval mode without gradients, and put modes, buffers and generators back."""
     with random_state_kept(), evaluating(module), buffers_kept(module), torch.no_grad():
         yield
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Generator[None, None, None]:
-    """Every submodule in eval mode, and afterwards each in the mode it was in.
+    """Put every submodule in eval mode, and afterwards each in the mode it was in.
 
     The flags alone: an ``eval`` of the user's own may merge weights, say, which setting the mode back would not undo.
     """
@@ -37,7 +37,7 @@ def evaluating(module: nn.Module) -> Generator[None, None, None]:
 
 @contextmanager
 def buffers_kept(module: nn.Module) -> Generator[None, None, None]:
-    """Puts back buffers that a forward pass changes or replaces although it is in eval mode (counters, queues)."""
+    """Put back buffers that a forward pass changes or replaces although it is in eval mode (counters, queues)."""
     kept = [
         (submodule, name, buffer, buffer.detach().clone() if _is_plain(buffer) else None)
         for submodule in module.modules()
@@ -55,13 +55,13 @@ def buffers_kept(module: nn.Module) -> Generator[None, None, None]:
 
 
 def _is_plain(buffer: Tensor) -> bool:
-    """Neither sparse nor still without a shape."""
+    """Return false for a buffer that is sparse or still without a shape."""
     return buffer.layout == torch.strided and not is_lazy(buffer)
 
 
 @contextmanager
 def random_state_kept() -> Generator[None, None, None]:
-    """Python's, NumPy's and torch's generators, those of all CUDA devices in use included; inside, CPU ones start at 0.
+    """Keep the state of all generators, those of CUDA devices in use included; inside, the CPU ones start at 0.
 
     A dataset that augments at random then gives the same samples at each measurement and on every process. Lightning's
     ``isolate_rng`` puts nothing back after an exception.

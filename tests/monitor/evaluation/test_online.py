@@ -22,9 +22,9 @@ from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler, T
 from jepa_monitor import FeatureStatistics, LiDAR, OnlineKNN, OnlineLinearProbe
 from jepa_monitor.evaluation import LinearProbe, crop_and_flip, feature_statistics, lidar, weighted_knn, whiten
 from jepa_monitor.evaluation.classifiers import principal
-from jepa_monitor.evaluation.encoders import resolve_encoders
 from jepa_monitor.evaluation.labelled import Task
 from jepa_monitor.evaluation.online import choose
+from jepa_monitor.runtime.encoder import resolve_encoders
 from jepa_monitor.tags import explanation
 from tests.monitor.evaluation.labelled_projects import (
     Dicts,
@@ -92,7 +92,7 @@ def test_training_is_the_same_after_a_failure_half_way(tmp_path: Path) -> None:
         module(x)
         raise RuntimeError("half-way")
 
-    with pytest.warns(UserWarning, match="could not measure, and training goes on: RuntimeError: half-way"):
+    with pytest.warns(UserWarning, match="could not measure at step 6, and training goes on: RuntimeError: half-way"):
         found = everything(tmp_path, OnlineKNN(encoder=breaks))
     assert found == everything(tmp_path)
 

@@ -1,16 +1,62 @@
-"""The axis of channels in an encoder's output: before the positions, as convolutions have it, or behind."""
+"""The output of an encoder becomes one vector per sample: which axis has the channels, and what is averaged."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Callable, Iterator
+from typing import Any, Literal
 
-from torch import Size, nn
+from torch import Size, Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
+from ..errors import SettingError
+
+Pool = Literal["auto", "mean", "cls", "flatten"] | Callable[[Tensor], Tensor]
+POOLS = ("auto", "mean", "cls", "flatten")
 _FORMATS = {"NCL": 1, "NLC": 2, "NCHW": 1, "NHWC": 3}  # timm's names for the order of axes
 _Side = Literal["first", "last", "either"]
+
+
+def check_pool(pool: Pool) -> None:
+    """Check that a pooling is one that there is.
+
+    Raises:
+        SettingError: for another.
+    """
+    if not callable(pool) and pool not in POOLS:
+        raise SettingError(f"pool must be {', '.join(POOLS)} or a function, got {pool!r}.")
+
+
+def pool_embedding(output: Any, pool: Pool, encoder: nn.Module | None = None) -> Tensor:
+    """Pool an output to one vector per sample.
+
+    (B, K) stays as it is; tokens (B, T, K) and feature maps (B, C, H, W), (B, H, W, C) are pooled.
+
+    Args:
+        output: what the encoder returned; of a tuple or list the first member, of an output object its
+            ``last_hidden_state``.
+        pool: ``mean`` (and ``auto``) over tokens or positions, ``cls`` the first token, ``flatten`` everything, or a
+            function of the output.
+        encoder: the module that returned it, which may say where channels are (:func:`channel_axis`).
+
+    Raises:
+        ValueError: for an output that cannot be pooled that way.
+    """
+    if callable(pool):
+        return pool(output)
+    if isinstance(output, (tuple, list)):
+        output = output[0]
+    output = getattr(output, "last_hidden_state", output)
+    if not isinstance(output, Tensor):
+        raise ValueError(f"the encoder returned a {type(output).__name__}: pass pool=, a function of it to (B, K).")
+    if pool == "flatten" or output.ndim == 2:
+        return output.flatten(1)
+    if output.ndim == 3 and pool == "cls":
+        return output[:, 0]
+    if output.ndim in (3, 4) and pool != "cls":
+        channels = channel_axis(output.shape, encoder)
+        return output.mean([axis for axis in range(1, output.ndim) if axis != channels])
+    raise ValueError(f"cannot pool an output of shape {tuple(output.shape)} by {pool!r}: pass pool=, a function of it.")
 
 
 def channel_axis(shape: Size, encoder: nn.Module | None = None) -> int:
@@ -22,7 +68,7 @@ def channel_axis(shape: Size, encoder: nn.Module | None = None) -> int:
     convention, channels first.
 
     Args:
-        shape: of the output; three or four axes.
+        shape: shape of the output, three or four axes.
         encoder: the module that returned it, if it was one.
 
     Returns:
