@@ -6,11 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..callback import Found, OnError
+from ..callback import Found
 from ..errors import require_whole
-from ..probe.samples import ImagesKey, LabelsKey
-from ..runtime.encoder import Encoders
-from ..runtime.pooling import Pool
 from .classifiers import LinearProbe, principal, weighted_knn, whiten
 from .labelled import OnLabels, Task
 
@@ -26,18 +23,12 @@ class OnlineKNN(OnLabels):
     inputs, shrunk to at most 1,024 numbers. NaN with one warning where features say nothing (collapsed, not finite).
 
     Args:
-        k, temperature: of the vote, :func:`weighted_knn`.
-        whiten: the headline is of whitened features; else they are taken as they are, and the second tag is absent.
-        bank_size: labelled training samples, at random but always the same.
-        num_queries: samples of the probe to classify, likewise.
-        every_n_epochs: measure at the first validation, and then at those of each n-th epoch.
-        encoder: as ``JEPAScoreMonitor`` takes it, or the name of a method of the module (``features``, ``forward``), or
-            several by name, the headline first: ``{"tokens": "features", "embedding": "forward"}``. ``None`` means
-            ``features`` and, as ``embedding``, the forward, where the module has a ``features``; else the usual names.
-        pool, probe, reference, images, labels: as ``JEPAScoreMonitor`` takes them.
-        pixels: measure raw inputs too.
-        on_error: ``warn`` goes on training when a measurement fails, with NaN for its values; ``raise`` does not.
-        name: goes before all tags.
+        k: neighbours that vote, :func:`weighted_knn`.
+        temperature: softness of their weights.
+        whiten: whiten the headline's features; else they are taken as they are, and the second tag is absent.
+        settings: as :class:`OnLabels` and :class:`OnlineEvaluation` take them: ``bank_size``, ``num_queries``,
+            ``encoder``, ``pool``, ``probe``, ``reference``, ``images``, ``labels``, ``pixels``, ``every_n_epochs``,
+            ``on_error`` and ``name``.
     """
 
     group = "knn"
@@ -48,36 +39,12 @@ class OnlineKNN(OnLabels):
         k: int = 20,
         temperature: float = 0.07,
         whiten: bool = True,
-        bank_size: int = 5_000,
-        num_queries: int = 5_000,
-        every_n_epochs: int = 1,
-        encoder: Encoders = None,
-        pool: Pool = "auto",
-        probe: Any = None,
-        reference: Any = None,
-        images: ImagesKey = None,
-        labels: LabelsKey = None,
-        pixels: bool = True,
-        on_error: OnError = "warn",
-        name: str = "",
+        **settings: Any,
     ) -> None:
         require_whole(1, k=k)
         if not temperature > 0.0:
             raise ValueError(f"temperature must be positive, got {temperature}.")
-        super().__init__(
-            bank_size=bank_size,
-            num_samples=num_queries,
-            every_n_epochs=every_n_epochs,
-            encoder=encoder,
-            pool=pool,
-            probe=probe,
-            reference=reference,
-            images=images,
-            labels=labels,
-            with_pixels=pixels,
-            on_error=on_error,
-            name=name,
-        )
+        super().__init__(**settings)
         self.k = k
         self.temperature = temperature
         self.whiten = whiten
@@ -117,10 +84,9 @@ class OnlineLinearProbe(OnLabels):
     The optimum of a strictly convex problem depends on the features alone, so that two measurements can be compared.
 
     Args:
-        ridge: penalty; scikit-learn's C is 1 / (ridge * samples).
-        max_iterations: of L-BFGS; a warning tells where they were not enough.
-        bank_size, num_queries, every_n_epochs, encoder, pool, probe, reference, images, labels, pixels, on_error, name:
-            as :class:`OnlineKNN` takes them.
+        ridge: penalty on the weights; scikit-learn's C is 1 / (ridge * samples).
+        max_iterations: steps of L-BFGS at most; a warning says where they were not enough.
+        settings: as :class:`OnlineKNN` takes them.
     """
 
     group = "linear_probe"
@@ -130,36 +96,12 @@ class OnlineLinearProbe(OnLabels):
         self,
         ridge: float = 1e-3,
         max_iterations: int = 1_000,
-        bank_size: int = 5_000,
-        num_queries: int = 5_000,
-        every_n_epochs: int = 1,
-        encoder: Encoders = None,
-        pool: Pool = "auto",
-        probe: Any = None,
-        reference: Any = None,
-        images: ImagesKey = None,
-        labels: LabelsKey = None,
-        pixels: bool = True,
-        on_error: OnError = "warn",
-        name: str = "",
+        **settings: Any,
     ) -> None:
         require_whole(1, max_iterations=max_iterations)
         if not ridge > 0.0:
             raise ValueError(f"ridge must be positive, got {ridge}.")
-        super().__init__(
-            bank_size=bank_size,
-            num_samples=num_queries,
-            every_n_epochs=every_n_epochs,
-            encoder=encoder,
-            pool=pool,
-            probe=probe,
-            reference=reference,
-            images=images,
-            labels=labels,
-            with_pixels=pixels,
-            on_error=on_error,
-            name=name,
-        )
+        super().__init__(**settings)
         self.ridge = ridge
         self.max_iterations = max_iterations
 

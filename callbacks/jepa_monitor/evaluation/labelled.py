@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..callback import Found
 from ..errors import require_whole
-from ..probe.samples import NO_CLASS, are_all_different, dataset_of, is_stream
+from ..probe.samples import NO_CLASS, LabelsKey, are_all_different, dataset_of, is_stream
 from ..probe.shards import Part, everywhere
 from ..probe.sources import find_probe, find_reference, open_samples
 from ..ranking import fingerprints
@@ -75,17 +75,40 @@ class OnLabels(OnlineEvaluation):
 
     Samples without a class (or with a negative one) are left out, and from the bank those that are among the queries.
     Without any labels there is one warning, and no tag. Each kind says in :meth:`scores` how it classifies.
+
+    Args:
+        bank_size: labelled training samples, at random but always the same.
+        num_queries: samples of the probe to classify, likewise.
+        encoder: as ``JEPAScoreMonitor`` takes it, or the name of a method of the module (``features``, ``forward``), or
+            several by name, the headline first: ``{"tokens": "features", "embedding": "forward"}``. ``None`` means
+            ``features`` and, as ``embedding``, the forward, where the module has a ``features``; else the usual names.
+        reference: labelled training samples, as ``JEPAScoreMonitor`` takes them; default: training data.
+        labels: place of the class labels in a sample; the usual places are tried.
+        pixels: measure raw inputs too.
+        settings: as :class:`OnlineEvaluation` takes them.
     """
 
     group = ""
 
-    def __init__(self, *, bank_size: int, encoder: Encoders, with_pixels: bool, **settings: Any) -> None:
-        super().__init__(encoder=encoder, **settings)
+    def __init__(
+        self,
+        *,
+        bank_size: int = 5_000,
+        num_queries: int = 5_000,
+        encoder: Encoders = None,
+        reference: Any = None,
+        labels: LabelsKey = None,
+        pixels: bool = True,
+        **settings: Any,
+    ) -> None:
+        super().__init__(num_samples=num_queries, **settings)
         require_whole(1, bank_size=bank_size)
         if isinstance(encoder, Mapping) and (taken := RESERVED & set(list(encoder)[1:])):
             raise ValueError(f"an encoder cannot be called {', '.join(sorted(taken))}: there are tags of that name.")
+        self.encoder = encoder
+        self.sources = replace(self.sources, reference=reference, labels=labels)
         self.bank_size = bank_size
-        self.with_pixels = with_pixels
+        self.with_pixels = pixels
 
     @abstractmethod
     def ends(self, kind: str) -> tuple[str, ...]:

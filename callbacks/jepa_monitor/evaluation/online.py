@@ -14,11 +14,12 @@ from torch import Tensor
 from .. import tags
 from ..callback import Found, MeasuringCallback, OnError
 from ..errors import require_whole
-from ..probe.samples import ImagesKey, LabelsKey, Samples
+from ..probe.samples import ImagesKey, Samples
 from ..probe.shards import Part
 from ..probe.sources import Sources, check_probe, find_probe, open_samples, which_loader
 from ..runtime.distributed import broadcast, fail_together, is_global_zero
 from ..runtime.encoder import (
+    EncoderChoice,
     Encoders,
     embed,
     in_full_precision,
@@ -42,34 +43,36 @@ class OnlineEvaluation(MeasuringCallback):
     all.
 
     Args:
-        encoder, pool: see the kinds.
-        probe, reference, images, labels: where data come from, as :class:`jepa_monitor.JEPAScoreMonitor` takes them.
-        num_samples: of the probe.
-        every_n_epochs: at least 1.
+        num_samples: samples of the probe, at random but always the same.
+        every_n_epochs: epochs from one measurement to the next, after the first validation; at least 1.
+        encoder: as ``JEPAScoreMonitor`` takes it, or the name of a method of the module (``features``, ``forward``).
+            ``None`` means ``features`` where the module has it, else the usual names.
+        pool: rule by which tokens or feature maps become one vector, as ``JEPAScoreMonitor`` takes it.
+        probe: dataset, DataLoader or tensors to measure on; default: validation data, else training data.
+        images: place of the inputs in a sample: a key, a position, or a function; the usual places are tried.
         on_error: ``warn`` goes on training when a measurement fails, with NaN for its values; ``raise`` does not.
-        name: goes before all tags.
+        name: word before all tags.
     """
 
     usual_tags: tuple[str, ...] = ()
+    encoder: Encoders
 
     def __init__(
         self,
         *,
-        encoder: Encoders,
-        pool: Pool,
-        probe: Any,
-        reference: Any,
-        images: ImagesKey,
-        labels: LabelsKey,
         num_samples: int,
-        every_n_epochs: int,
-        on_error: OnError,
-        name: str,
+        every_n_epochs: int = 1,
+        encoder: EncoderChoice = None,
+        pool: Pool = "auto",
+        probe: Any = None,
+        images: ImagesKey = None,
+        on_error: OnError = "warn",
+        name: str = "",
     ) -> None:
         require_whole(1, **{"every_n_epochs": every_n_epochs, "the number of samples": num_samples})
         super().__init__(
             pool=pool,
-            sources=Sources(probe, reference, {}, None, images, labels, num_samples),
+            sources=Sources(probe, None, {}, None, images, None, num_samples),
             schedule=Schedule(every_n_epochs, needs_validation=True),
             on_error=on_error,
             name=name,

@@ -10,13 +10,10 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from ..callback import Found, OnError
+from ..callback import Found
 from ..errors import require_whole
-from ..probe.samples import ImagesKey
 from ..probe.shards import everywhere
 from ..runtime.distributed import fail_together
-from ..runtime.encoder import EncoderChoice
-from ..runtime.pooling import Pool
 from .features import feature_statistics, lidar, lidar_bound, why_unfit
 from .images import crop_and_flip
 from .online import OnlineEvaluation
@@ -32,14 +29,13 @@ class LiDAR(OnlineEvaluation):
     image spreads alike between images and between views, and comes near the bound: read it beside an accuracy.
 
     Args:
-        num_samples: n, images of the probe, at random but always the same; K can be told up to n - 1.
-        views: q, of each image.
-        view: ``(inputs, generator) -> inputs``; called with q copies of one image on the encoder's device and a
+        num_samples: n, images of the probe, at random but always the same; K can be measured up to n - 1.
+        views: q, views of each image.
+        view: function ``(inputs, generator) -> inputs`` of q copies of one image on the encoder's device and a
             generator on the CPU that is seeded by the image's number. Default: random crops, mirrored or not.
         delta: ridge on the covariance within images, as a share of the mean variance.
-        encoder: as ``JEPAScoreMonitor`` takes it, or the name of a method of the module; ``None`` means ``features``
-            where the module has it, else the usual names.
-        every_n_epochs, pool, probe, images, on_error, name: as :class:`OnlineKNN` takes them.
+        settings: as :class:`OnlineEvaluation` takes them: ``every_n_epochs``, ``encoder``, ``pool``, ``probe``,
+            ``images``, ``on_error`` and ``name``.
     """
 
     groups = usual_tags = ("features/lidar", "features/lidar_ratio")
@@ -50,29 +46,12 @@ class LiDAR(OnlineEvaluation):
         views: int = 8,
         view: View | None = None,
         delta: float = 1e-4,
-        every_n_epochs: int = 1,
-        encoder: EncoderChoice = None,
-        pool: Pool = "auto",
-        probe: Any = None,
-        images: ImagesKey = None,
-        on_error: OnError = "warn",
-        name: str = "",
+        **settings: Any,
     ) -> None:
         require_whole(2, views=views)
         if not delta > 0.0:
             raise ValueError(f"delta must be positive, got {delta}.")
-        super().__init__(
-            encoder=encoder,
-            pool=pool,
-            probe=probe,
-            reference=None,
-            images=images,
-            labels=None,
-            num_samples=num_samples,
-            every_n_epochs=every_n_epochs,
-            on_error=on_error,
-            name=name,
-        )
+        super().__init__(num_samples=num_samples, **settings)
         self.views = views
         self.view = view or crop_and_flip
         self.delta = delta
@@ -112,10 +91,9 @@ class FeatureStatistics(OnlineEvaluation):
     they mean, and the rank is NaN, with one warning.
 
     Args:
-        num_samples: of the probe, at random but always the same; at least 2 K is advised.
-        encoder: as ``JEPAScoreMonitor`` takes it, or the name of a method of the module; ``None`` means ``features``
-            where the module has it, else the usual names.
-        every_n_epochs, pool, probe, images, on_error, name: as :class:`OnlineKNN` takes them.
+        num_samples: samples of the probe, at random but always the same; at least 2 K is advised.
+        settings: as :class:`OnlineEvaluation` takes them: ``every_n_epochs``, ``encoder``, ``pool``, ``probe``,
+            ``images``, ``on_error`` and ``name``.
     """
 
     groups = usual_tags = (
@@ -128,26 +106,9 @@ class FeatureStatistics(OnlineEvaluation):
     def __init__(
         self,
         num_samples: int = 2_048,
-        every_n_epochs: int = 1,
-        encoder: EncoderChoice = None,
-        pool: Pool = "auto",
-        probe: Any = None,
-        images: ImagesKey = None,
-        on_error: OnError = "warn",
-        name: str = "",
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            encoder=encoder,
-            pool=pool,
-            probe=probe,
-            reference=None,
-            images=images,
-            labels=None,
-            num_samples=num_samples,
-            every_n_epochs=every_n_epochs,
-            on_error=on_error,
-            name=name,
-        )
+        super().__init__(num_samples=num_samples, **settings)
 
     def gather(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Callable[[], Found]:
         """Features of the probe."""
