@@ -29,8 +29,8 @@ from .density import (
     map_grams,
 )
 from .probe.facts import ProbeFacts
-from .probe.samples import Shard, gather_by_index
-from .probe.sparing import Sparing
+from .probe.shards import Shard, gather_by_index
+from .probe.sparing import PROBE, Sparing
 from .ranking import knn_distance
 from .readings import Readings, Scores
 from .runtime.distributed import broadcast, fail_together, process_count
@@ -132,7 +132,7 @@ def read(
     embedding, problem = _fit_embedding(z_reference if few and z_reference is not None else z)
     reader = _Reader(method, embedding, sparing)
     count = min(plan.samples, num_samples)
-    sets = {name: _first(shard, count) for name, shard in {"": probe, **ood}.items()}
+    sets = {name: _first(shard, count) for name, shard in {PROBE: probe, **ood}.items()}
     if plan.sketch and can_sketch(count, z.shape[1]):
         measured = reader.sketch(sets, _first(probe, CALIBRATION_SAMPLES), rows=sketch_rows(z.shape[1]))
     else:
@@ -145,7 +145,7 @@ def read(
         log_singular=measured.spectra[0],
         log_singular_white=measured.spectra[1] if embedding else None,
         rank=measured.rank,
-        scores=scores.pop(""),
+        scores=scores.pop(PROBE),
         knn=knn,
         ood=scores,
         problem=problem,
@@ -252,9 +252,9 @@ class _Reader:
     def measure(self, sets: Mapping[str, Shard]) -> _Measured:
         """Measure volumes by exact Jacobians."""
         spectra = self.sparing.attempt_each(self._spectra_of, sets)
-        rank = self._rank(spectra[""])
+        rank = self._rank(spectra[PROBE])
         volumes = {name: _volumes(found, rank) for name, found in spectra.items()}
-        return _Measured(spectra[""], volumes, rank)
+        return _Measured(spectra[PROBE], volumes, rank)
 
     def sketch(self, sets: Mapping[str, Shard], calibration: Shard, *, rows: int) -> _Measured:
         """Estimate volumes by a sketch of each of the two, calibrated on exact Jacobians of some probe samples."""
@@ -291,7 +291,7 @@ class _Reader:
         if self.embedding is None or z_white is None:
             return Scores(jepa_score, torch.full_like(jepa_score, torch.nan))
         (volume,) = white
-        z = self.embedding.whiten(self.method.embeddings(shard)) if name else z_white[: len(volume)]
+        z = self.embedding.whiten(self.method.embeddings(shard)) if name != PROBE else z_white[: len(volume)]
         return Scores(jepa_score, log_density_from_volume(volume, z, self.embedding.log_density))
 
     def _rank(self, spectra: tuple[Tensor, ...]) -> int:

@@ -21,7 +21,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.utils.data import Dataset, IterableDataset
 
 from jepa_monitor import FeatureStatistics, JEPAScoreMonitor
-from jepa_monitor.probe.samples import gather_by_index
+from jepa_monitor.probe.shards import gather_by_index
 from tests.monitor.projects import Autoencoder, images, loader, true_log_density
 
 

@@ -15,7 +15,7 @@ from jepa_monitor import JEPAScoreMonitor, gaussianity_statistics, jepa_score
 from jepa_monitor.density import EmbeddingReference
 from jepa_monitor.evaluation import feature_statistics
 from jepa_monitor.probe.facts import probe_facts
-from jepa_monitor.probe.samples import Shard
+from jepa_monitor.probe.shards import Shard
 from jepa_monitor.probe.sparing import Sparing
 from jepa_monitor.ranking import knn_distance
 from jepa_monitor.runtime.encoder import embed, resolve_encoder, resolve_preprocess, usual_encoder

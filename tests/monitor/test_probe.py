@@ -29,10 +29,10 @@ from jepa_monitor.probe.samples import (
     count_loaders,
     find_images,
     find_label,
-    gather_by_index,
     is_stream,
     read_stream,
 )
+from jepa_monitor.probe.shards import Shard, gather_by_index
 
 IMAGES = torch.rand(7, 1, 4, 4)
 
@@ -73,8 +73,8 @@ def test_what_is_not_found_is_named(batch: Any, key: Any, message: str) -> None:
 
 @pytest.mark.parametrize("world_size", [1, 2, 3, 9])
 def test_shards_cover_the_probe_once(world_size: int) -> None:
-    dataset = TensorDataset(IMAGES)
-    shards = [Samples.of(dataset).shard(count=100, rank=rank, world_size=world_size) for rank in range(world_size)]
+    samples = Samples.of(TensorDataset(IMAGES))
+    shards = [Shard.read(samples, 100, global_rank=i, world_size=world_size) for i in range(world_size)]
     indices = torch.cat([shard.indices for shard in shards])
     inputs = torch.cat([shard.inputs for shard in shards])
     # a process with fewer samples would leave out a collective of a sharded encoder
@@ -83,7 +83,7 @@ def test_shards_cover_the_probe_once(world_size: int) -> None:
 
 
 def test_count_limits_the_probe() -> None:
-    assert len(Samples.of(IMAGES).shard(count=3, rank=0, world_size=1).inputs) == 3
+    assert len(Shard.read(Samples.of(IMAGES), 3).inputs) == 3
 
 
 class Stream(IterableDataset[Tensor]):

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..callback import Found
 from ..errors import require_whole
 from .classifiers import LinearProbe, principal, weighted_knn, whiten
-from .labelled import OnLabels, Task
+from .labelled import HEADLINE, OnLabels, Task
 
 # of pixels, in which a linear probe is fitted: enough for its accuracy, few enough for a second
 COMPONENTS = 128
@@ -53,7 +53,7 @@ class OnlineKNN(OnLabels):
         """Pixels and the headline have two tags."""
         if kind == "pixels":
             return "accuracy_pixels", "accuracy_pixels_whitened"
-        if kind:
+        if kind != HEADLINE:
             return (f"accuracy_{kind}",)
         return ("accuracy", "accuracy_unwhitened") if self.whiten else ("accuracy",)
 
@@ -68,7 +68,7 @@ class OnlineKNN(OnLabels):
         if len(self.ends(kind)) == 1:
             return (plain,)
         whitened = accuracy(*whiten(task.queries, task.bank))
-        return (plain, whitened) if kind else (whitened, plain)
+        return (whitened, plain) if kind == HEADLINE else (plain, whitened)
 
 
 class OnlineLinearProbe(OnLabels):
@@ -106,8 +106,8 @@ class OnlineLinearProbe(OnLabels):
         self.max_iterations = max_iterations
 
     def ends(self, kind: str) -> tuple[str, ...]:
-        """The headline tells how well the bank itself is classified too."""
-        return (f"accuracy_{kind}",) if kind else ("accuracy", "train_accuracy")
+        """The headline has a second tag: how well the bank itself is classified."""
+        return ("accuracy", "train_accuracy") if kind == HEADLINE else (f"accuracy_{kind}",)
 
     def scores(self, task: Task, kind: str, found: Found) -> tuple[float, ...]:
         """Accuracies."""
@@ -122,4 +122,4 @@ class OnlineLinearProbe(OnLabels):
             )
         of_queries = task.accuracy(probe.predict(queries))
         of_bank = float((probe.predict(bank) == task.labels).double().mean())
-        return (of_queries,) if kind else (of_queries, of_bank)
+        return (of_queries, of_bank) if kind == HEADLINE else (of_queries,)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..callback import Found
 from ..errors import require_whole
 from ..probe.samples import NO_CLASS, LabelsKey, are_all_different, dataset_of, is_stream
-from ..probe.shards import Part, everywhere
+from ..probe.shards import BatchedShard, compute_everywhere
 from ..probe.sources import find_probe, find_reference, open_samples
 from ..ranking import fingerprints
 from ..runtime.concise import Concise
@@ -23,8 +23,9 @@ from ..runtime.distributed import fail_together, is_global_zero
 from ..runtime.encoder import Encoders, resolve_encoders
 from .features import why_unclassifiable
 from .images import has_pixels, pixels
-from .online import OfBatch, OnlineEvaluation, choose, part_of
+from .online import OfBatch, OnlineEvaluation, choose, shard_of
 
+HEADLINE = ""  # kind of the first encoder's features, whose tags have no name
 RESERVED = {"unwhitened", "pixels", "pixels_whitened"}
 FINGERPRINT, PIXELS = "/fingerprint", "/pixels"  # beside the names of encoders
 NO_BANK = "there are no training samples to learn from: pass reference=, a dataset with labels."
@@ -112,7 +113,7 @@ class OnLabels(OnlineEvaluation):
 
     @abstractmethod
     def ends(self, kind: str) -> tuple[str, ...]:
-        """Ends of the tags of a kind of features: ``""`` (the headline), ``pixels``, or an encoder's name."""
+        """Ends of the tags of a kind of features: ``HEADLINE``, ``pixels``, or a further encoder's name."""
 
     @abstractmethod
     def scores(self, task: Task, kind: str, found: Found) -> tuple[float, ...]:
@@ -121,12 +122,12 @@ class OnLabels(OnlineEvaluation):
     def expected_tags(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> tuple[str, ...]:
         """Accuracies of all encoders."""
         _, *further = resolve_encoders(pl_module, self.encoder, self.pool)
-        return tuple(f"{self.group}/{end}" for kind in ("", *further) for end in self.ends(kind))
+        return tuple(f"{self.group}/{end}" for kind in (HEADLINE, *further) for end in self.ends(kind))
 
     def forget(self) -> None:
         """Data are looked for anew."""
         super().forget()
-        self._parts: tuple[Part, Part] | None = None  # queries and bank
+        self._shards: tuple[BatchedShard, BatchedShard] | None = None  # queries and bank
         self._is_new: Tensor | None = None  # in the bank, and not among the queries
         self._pixels: tuple[Tensor, Tensor] | None = None  # until they were used
         self._of_pixels = Found()
@@ -135,9 +136,9 @@ class OnLabels(OnlineEvaluation):
     def gather(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Callable[[], Found]:
         """Features of queries and bank."""
         device = pl_module.device
-        if self._parts is None and self._missing is None:
-            self._parts = self._open(trainer, device)
-        if self._parts is None or self._missing is not None:
+        if self._shards is None and self._missing is None:
+            self._shards = self._open(trainer, device)
+        if self._shards is None or self._missing is not None:
             missing = self._missing or NO_BANK
             return lambda: Found(reasons=[missing])
         first = self._is_new is None
@@ -146,7 +147,7 @@ class OnLabels(OnlineEvaluation):
             names = list(functions)
             if first:
                 functions |= self._of_inputs()
-        queries, bank = (everywhere(part, functions, device=device) for part in self._parts)
+        queries, bank = (compute_everywhere(shard, functions, device=device) for shard in self._shards)
         # from here on all processes have the same, and go the same way
         if first or self._is_new is None:
             self._is_new = ~torch.isin(bank[FINGERPRINT], queries[FINGERPRINT])
@@ -155,7 +156,7 @@ class OnLabels(OnlineEvaluation):
         is_new = self._is_new
         return lambda: self._compute(queries, {name: values[is_new] for name, values in bank.items()}, names)
 
-    def _open(self, trainer: pl.Trainer, device: torch.device) -> tuple[Part, Part] | None:
+    def _open(self, trainer: pl.Trainer, device: torch.device) -> tuple[BatchedShard, BatchedShard] | None:
         sources, count = self.sources, self.sources.num_samples
         with fail_together(device):
             probe, reference = find_probe(sources, trainer), find_reference(sources, trainer)
@@ -175,12 +176,12 @@ class OnLabels(OnlineEvaluation):
         if not len(positions):
             self._missing = NO_BANK
             return None
-        return part_of(queries, choose(len(queries), count), trainer), part_of(bank, positions, trainer)
+        return shard_of(queries, choose(len(queries), count), trainer), shard_of(bank, positions, trainer)
 
     def _of_inputs(self) -> dict[str, OfBatch]:
         """What is read of the inputs themselves, once."""
         functions: dict[str, OfBatch] = {FINGERPRINT: lambda inputs, _: fingerprints(inputs)}
-        shown = [part.peek() for part in self._parts or ()]
+        shown = [shard.peek() for shard in self._shards or ()]
         if self.with_pixels and all(map(has_pixels, shown)) and len({pixels(one).shape for one in shown}) == 1:
             functions[PIXELS] = lambda inputs, _: pixels(inputs)
         return functions
@@ -191,7 +192,7 @@ class OnLabels(OnlineEvaluation):
         found = Found()
         for position, name in enumerate(names):
             task = Task.of(queries[name], bank[name], bank["labels"], queries["labels"])
-            self._judge(task, name if position else "", found)
+            self._judge(task, name if position else HEADLINE, found)
         if self._pixels is not None and self._is_new is not None:
             of_queries, of_bank = self._pixels
             task = Task.of(of_queries, of_bank[self._is_new], bank["labels"], queries["labels"])

@@ -15,7 +15,7 @@ from .. import tags
 from ..callback import Found, MeasuringCallback, OnError
 from ..errors import require_whole
 from ..probe.samples import ImagesKey, Samples
-from ..probe.shards import Part
+from ..probe.shards import BatchedShard
 from ..probe.sources import Sources, check_probe, find_probe, open_samples, which_loader
 from ..runtime.distributed import broadcast, fail_together, is_global_zero
 from ..runtime.encoder import (
@@ -110,17 +110,17 @@ class OnlineEvaluation(MeasuringCallback):
     def forget(self) -> None:
         """Drop what belongs to one call of the Trainer: the probe, and which encoders were logged."""
         super().forget()
-        self._probe: Part | None = None
+        self._probe: BatchedShard | None = None
         self._encoders_logged = ""
 
-    def open_probe(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Part:
+    def open_probe(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> BatchedShard:
         """Open the probe's samples, as many as asked for."""
         if self._probe is not None:
             return self._probe
         with fail_together(pl_module.device):
             found = find_probe(self.sources, trainer)
         samples = open_samples(found, self.sources, pl_module.device)
-        self._probe = part_of(samples, choose(len(samples), self.sources.num_samples), trainer)
+        self._probe = shard_of(samples, choose(len(samples), self.sources.num_samples), trainer)
         return self._probe
 
     def encoders(self, pl_module: pl.LightningModule) -> dict[str, OfBatch]:
@@ -150,6 +150,6 @@ def choose(size: int, count: int, *, after: int = 0) -> Tensor:
     return order[after : after + count].sort().values
 
 
-def part_of(samples: Samples, positions: Tensor, trainer: pl.Trainer) -> Part:
-    """This process's part of some samples."""
-    return Part(samples, positions, trainer.global_rank, trainer.world_size)
+def shard_of(samples: Samples, positions: Tensor, trainer: pl.Trainer) -> BatchedShard:
+    """Select this process's shard of some samples."""
+    return BatchedShard(samples, positions, trainer.global_rank, trainer.world_size)

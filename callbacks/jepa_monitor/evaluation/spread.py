@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..callback import Found
 from ..errors import require_whole
-from ..probe.shards import everywhere
+from ..probe.shards import compute_everywhere
 from ..runtime.distributed import fail_together
 from .features import feature_statistics, lidar, lidar_bound, why_unfit
 from .images import crop_and_flip
@@ -70,8 +70,8 @@ class LiDAR(OnlineEvaluation):
             features = encode(torch.cat(views), indices)
             return features.reshape(len(inputs), self.views, -1)
 
-        part = self.open_probe(trainer, pl_module)
-        z_NQK = everywhere(part, {"z": of_views}, device=pl_module.device)["z"]
+        shard = self.open_probe(trainer, pl_module)
+        z_NQK = compute_everywhere(shard, {"z": of_views}, device=pl_module.device)["z"]
         return lambda: self._compute(z_NQK)
 
     def _compute(self, z_NQK: Tensor) -> Found:
@@ -114,8 +114,8 @@ class FeatureStatistics(OnlineEvaluation):
         """Features of the probe."""
         with fail_together(pl_module.device):
             encode = next(iter(self.encoders(pl_module).values()))
-        part = self.open_probe(trainer, pl_module)
-        z = everywhere(part, {"z": encode}, device=pl_module.device)["z"]
+        shard = self.open_probe(trainer, pl_module)
+        z = compute_everywhere(shard, {"z": encode}, device=pl_module.device)["z"]
         return lambda: self._compute(z)
 
     def _compute(self, z: Tensor) -> Found:

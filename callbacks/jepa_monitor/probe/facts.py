@@ -16,7 +16,7 @@ from .. import tags
 from ..ranking import compressed_size
 from ..runtime.concise import Concise
 from ..runtime.distributed import fail_together
-from .samples import Shard, gather_by_index
+from .shards import Shard, gather_by_index
 from .sparing import Sparing
 
 LogDensity = Callable[[Tensor], Tensor | NDArray[Any] | Sequence[float]]

@@ -1,4 +1,4 @@
-"""A fixed, indexed set of inputs: read by index, dealt to processes, and put together again."""
+"""A fixed set of samples, read by index: where their images and labels are, whatever the dataset."""
 
 from __future__ import annotations
 
@@ -22,30 +22,14 @@ from torch.utils.data import (
     default_collate,
     default_convert,
 )
-from torchmetrics.utilities.distributed import gather_all_tensors
 
 from ..errors import SettingError
-from ..runtime.concise import Concise
-from ..runtime.distributed import in_group
 
 ImagesKey = str | int | Callable[[Any], Tensor] | None
 LabelsKey = str | int | Callable[[Any], Any] | None
 USUAL_KEYS = ("image", "images", "pixel_values", "img", "x", "input", "inputs", "view", "views")
 NO_CLASS = -2  # of a label that is a number or a vector, and no class
 USUAL_LABELS = ("label", "labels", "target", "targets", "class", "y")
-
-
-@dataclass(frozen=True, repr=False)
-class Shard(Concise):
-    """One process's part of a probe.
-
-    Attributes:
-        indices: (n,) positions in the probe.
-        inputs: (n, ...) on the CPU.
-    """
-
-    indices: Tensor
-    inputs: Tensor
 
 
 @dataclass(frozen=True)
@@ -137,17 +121,6 @@ class Samples:
         sample = self.dataset[0]
         _require_member(sample if self.collate is None else self.collate([sample]), "images", self.images)
         _require_member(sample, "labels", self.labels)
-
-    def shard(self, *, count: int, rank: int, world_size: int) -> Shard:
-        """Every ``world_size``-th of the first ``count`` samples, from ``rank`` on.
-
-        All processes get equally many: the first samples fill up the last round, and :func:`gather_by_index` drops
-        repeats. A process with fewer would leave a collective out.
-        """
-        total = min(count, len(self))
-        rounds = -(-total // world_size)
-        indices = [(rank + world_size * turn) % total for turn in range(rounds)]
-        return Shard(torch.tensor(indices), self.read(indices))
 
 
 def dataset_of(data: Any) -> Any:
@@ -335,24 +308,3 @@ def _is_array(value: Any) -> bool:
 
 def _as_tensor(value: Any) -> Tensor:
     return value if isinstance(value, Tensor) else torch.as_tensor(value)
-
-
-def gather_by_index(indices: Tensor, values: Tensor) -> Tensor:
-    """Join the processes' values in the order of their probe positions, on the CPU, each position once.
-
-    Uneven shards are fine. Every process must call it, and all get the same result.
-
-    Args:
-        indices: (n,) positions of this process's values.
-        values: (n, ...).
-
-    Returns:
-        (N, ...) with N the number of distinct positions.
-    """
-    if in_group():
-        indices = torch.cat(gather_all_tensors(indices.to(values.device)))
-        values = torch.cat(gather_all_tensors(values.contiguous()))
-    distinct, order = torch.unique(indices.cpu(), return_inverse=True)
-    first = torch.full((len(distinct),), len(order), dtype=torch.long)
-    first.scatter_reduce_(0, order, torch.arange(len(order)), reduce="amin")
-    return values.cpu()[first]

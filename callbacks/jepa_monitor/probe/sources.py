@@ -25,18 +25,17 @@ from .samples import (
     ImagesKey,
     LabelsKey,
     Samples,
-    Shard,
     are_all_different,
     count_loaders,
     dataset_of,
     first_loader,
-    gather_by_index,
     is_stream,
     read_stream,
 )
-from .sparing import Sparing, further_set
+from .shards import Shard, gather_by_index
+from .sparing import PROBE, Sparing, further_set
 
-NAMES_OF_PROBE = {"", "probe"}  # among sets, and in the picture of their histograms
+NAMES_OF_PROBE = {PROBE, "probe"}  # among sets, and in the picture of their histograms
 
 
 @dataclass(frozen=True)
@@ -95,8 +94,9 @@ def prepare(sources: Sources, trainer: pl.Trainer, device: torch.device, *, spar
     probe = open_samples(found.probe, sources, device)
     size = min(sources.num_samples, len(probe))
 
-    def deal(samples: Samples) -> Shard:
-        return samples.shard(count=sources.num_samples, rank=trainer.global_rank, world_size=trainer.world_size)
+    def read_shard(samples: Samples) -> Shard:
+        count = sources.num_samples
+        return Shard.read(samples, count, global_rank=trainer.global_rank, world_size=trainer.world_size)
 
     def read_labels() -> Tensor | None:
         with fail_together(device):
@@ -105,10 +105,10 @@ def prepare(sources: Sources, trainer: pl.Trainer, device: torch.device, *, spar
     def read_further(data: Any) -> Shard:
         samples = open_samples(data, sources, device)
         with fail_together(device):
-            return deal(samples)
+            return read_shard(samples)
 
     with fail_together(device):
-        shard = deal(probe)
+        shard = read_shard(probe)
     labels = sparing.attempt("the class labels", read_labels)
     if labels is not None and are_all_different(labels):
         labels = None  # numbers of the samples, which make no classes
@@ -116,7 +116,7 @@ def prepare(sources: Sources, trainer: pl.Trainer, device: torch.device, *, spar
         name: sparing.attempt(further_set(name), partial(read_further, data), tags.of_set(name))
         for name, data in found.ood.items()
     }
-    read_reference = partial(_read_reference, found, sources, shard, deal, device)
+    read_reference = partial(_read_reference, found, sources, shard, read_shard, device)
     reference, baseline = sparing.attempt("the reference", read_reference, tags.OF_REFERENCE) or (None, None)
     facts = probe_facts(
         Shard(shard.indices.to(device), shard.inputs),
@@ -272,7 +272,7 @@ def open_samples(data: Any, sources: Sources, device: torch.device, *, skip: int
 
 
 def _read_reference(
-    found: _Found, sources: Sources, probe: Shard, deal: Callable[[Samples], Shard], device: torch.device
+    found: _Found, sources: Sources, probe: Shard, read_shard: Callable[[Samples], Shard], device: torch.device
 ) -> tuple[Shard | None, GaussianBaseline | None]:
     """Samples that baselines are fitted to, none of them in the probe: in-sample distances say nothing."""
     if found.reference is None:
@@ -284,15 +284,15 @@ def _read_reference(
             return None, None  # the probe is all there is
         samples = open_samples(found.reference, sources, device, skip=skip)
         with fail_together(device):
-            # every process reads all of them, so that each shares out and fits to the same
-            whole = samples.shard(count=sources.num_samples, rank=0, world_size=1)
+            # every process reads all of them, so that each shards and fits to the same
+            whole = Shard.read(samples, sources.num_samples)
             _require_alike(whole, probe)
             new = [i for i, one in enumerate(fingerprints(whole.inputs).tolist()) if one not in known]
             if len(new) < 2:
                 rank_zero_warn("JEPAScoreMonitor leaves baselines out: the reference has only samples of the probe.")
                 return None, None
             baseline = _gaussian_baseline(whole.inputs[new]) if found.log_densities else None
-            return deal(Samples(whole.inputs[new])), baseline
+            return read_shard(Samples(whole.inputs[new])), baseline
     except Exception as error:
         if sources.reference is not None:
             raise

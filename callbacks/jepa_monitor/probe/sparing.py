@@ -8,9 +8,10 @@ from typing import TypeVar
 
 from .. import tags
 from ..runtime.distributed import MeasurementError
-from .samples import Shard
+from .shards import Shard
 
 T = TypeVar("T")
+PROBE = ""  # name of the probe among the sets that are measured
 
 
 class Sparing:
@@ -53,10 +54,10 @@ class Sparing:
             return None
 
     def attempt_each(self, function: Callable[[str, Shard], T], sets: Mapping[str, Shard]) -> dict[str, T]:
-        """Results by set; all but the probe, whose name is empty, may fail."""
-        found = {"": function("", sets[""])}
+        """Return results by set; all sets but the probe may fail."""
+        found = {PROBE: function(PROBE, sets[PROBE])}
         for name, shard in sets.items():
-            if not name:
+            if name == PROBE:
                 continue
             value = self.attempt(further_set(name), partial(function, name, shard), tags.of_set(name))
             if value is not None:
