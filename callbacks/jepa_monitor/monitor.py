@@ -40,10 +40,9 @@ from .runtime.encoder import (
     HALF_PRECISION,
     EncoderChoice,
     Preprocess,
-    in_full_precision,
     input_like,
     is_sharded,
-    is_tensor_parallel,
+    measured_encoder,
     precision_of,
     resolve_encoder,
     resolve_preprocess,
@@ -78,25 +77,25 @@ class JEPAScoreMonitor(MeasuringCallback):
     the same values, so ``ModelCheckpoint(monitor="density/spearman", mode="max")`` works on any
     number of them.
 
-    What is not given is looked for in the DataModule, which may offer ``probe_dataset()``, ``reference_dataset()`` and
-    ``ood_datasets()`` (name to dataset), then in the Trainer's loaders. A dataset with ``log_densities`` (name to
+    What is not given is taken from the DataModule, which may offer ``probe_dataset()``, ``reference_dataset()`` and
+    ``ood_datasets()`` (name to dataset), then from the Trainer's loaders. A dataset with ``log_densities`` (name to
     function of inputs) has a known truth; one with ``coordinates`` (inputs to (N, 2)) is drawn in that plane.
 
     Args:
         encoder: dotted path to a submodule, a function ``(module, inputs) -> embeddings``, or ``None`` for the first
             submodule whose name is or contains target, teacher, encoder, backbone, student, model, net or
             feature_extractor, in this order and without heads, else the module's forward; the log says which and why.
-        pool: how tokens or feature maps become one vector: ``mean``, ``cls``, ``flatten`` or a function.
-        preprocess: applied to inputs on the device, a function of them or the path of a submodule (an embedding table);
+        pool: rule by which tokens or feature maps become one vector: ``mean``, ``cls``, ``flatten`` or a function.
+        preprocess: function that inputs go through on the device, or the path of a submodule (an embedding table);
             Jacobians are with respect to its result.
         probe: dataset, DataLoader or tensors to measure on; default: validation data, else training data.
         reference: the same, that baselines are fitted to; default: training data.
         ood: name to dataset, DataLoader or tensor of samples from elsewhere.
         log_density: true log density of inputs, (N, ...) -> (N,), or several by name, the headline first.
-        images: where the inputs are in a sample: a key, a position, or a function; the usual places are tried.
-        labels: where class labels are, for the gallery; the usual places are tried.
-        num_samples: of the probe, the reference and each other set, taken by index from 0. ``None`` means 512, of which
-            a run too short for them takes Jacobians of fewer, the same ones to its end. At least 2 K is advised.
+        images: place of the inputs in a sample: a key, a position, or a function; the usual places are tried.
+        labels: place of the class labels, for the gallery; the usual places are tried.
+        num_samples: samples of the probe, the reference and each other set, from the first on. ``None`` means 512, of
+            which a run too short for them takes Jacobians of fewer, the same ones to its end. At least 2 K is advised.
         rank: r of ``log_density``; ``auto`` cuts the probe's mean spectrum at its widest gap.
         every_n_epochs: measure at the end of each n-th epoch, and at the first validation where nothing was measured
             before it; 0 for no epoch.
@@ -110,7 +109,7 @@ class JEPAScoreMonitor(MeasuringCallback):
         chunk: samples a pass of a Jacobian; ``None`` chooses by the encoder's size and the free memory.
         on_error: ``warn`` goes on training when a measurement fails, with NaN for its values; ``raise`` does not. What
             a measurement can do without (a further set, a truth, the reference, labels) costs its own values alone.
-        name: goes before all tags, to tell several monitors apart.
+        name: word before all tags, which keeps several monitors apart.
 
     Raises:
         ValueError: for a number out of range; :class:`SettingError`, before anything is trained or measured, for one
@@ -328,11 +327,9 @@ class JEPAScoreMonitor(MeasuringCallback):
         return {tag: float(tag in ringing) for tag in MESSAGES}
 
     def _method(self, pl_module: pl.LightningModule) -> Method:
-        """How the encoder is read now: weights and modules may be others than at the last measurement."""
+        """Choose how the encoder is read now: weights and modules may have changed since the last measurement."""
         encode, _ = resolve_encoder(pl_module, self.encoder, self.pool)
         sharded = is_sharded(pl_module)
-        if is_tensor_parallel(pl_module):
-            raise ValueError("tensor-parallel weights cannot be measured: each process would read other samples.")
         preprocess = resolve_preprocess(pl_module, self.preprocess)
 
         def to_device(inputs: Tensor) -> Tensor:
@@ -345,7 +342,7 @@ class JEPAScoreMonitor(MeasuringCallback):
             return inputs.float() if inputs.dtype in HALF_PRECISION else inputs
 
         return Method(
-            encode=encode if sharded else in_full_precision(pl_module, encode),
+            encode=measured_encoder(pl_module, encode),
             to_device=to_device,
             device=pl_module.device,
             rank=None if self.rank == "auto" else self.rank,

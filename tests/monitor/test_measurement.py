@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from jepa_monitor import EmbeddingReference, jacobian_gram, jepa_score, log_density
 from jepa_monitor.measurement import Method, read, try_out
 from jepa_monitor.probe.facts import ProbeFacts
-from jepa_monitor.probe.samples import Shard
+from jepa_monitor.probe.shards import Shard
 from jepa_monitor.probe.sparing import Sparing
 from jepa_monitor.ranking import knn_distance
 from jepa_monitor.readings import Readings
-from jepa_monitor.runtime.budget import Plan, sketch_rows
+from jepa_monitor.runtime.plan import Plan, sketch_rows
 
 
 def shard(count: int, *, seed: int = 1, scale: float = 1.0) -> Shard:

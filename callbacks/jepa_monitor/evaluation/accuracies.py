@@ -1,4 +1,4 @@
-"""Callbacks for how well frozen features tell classes apart."""
+"""Callbacks for how well frozen features separate classes."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ class OnlineLinearProbe(OnLabels):
     1,024 numbers, in their first 128 principal components.
 
     It is fitted from nothing at each measurement, to the optimum, and not trained along with the encoder. A probe that
-    is trained along lags behind features that move, and its accuracy then tells of its learning rate, of the number of
-    steps so far and of a random start too; it needs an optimizer, gradients to synchronise and a place in checkpoints.
+    is trained along lags behind features that move, so that its accuracy depends on its learning rate, on the number of
+    steps so far and on a random start too; it needs an optimizer, gradients to synchronise and a place in checkpoints.
     The optimum of a strictly convex problem depends on the features alone, so that two measurements can be compared.
 
     Args:

@@ -1,4 +1,4 @@
-"""Accuracies: what all evaluations that need class labels share."""
+"""The base of evaluations that need class labels: queries, bank, and the accuracies of each kind of features."""
 
 from __future__ import annotations
 
@@ -46,9 +46,10 @@ class Task(Concise):
     """Features to learn from and to classify.
 
     Attributes:
-        queries, bank: (Q, D) and (B, D).
-        labels: (B,) of the bank, from 0.
-        truth: (Q,) of the queries; -1 for a class that the bank lacks.
+        queries: (Q, D) features to classify.
+        bank: (B, D) features to learn from.
+        labels: (B,) classes of the bank, from 0.
+        truth: (Q,) classes of the queries; -1 for a class that the bank lacks.
     """
 
     queries: Tensor
@@ -117,7 +118,7 @@ class OnLabels(OnlineEvaluation):
 
     @abstractmethod
     def scores(self, task: Task, kind: str, found: Found) -> tuple[float, ...]:
-        """The values of these."""
+        """Compute the values of these."""
 
     def expected_tags(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> tuple[str, ...]:
         """Accuracies of all encoders."""
@@ -125,7 +126,7 @@ class OnLabels(OnlineEvaluation):
         return tuple(f"{self.group}/{end}" for kind in (HEADLINE, *further) for end in self.ends(kind))
 
     def forget(self) -> None:
-        """Data are looked for anew."""
+        """Drop what belongs to one call of the Trainer: the sets, and what is known of them."""
         super().forget()
         self._shards: tuple[BatchedShard, BatchedShard] | None = None  # queries and bank
         self._is_new: Tensor | None = None  # in the bank, and not among the queries
@@ -134,7 +135,7 @@ class OnLabels(OnlineEvaluation):
         self._missing: str | None = None
 
     def gather(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Callable[[], Found]:
-        """Features of queries and bank."""
+        """Gather features of queries and bank."""
         device = pl_module.device
         if self._shards is None and self._missing is None:
             self._shards = self._open(trainer, device)
@@ -179,7 +180,7 @@ class OnLabels(OnlineEvaluation):
         return shard_of(queries, choose(len(queries), count), trainer), shard_of(bank, positions, trainer)
 
     def _of_inputs(self) -> dict[str, OfBatch]:
-        """What is read of the inputs themselves, once."""
+        """Choose what is read of the inputs themselves, once."""
         functions: dict[str, OfBatch] = {FINGERPRINT: lambda inputs, _: fingerprints(inputs)}
         shown = [shard.peek() for shard in self._shards or ()]
         if self.with_pixels and all(map(has_pixels, shown)) and len({pixels(one).shape for one in shown}) == 1:
@@ -211,7 +212,7 @@ class OnLabels(OnlineEvaluation):
 
 
 def _why_missing(truth: Tensor, labels: Tensor, is_new: Tensor) -> str | None:
-    """Why there is nothing to measure; (Q,) and (B,) labels, negative for none."""
+    """Say why there is nothing to measure; (Q,) and (B,) labels, negative for none."""
     if not is_new.any():
         return "all labelled training samples are among those to classify: pass reference=, other samples."
     if are_all_different(truth) and are_all_different(labels):

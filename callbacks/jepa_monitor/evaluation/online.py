@@ -1,4 +1,4 @@
-"""What the four evaluations of frozen features share: their encoders, their samples, and where values are computed."""
+"""The base of the four evaluations of frozen features: their encoders, their samples, and where values are computed."""
 
 from __future__ import annotations
 
@@ -22,10 +22,8 @@ from ..runtime.encoder import (
     EncoderChoice,
     Encoders,
     embed,
-    in_full_precision,
     input_like,
-    is_sharded,
-    is_tensor_parallel,
+    measured_encoder,
     resolve_encoders,
 )
 from ..runtime.loggers import log_text
@@ -125,12 +123,9 @@ class OnlineEvaluation(MeasuringCallback):
 
     def encoders(self, pl_module: pl.LightningModule) -> dict[str, OfBatch]:
         """Name to function from inputs on the CPU and their indices to (b, K) float64, the headline first."""
-        if is_tensor_parallel(pl_module):
-            raise ValueError("tensor-parallel weights cannot be measured: each process would read other samples.")
-        sharded = is_sharded(pl_module)
 
         def of_batch(encode: Callable[[Tensor], Tensor]) -> OfBatch:
-            precise = encode if sharded else in_full_precision(pl_module, encode)
+            precise = measured_encoder(pl_module, encode)
             return lambda inputs, _: embed(precise, input_like(pl_module, inputs, pl_module.device))
 
         encoders = resolve_encoders(pl_module, self.encoder, self.pool)

@@ -22,7 +22,7 @@ View = Callable[[Tensor, torch.Generator], Tensor]
 
 
 class LiDAR(OnlineEvaluation):
-    """LiDAR (arXiv 2312.04474): in how many directions images differ by more than their views do.
+    """LiDAR (arXiv 2312.04474): the number of directions in which images differ by more than their views do.
 
     ``features/lidar``: from 1 to min(K, n - 1); ``features/lidar_ratio``: over that bound. No labels are needed. Both
     are NaN with one warning where all features are equal or some are not finite. Noise that has nothing to do with the
@@ -57,7 +57,7 @@ class LiDAR(OnlineEvaluation):
         self.delta = delta
 
     def gather(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Callable[[], Found]:
-        """Features of all views of all images."""
+        """Gather features of all views of all images."""
         with fail_together(pl_module.device):
             encode = next(iter(self.encoders(pl_module).values()))
 
@@ -84,7 +84,7 @@ class LiDAR(OnlineEvaluation):
 
 
 class FeatureStatistics(OnlineEvaluation):
-    """How far features spread, and in how many directions.
+    """Spread of features, and the number of their directions.
 
     ``features/std_mean``, ``features/std_min``, ``features/std_l2_normalised_ratio`` and ``features/rank_ratio``, see
     :func:`feature_statistics`; no labels are needed. After a collapse to a point the first three are 0, which is what
@@ -111,7 +111,7 @@ class FeatureStatistics(OnlineEvaluation):
         super().__init__(num_samples=num_samples, **settings)
 
     def gather(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Callable[[], Found]:
-        """Features of the probe."""
+        """Gather features of the probe."""
         with fail_together(pl_module.device):
             encode = next(iter(self.encoders(pl_module).values()))
         shard = self.open_probe(trainer, pl_module)

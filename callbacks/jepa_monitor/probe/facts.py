@@ -31,7 +31,7 @@ class ProbeFacts(Concise):
         headline: name of the truth whose tags have no name; ``None`` without one.
         gaussian: (N,) log density under one Gaussian fitted to the reference inputs, or ``None``.
         complexity: (N,) compressed bytes.
-        reference: this process's part of the reference inputs, or ``None``.
+        reference: this process's shard of the reference inputs, or ``None``.
         coordinates: (N, r) latent coordinates that are known of the probe, or ``None``.
     """
 
@@ -52,7 +52,7 @@ def probe_facts(
     coordinates: Callable[[Tensor], Tensor] | None = None,
     sparing: Sparing,
 ) -> ProbeFacts:
-    """Facts of the whole probe, gathered from all processes; what fails is left out."""
+    """Gather facts of the whole probe from all processes; what fails is left out."""
     inputs = shard.inputs if shard.inputs.is_floating_point() else shard.inputs.float()
 
     def everywhere(function: Callable[[Tensor], Any]) -> Tensor:
@@ -83,7 +83,7 @@ def probe_facts(
 
 
 def _as_numbers(values: Any) -> Tensor:
-    """A float64 tensor of what a function of somebody else gave: a tensor, an array or a list of numbers."""
+    """Convert what somebody's function gave, a tensor, an array or a list of numbers, to a float64 tensor."""
     if isinstance(values, Tensor):
         return values.detach().double()
     return torch.from_numpy(np.array(values, dtype=np.float64))

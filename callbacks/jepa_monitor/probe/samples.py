@@ -28,13 +28,13 @@ from ..errors import SettingError
 ImagesKey = str | int | Callable[[Any], Tensor] | None
 LabelsKey = str | int | Callable[[Any], Any] | None
 USUAL_KEYS = ("image", "images", "pixel_values", "img", "x", "input", "inputs", "view", "views")
-NO_CLASS = -2  # of a label that is a number or a vector, and no class
+NO_CLASS = -2  # a label that is a number or a vector, and no class
 USUAL_LABELS = ("label", "labels", "target", "targets", "class", "y")
 
 
 @dataclass(frozen=True)
 class Samples:
-    """Something with a length and access by index, and where the inputs are in its samples.
+    """Samples with a length and access by index, and the place of the inputs in them.
 
     Attributes:
         dataset: the samples.
@@ -50,7 +50,7 @@ class Samples:
 
     @classmethod
     def of(cls, data: Any, *, skip: int = 0, images: ImagesKey = None, labels: LabelsKey = None) -> Samples:
-        """From a tensor, a tuple of tensors, a list of samples, a map-style dataset, or a DataLoader of one.
+        """Open a tensor, a tuple of tensors, a list of samples, a map-style dataset, or a DataLoader of one.
 
         Args:
             data: any of these; read through a copy that has its own cursors, open files and generators.
@@ -82,7 +82,7 @@ class Samples:
         return len(self.dataset)
 
     def read(self, indices: Sequence[int]) -> Tensor:
-        """Inputs (n, ...) at the given positions, on the CPU.
+        """Read the inputs (n, ...) at the given positions, on the CPU.
 
         Raises:
             ValueError: if they cannot be found or are of different sizes.
@@ -106,14 +106,14 @@ class Samples:
         return torch.stack(inputs)
 
     def read_labels(self, indices: Sequence[int]) -> Tensor | None:
-        """Class labels (n,), or ``None`` where some sample has none."""
+        """Read class labels (n,), or ``None`` where some sample has none."""
         if isinstance(self.dataset, Tensor):
             return None
         found = [find_label(self.dataset[i], self.labels) for i in indices]
         return None if any(label is None or label == NO_CLASS for label in found) else torch.tensor(found)
 
     def check_keys(self) -> None:
-        """See that the first sample has what ``images`` and ``labels`` name.
+        """Check that the first sample has what ``images`` and ``labels`` name.
 
         Raises:
             SettingError: if not; the message names what there is.
@@ -147,7 +147,7 @@ def count_loaders(loaders: Any) -> int:
 
 
 def is_stream(data: Any) -> bool:
-    """Can the dataset, or that of a DataLoader, only be iterated over?"""
+    """Return true for a dataset, or a DataLoader of one, that can only be iterated over."""
     dataset = dataset_of(data)
     by_index = hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")
     return isinstance(dataset, IterableDataset) or (isinstance(dataset, Iterable) and not by_index)
@@ -156,7 +156,7 @@ def is_stream(data: Any) -> bool:
 def read_stream(
     data: Any, *, skip: int, count: int, images: ImagesKey = None, labels: LabelsKey = None
 ) -> tuple[Tensor, ...]:
-    """Inputs (n, ...) and, where there are any, labels (n,) of samples of a stream.
+    """Read inputs (n, ...) and, where there are any, labels (n,) of samples of a stream.
 
     Args:
         data: a stream, or a DataLoader of one; with ``batch_size=None`` its items are whole batches.
@@ -186,13 +186,13 @@ def read_stream(
 
 
 def _collate_of(data: Any) -> Callable[[list[Any]], Any] | None:
-    """What a DataLoader makes batches with, if it is not torch's own."""
+    """Return the function that a DataLoader makes batches with, if it is not torch's own."""
     collate = getattr(data, "collate_fn", None)
     return None if collate in (default_collate, default_convert) else collate
 
 
 def private_copy(dataset: Any) -> Any:
-    """A copy that can be read without moving the original's cursors, generators and open files.
+    """Copy a dataset so that it can be read without moving the original's cursors, generators and open files.
 
     Shallow, so that data are not copied, but with datasets within it copied likewise, and its generators.
     """
@@ -217,7 +217,7 @@ def private_copy(dataset: Any) -> Any:
 
 
 def find_images(batch: Any, key: ImagesKey = None) -> Tensor:
-    """The input tensor of a sample or batch: a tensor, or a member of a tuple, mapping or dataclass.
+    """Find the input tensor of a sample or batch: a tensor, or a member of a tuple, mapping or dataclass.
 
     Args:
         batch: any of these, nested (of several views the first is taken).
@@ -248,7 +248,7 @@ def find_images(batch: Any, key: ImagesKey = None) -> Tensor:
 
 
 def find_label(sample: Any, key: LabelsKey = None) -> int | None:
-    """The class of a sample: the second of a tuple, or label, labels, target, targets, class or y, if it is one.
+    """Find the class of a sample: the second of a tuple, or label, labels, target, targets, class or y, if it is one.
 
     A class is a whole number (of any type: 3, 3.0, True), or a vector of zeros with a single one (its position).
 
@@ -281,7 +281,7 @@ def _class_of(label: Any) -> int | None:
 
 
 def are_all_different(labels: Tensor) -> bool:
-    """Tell whether no two of several (N,) labels are equal: as the numbers of samples are, and classes are not."""
+    """Return true where no two of several (N,) labels are equal: as the numbers of samples are, and classes are not."""
     return len(labels) > 1 and len(torch.unique(labels)) == len(labels)
 
 

@@ -1,4 +1,4 @@
-"""Where a monitor's data come from: what it was given, else what the DataModule offers, else the Trainer's loaders."""
+"""Sources of a monitor's data: what it was given, else what the DataModule offers, else the Trainer's loaders."""
 
 from __future__ import annotations
 
@@ -40,14 +40,16 @@ NAMES_OF_PROBE = {PROBE, "probe"}  # among sets, and in the picture of their his
 
 @dataclass(frozen=True)
 class Sources:
-    """What a monitor was given; ``None`` is looked for.
+    """Data that a callback was given; for ``None`` the DataModule and the Trainer's loaders are searched.
 
     Attributes:
-        probe, reference: datasets.
-        ood: name to dataset.
+        probe: dataset to measure on.
+        reference: dataset that baselines are fitted to.
+        ood: datasets of samples from elsewhere, by name.
         log_density: the truth, or several by name.
-        images, labels: where they are in a sample.
-        num_samples: of each set, at most.
+        images: place of the inputs in a sample.
+        labels: place of the class labels in a sample.
+        num_samples: most samples of a set that are read.
     """
 
     probe: Any
@@ -61,16 +63,16 @@ class Sources:
 
 @dataclass(frozen=True, repr=False)
 class Prepared(Concise):
-    """What is read once: this process's shards, and what is known of the probe without an encoder.
+    """Data that are read once: this process's shards, and facts of the probe that need no encoder.
 
     Attributes:
         samples: the probe, by index.
         size: samples of the probe, over all processes.
         probe: this process's shard.
         ood: shards of further sets.
-        facts: of the probe.
+        facts: facts of the probe that need no encoder.
         labels: (N,) classes of the probe; ``None`` where there are none, and on all processes but the first.
-        left_out: what could not be read.
+        left_out: parts that could not be read.
     """
 
     samples: Samples
@@ -142,7 +144,7 @@ class _Found:
 
 
 def load_validation(trainer: pl.Trainer) -> None:
-    """Lightning loads validation data when they are first needed; they are now.
+    """Load validation data now, which Lightning loads when it first needs them.
 
     Without it, a run that validates every second epoch would be measured on its training data.
     """
@@ -168,7 +170,7 @@ def _find(sources: Sources, trainer: pl.Trainer) -> _Found:
 
 
 def find_truths(sources: Sources, dataset: Any = None) -> Mapping[str, LogDensity]:
-    """True log densities by name, the headline first: given, or the dataset's.
+    """Find true log densities by name, the headline first: given, or the dataset's.
 
     Raises:
         SettingError: where they are something else, or one has the name of other tags.
@@ -183,7 +185,7 @@ def find_truths(sources: Sources, dataset: Any = None) -> Mapping[str, LogDensit
 
 
 def find_further(sources: Sources, trainer: pl.Trainer) -> dict[str, Any]:
-    """Further sets, given or offered, in the same order on every process; names may be of any type.
+    """Find further sets, given or offered, in the same order on every process; names may be of any type.
 
     Raises:
         SettingError: where they have no names, two have the same name, or one has the probe's.
@@ -200,7 +202,7 @@ def find_further(sources: Sources, trainer: pl.Trainer) -> dict[str, Any]:
 
 
 def find_probe(sources: Sources, trainer: pl.Trainer) -> Any:
-    """What is measured: given, offered, or the data of validation, test or training, in this order.
+    """Find the data to measure on: given, offered, or those of validation, test or training, in this order.
 
     Raises:
         ValueError: where there is none of these.
@@ -217,7 +219,7 @@ def find_probe(sources: Sources, trainer: pl.Trainer) -> Any:
 
 
 def check_probe(sources: Sources, trainer: pl.Trainer) -> None:
-    """See that a given probe can be read, and that samples have what ``images=`` and ``labels=`` name.
+    """Check that a given probe can be read, and that samples have what ``images=`` and ``labels=`` name.
 
     Raises:
         SettingError: if not.
@@ -253,7 +255,7 @@ def expected_tags(sources: Sources, trainer: pl.Trainer) -> tuple[str, ...]:
 
 
 def find_reference(sources: Sources, trainer: pl.Trainer) -> Any:
-    """Training samples: given, offered, or the data of training; ``None`` where there is none of these."""
+    """Find training samples: given, offered, or the data of training; ``None`` where there is none of these."""
     if sources.reference is not None:
         return sources.reference
     offered = _offer(trainer, "reference_dataset")
@@ -261,7 +263,7 @@ def find_reference(sources: Sources, trainer: pl.Trainer) -> Any:
 
 
 def open_samples(data: Any, sources: Sources, device: torch.device, *, skip: int = 0) -> Samples:
-    """Samples by index, from ``skip`` on; of a stream, those that the first process reads."""
+    """Open samples by index, from ``skip`` on; of a stream, those that the first process reads."""
     keys = {"images": sources.images, "labels": sources.labels}
     if not is_stream(data):
         with fail_together(device):
@@ -274,7 +276,7 @@ def open_samples(data: Any, sources: Sources, device: torch.device, *, skip: int
 def _read_reference(
     found: _Found, sources: Sources, probe: Shard, read_shard: Callable[[Samples], Shard], device: torch.device
 ) -> tuple[Shard | None, GaussianBaseline | None]:
-    """Samples that baselines are fitted to, none of them in the probe: in-sample distances say nothing."""
+    """Read samples that baselines are fitted to, none of them in the probe: in-sample distances say nothing."""
     if found.reference is None:
         return None, None
     known = set(gather_by_index(probe.indices.to(device), fingerprints(probe.inputs).to(device)).tolist())
@@ -317,6 +319,6 @@ def _gaussian_baseline(inputs: Tensor) -> GaussianBaseline | None:
 
 
 def _offer(trainer: pl.Trainer, name: str) -> Any:
-    """What the DataModule offers under this name, if there is one and it does."""
+    """Return what the DataModule offers under this name, if there is one and it does."""
     method: Callable[[], Any] | None = getattr(getattr(trainer, "datamodule", None), name, None)
     return method() if method is not None else None

@@ -20,7 +20,7 @@ class Sparing:
     Every process calls :meth:`attempt`; a part must raise on all of them or on none.
 
     Args:
-        raises: do not go on after a failure.
+        raises: raise after a failure, and do not go on.
 
     Attributes:
         failures: part to the reason why it is left out.
@@ -33,11 +33,11 @@ class Sparing:
         self.lost: set[str] = set()
 
     def attempt(self, part: str, function: Callable[[], T], lost: Iterable[str] = ()) -> T | None:
-        """The function's result; ``None`` where it raised.
+        """Return the function's result; ``None`` where it raised.
 
         Args:
-            part: how messages call it.
-            function: reads or measures it.
+            part: name in messages.
+            function: reads or measures the part.
             lost: tags that cannot be logged without it.
 
         Raises:

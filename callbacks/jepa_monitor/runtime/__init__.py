@@ -1,1 +1,1 @@
-"""How a measurement lives inside a run: encoder, processes, isolation, budget, loggers."""
+"""The surroundings of a measurement inside a run: encoder, processes, isolation, budget, schedule, loggers."""

@@ -38,7 +38,7 @@ _WITHIN_WORDS = re.compile("(?<!auto)(encoder|backbone|teacher|student)")  # tea
 
 
 def resolve_encoder(module: nn.Module, encoder: EncoderChoice, pool: Pool) -> tuple[Encode, str]:
-    """A function from inputs to (B, K) embeddings, and a description of it with the reason for the choice.
+    """Find a function from inputs to (B, K) embeddings, and a description of it with the reason for the choice.
 
     Args:
         module: the Lightning module.
@@ -71,7 +71,7 @@ def resolve_encoder(module: nn.Module, encoder: EncoderChoice, pool: Pool) -> tu
 
 
 def resolve_encoders(module: nn.Module, encoder: Encoders, pool: Pool) -> dict[str, tuple[Encode, str]]:
-    """Name to function from inputs to (B, K) with a description of it, the headline first.
+    """Find several representations: name to function from inputs to (B, K) with a description, the headline first.
 
     Args:
         module: the Lightning module.
@@ -92,7 +92,7 @@ def resolve_encoders(module: nn.Module, encoder: Encoders, pool: Pool) -> dict[s
 
 
 def _method_or_path(module: nn.Module, choice: EncoderChoice) -> EncoderChoice:
-    """A name of something that can be called as a function; a path is left to :func:`resolve_encoder`."""
+    """Turn the name of a method into a function; a path is left to :func:`resolve_encoder`."""
     if not isinstance(choice, str):
         return choice
     method: Callable[[Tensor], Tensor] | None = getattr(module, choice, None) if choice.isidentifier() else None
@@ -108,13 +108,13 @@ def _method_or_path(module: nn.Module, choice: EncoderChoice) -> EncoderChoice:
 
 
 def has_forward(module: nn.Module) -> bool:
-    """Tell whether a module has a forward of its own, and not that of PyTorch or Lightning, which only raises."""
+    """Return true for a module with a forward of its own, and not that of PyTorch or Lightning, which only raises."""
     owner = next((base for base in type(module).__mro__ if "forward" in vars(base)), nn.Module)
     return "forward" in vars(module) or not (owner is nn.Module or owner.__name__ == "LightningModule")
 
 
 def find_submodule(module: nn.Module, name: str) -> nn.Module:
-    """The submodule at a dotted path.
+    """Find the submodule at a dotted path.
 
     Raises:
         SettingError: if there is none; the message names those there are.
@@ -136,7 +136,7 @@ def _encode_and_pool(encoder: nn.Module, pool: Pool, inputs: Tensor) -> Tensor:
 
 
 def usual_encoder(module: nn.Module) -> tuple[str, str]:
-    """Path of the submodule that is most likely the encoder, and why it is that one.
+    """Find the path of the submodule that is most likely the encoder, and why it is that one.
 
     A name counts if it is one of the usual names or has one as a word (``teacher_backbone``, ``studentEncoder``),
     unless it is that of a head, a loss or the like (``teacher_head``). The usual names come in their order; of several
@@ -155,7 +155,7 @@ def usual_encoder(module: nn.Module) -> tuple[str, str]:
 
 
 def _found(module: nn.Module) -> tuple[str, str]:
-    """Path of the encoder and the usual name it has; both empty where there is none."""
+    """Find the path of the encoder and the usual name it has; both empty where there is none."""
     for usual in USUAL_NAMES:
         named = [name for name, child in module.named_children() if child is not None and _counts(name, child, usual)]
         for name in sorted(named, key=lambda name: (not _has_word(name, *AVERAGES), name != usual)):
@@ -178,12 +178,12 @@ def _counts(name: str, child: nn.Module, usual: str) -> bool:
 
 
 def _has_word(name: str, *words: str) -> bool:
-    """Tell whether a name has one of the words (or two that an underscore joins), in the plural or not."""
+    """Return true for a name with one of the words (or two that an underscore joins), in the plural or not."""
     return re.search(f"_({'|'.join(words)})s?_", f"_{'_'.join(_words(name))}_") is not None
 
 
 def _words(name: str) -> list[str]:
-    """Words of a name in snake_case or CamelCase, in small letters; at least one."""
+    """Split a name in snake_case or CamelCase into words in small letters; at least one."""
     apart = re.sub("(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
     apart = _WITHIN_WORDS.sub(r"_\1_", apart)
     return [word for word in re.split(r"[\W_\d]+", apart) if word] or [name]
@@ -196,7 +196,7 @@ def _is_backbone_and_head(module: nn.Module) -> bool:
 
 
 def in_full_precision(module: nn.Module, encode: Encode) -> Encode:
-    """The same encoder with float32 copies of half-precision weights: a Jacobian in bfloat16 is nats off.
+    """Return the same encoder with float32 copies of half-precision weights: a Jacobian in bfloat16 is nats off.
 
     The module keeps its own weights. Values in bfloat16 and float16 are exact in float32, so this is the encoder that
     training has, evaluated precisely.
@@ -211,7 +211,7 @@ def in_full_precision(module: nn.Module, encode: Encode) -> Encode:
 
 
 class _Holder(nn.Module):
-    """Gives an encoder that may be any function the face of a module, for :func:`torch.func.functional_call`."""
+    """Makes a module of an encoder, which may be any function, for :func:`torch.func.functional_call`."""
 
     def __init__(self, module: nn.Module, encode: Encode) -> None:
         super().__init__()
@@ -223,13 +223,13 @@ class _Holder(nn.Module):
 
 
 def is_sharded(module: nn.Module) -> bool:
-    """Are the weights of some submodule spread over processes (FSDP), so that each forward pass is a collective?"""
+    """Return true where weights are spread over processes (FSDP), so that each forward pass is a collective."""
     sharded = ("FSDPModule", "FullyShardedDataParallel")
     return any(base.__name__ in sharded for part in module.modules() for base in type(part).__mro__)
 
 
 def is_tensor_parallel(module: nn.Module) -> bool:
-    """Are the weights of some submodule spread over processes that work on the same samples?"""
+    """Return true where weights are spread over processes that work on the same samples."""
     for parameter in module.parameters():
         mesh = getattr(parameter, "device_mesh", None)
         if mesh is not None and any("tensor" in name or name == "tp" for name in mesh.mesh_dim_names or ()):
@@ -237,14 +237,25 @@ def is_tensor_parallel(module: nn.Module) -> bool:
     return False
 
 
+def measured_encoder(module: nn.Module, encode: Encode) -> Encode:
+    """Return the encoder that is measured: in full precision, or as it is where weights are sharded.
+
+    Raises:
+        ValueError: where weights are spread over processes that work on the same samples.
+    """
+    if is_tensor_parallel(module):
+        raise ValueError("tensor-parallel weights cannot be measured: each process would read other samples.")
+    return encode if is_sharded(module) else in_full_precision(module, encode)
+
+
 def precision_of(module: nn.Module, *, as_it_is: bool) -> torch.dtype:
-    """The precision in which a module is measured: its first parameter's, at least float32 unless as it is."""
+    """Return the precision in which a module is measured: its first parameter's, at least float32 unless as it is."""
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
     return torch.float32 if dtype in HALF_PRECISION and not as_it_is else dtype
 
 
 def input_like(module: nn.Module, inputs: Tensor, device: torch.device) -> Tensor:
-    """Inputs on the module's device, in the precision of its first parameter but at least float32."""
+    """Bring inputs to the module's device, in the precision of its first parameter but at least float32."""
     if not inputs.is_floating_point():
         return inputs.to(device)
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), inputs.dtype)
@@ -252,7 +263,7 @@ def input_like(module: nn.Module, inputs: Tensor, device: torch.device) -> Tenso
 
 
 def resolve_preprocess(module: nn.Module, preprocess: Preprocess) -> Callable[[Tensor], Tensor]:
-    """What is applied to inputs on the device before the encoder; the Jacobian is with respect to its result.
+    """Find the function of inputs that comes before the encoder; the Jacobian is with respect to its result.
 
     Args:
         module: the Lightning module.
@@ -270,7 +281,7 @@ def resolve_preprocess(module: nn.Module, preprocess: Preprocess) -> Callable[[T
 
 
 def embed(encode: Encode, inputs: Tensor, *, chunk: int = 256) -> Tensor:
-    """Embeddings (N, K) in float64 without Jacobians; ValueError where they are complex."""
+    """Compute embeddings (N, K) in float64 without Jacobians; ValueError where they are complex."""
     # leaving inference mode switches gradients on
     with differentiable(inputs.device.type), torch.no_grad():
         return torch.cat([require_real(encode(part.clone())).double() for part in inputs.split(chunk)])

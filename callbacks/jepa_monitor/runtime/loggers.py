@@ -1,4 +1,4 @@
-"""Where measurements go: scalars to any logger, pictures to those that take them; warnings and the progress bar."""
+"""Outputs of measurements: scalars to any logger, pictures to those that take them, warnings, the progress bar."""
 
 from __future__ import annotations
 
