@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.monitor.projects import Autoencoder, images, loader
+from tests.monitor.helpers import Autoencoder, images, loader
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from jepa_monitor import FeatureStatistics, JEPAScoreMonitor
 from jepa_monitor.probe.shards import gather_by_index
-from tests.monitor.projects import Autoencoder, images, loader, true_log_density
+from tests.monitor.helpers import Autoencoder, images, loader, true_log_density
 
 
 def trainer_on(

@@ -18,8 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from jepa_monitor import EmbeddingReference, jepa_score, log_density
 from jepa_monitor.runtime.encoder import embed
-from tests.monitor.projects import Autoencoder, images, loader
-from tests.monitor.test_monitor import monitor, trainer
+from tests.monitor.helpers import Autoencoder, images, loader, monitor, trainer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Found 1 module.s. in eval mode"),

@@ -14,8 +14,7 @@ import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from tests.monitor.projects import Autoencoder, images, loader, true_log_density
-from tests.monitor.test_monitor import monitor, trainer
+from tests.monitor.helpers import Autoencoder, images, loader, monitor, trainer, true_log_density
 
 MEASUREMENTS = 1_000
 WARM_UP = 200

@@ -17,43 +17,16 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Subset, TensorDataset
+from torch.utils.data import TensorDataset
 
 from jepa_monitor import JEPAScoreMonitor, jepa_score
-from jepa_monitor.probe.sources import find_probe
 from jepa_monitor.ranking import spearman
-from tests.monitor.projects import Autoencoder, images, loader, true_log_density
+from tests.monitor.helpers import Autoencoder, Memory, images, loader, monitor, read_events, trainer, true_log_density
 
 # the frozen part of the project below is meant to be in eval mode
 pytestmark = pytest.mark.filterwarnings("ignore:Found 1 module.s. in eval mode")
-
-
-def trainer(tmp_path: Path, *callbacks: pl.Callback, **settings: Any) -> pl.Trainer:
-    defaults = {"max_epochs": 2, "logger": False, "enable_checkpointing": False, "num_sanity_val_steps": 2}
-    return pl.Trainer(
-        accelerator="cpu",
-        callbacks=list(callbacks),
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        log_every_n_steps=1,
-        default_root_dir=tmp_path,
-        **(defaults | settings),
-    )
-
-
-DEFAULTS = {
-    "encoder": lambda module, x: module(x),
-    "log_density": true_log_density,
-    "budget": None,
-    "on_error": "raise",
-}
-
-
-def monitor(**settings: Any) -> JEPAScoreMonitor:
-    return JEPAScoreMonitor(**(DEFAULTS | settings))
 
 
 def everything(tmp_path: Path, *callbacks: pl.Callback, **settings: Any) -> str:
@@ -124,11 +97,6 @@ def test_a_careless_monitor_is_noticed(tmp_path: Path) -> None:
         lambda module: module.train(),
     ]
     assert all(everything(tmp_path, Careless(act)) != without for act in careless)
-
-
-def read_events(folder: Path) -> EventAccumulator:
-    events = EventAccumulator(str(folder), size_guidance={"images": 0, "histograms": 0, "scalars": 0})
-    return events.Reload()
 
 
 def test_everything_is_in_tensorboard(tmp_path: Path) -> None:
@@ -285,30 +253,6 @@ def test_one_failure_does_not_stop_training_early(tmp_path: Path, fails_at: int)
     assert callback.history.values["monitor/failed"].index(1.0) == fails_at
 
 
-@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no")
-def test_baselines_are_fitted_to_other_samples_than_the_probe(tmp_path: Path) -> None:
-    data = TensorDataset(images(64))
-    found = {}
-    for name, validation in {"a part": DataLoader(Subset(data, range(16))), "none": None}.items():
-        callback = monitor(num_samples=32)
-        run = trainer(tmp_path, callback, limit_val_batches=0 if validation is None else 1.0)
-        run.fit(Autoencoder(), DataLoader(data, batch_size=8), validation)
-        assert callback.prepared is not None
-        reference = callback.prepared.facts.reference
-        assert reference is not None
-        found[name] = reference.inputs
-    assert torch.equal(found["a part"], images(64)[16:32])  # 16 of the first 32 are in the probe
-    assert torch.equal(found["none"], images(64)[32:])
-
-
-def test_validation_data_are_the_probe_even_if_they_are_loaded_late(tmp_path: Path) -> None:
-    callback = monitor(reference=images(16, seed=4))
-    run = trainer(tmp_path, callback, num_sanity_val_steps=0, check_val_every_n_epoch=2)
-    run.fit(Autoencoder(), loader(), loader(seed=1))
-    assert callback.prepared is not None
-    assert torch.equal(callback.prepared.probe.inputs, images(48, seed=1))
-
-
 def test_one_bad_logger_does_not_keep_the_others_from_theirs(tmp_path: Path) -> None:
     class Full(Memory):
         def log_metrics(self, metrics: Any, step: int | None = None) -> None:
@@ -382,29 +326,6 @@ def test_two_monitors_in_one_run(tmp_path: Path) -> None:
     assert float(run.callback_metrics["code/density/spearman"]) != float(
         run.callback_metrics["hidden/density/spearman"]
     )
-
-
-class Memory(Logger):
-    """A logger of which nothing is known but what every logger has."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written: list[tuple[int | None, dict[str, float]]] = []
-
-    @property
-    def name(self) -> str:
-        return "memory"
-
-    @property
-    def version(self) -> int:
-        return 0
-
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        if "density/spearman" in metrics:
-            self.written.append((step, dict(metrics)))
 
 
 def test_any_loggers_get_the_scalars(tmp_path: Path) -> None:
@@ -699,11 +620,6 @@ def test_a_constant_reference_costs_only_its_baseline(tmp_path: Path) -> None:
     assert math.isfinite(values["density/spearman"])
 
 
-def test_no_data_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="pass probe="):
-        find_probe(monitor().sources, trainer(tmp_path))
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -743,22 +659,3 @@ def test_the_seconds_are_those_that_it_took(tmp_path: Path) -> None:
     assert 0.02 * len(calls) <= seconds <= callback.seconds_spent <= time.monotonic() - started
     (percent,) = callback.history.values["monitor/overhead(%)"]
     assert percent >= 100.0 * seconds / (time.monotonic() - started)
-
-
-@pytest.mark.parametrize("bars", [True, False])
-def test_a_long_measurement_has_a_progress_bar(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], bars: bool
-) -> None:
-    monkeypatch.setattr("jepa_monitor.runtime.loggers.SECONDS_UNTIL_BAR", 0.0)
-    run = pl.Trainer(
-        accelerator="cpu",
-        callbacks=[monitor(name="code", chunk=8)],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=bars,
-        default_root_dir=tmp_path,
-    )
-    run.validate(Autoencoder(), loader(seed=1), verbose=False)
-    shown = capsys.readouterr().err
-    assert ("JEPAScoreMonitor code" in shown) == bars
-    assert ("/48 " in shown) == bars

@@ -10,7 +10,7 @@ import pytest
 
 from jepa_monitor import JEPAScoreMonitor, tags
 from jepa_monitor.gaussianity.dashboard import STATISTICS
-from tests.monitor.projects import Autoencoder, images, loader, true_log_density
+from tests.monitor.helpers import Autoencoder, images, loader, true_log_density
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 GROUPS = "density|gaussianity|jacobian|knn|linear_probe|features|alarm|monitor|null"

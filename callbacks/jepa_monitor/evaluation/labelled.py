@@ -128,7 +128,7 @@ class OnLabels(OnlineEvaluation):
     def forget(self) -> None:
         """Drop what belongs to one call of the Trainer: the sets, and what is known of them."""
         super().forget()
-        self._shards: tuple[BatchedShard, BatchedShard] | None = None  # queries and bank
+        self.shards: tuple[BatchedShard, BatchedShard] | None = None  # queries and bank
         self._is_new: Tensor | None = None  # in the bank, and not among the queries
         self._pixels: tuple[Tensor, Tensor] | None = None  # until they were used
         self._of_pixels = Found()
@@ -137,9 +137,9 @@ class OnLabels(OnlineEvaluation):
     def gather(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Callable[[], Found]:
         """Gather features of queries and bank."""
         device = pl_module.device
-        if self._shards is None and self._missing is None:
-            self._shards = self._open(trainer, device)
-        if self._shards is None or self._missing is not None:
+        if self.shards is None and self._missing is None:
+            self.shards = self._open(trainer, device)
+        if self.shards is None or self._missing is not None:
             missing = self._missing or NO_BANK
             return lambda: Found(reasons=[missing])
         first = self._is_new is None
@@ -148,7 +148,7 @@ class OnLabels(OnlineEvaluation):
             names = list(functions)
             if first:
                 functions |= self._of_inputs()
-        queries, bank = (compute_everywhere(shard, functions, device=device) for shard in self._shards)
+        queries, bank = (compute_everywhere(shard, functions, device=device) for shard in self.shards)
         # from here on all processes have the same, and go the same way
         if first or self._is_new is None:
             self._is_new = ~torch.isin(bank[FINGERPRINT], queries[FINGERPRINT])
@@ -182,7 +182,7 @@ class OnLabels(OnlineEvaluation):
     def _of_inputs(self) -> dict[str, OfBatch]:
         """Choose what is read of the inputs themselves, once."""
         functions: dict[str, OfBatch] = {FINGERPRINT: lambda inputs, _: fingerprints(inputs)}
-        shown = [shard.peek() for shard in self._shards or ()]
+        shown = [shard.peek() for shard in self.shards or ()]
         if self.with_pixels and all(map(has_pixels, shown)) and len({pixels(one).shape for one in shown}) == 1:
             functions[PIXELS] = lambda inputs, _: pixels(inputs)
         return functions

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.monitor.evaluation.labelled_projects import follow_and_fail, measure_sets
+from tests.monitor.evaluation.helpers import follow_and_fail, measure_sets
 from tests.processes import run_on
 
 pytestmark = pytest.mark.slow

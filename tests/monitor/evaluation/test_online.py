@@ -6,7 +6,6 @@ import hashlib
 import math
 import random
 import warnings
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +16,22 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler, TensorDataset
+from torch.utils.data import DataLoader
 
 from jepa_monitor import FeatureStatistics, LiDAR, OnlineKNN, OnlineLinearProbe
 from jepa_monitor.evaluation import LinearProbe, crop_and_flip, feature_statistics, lidar, weighted_knn, whiten
-from jepa_monitor.evaluation.classifiers import principal
-from jepa_monitor.evaluation.labelled import Task
 from jepa_monitor.evaluation.online import choose
-from jepa_monitor.runtime.encoder import resolve_encoders
 from jepa_monitor.tags import explanation
-from tests.monitor.evaluation.labelled_projects import (
+from tests.monitor.evaluation.helpers import (
     Dicts,
-    Labelled,
     classes,
     dicts,
     evaluations,
     labelled_module,
+    logged,
     tuples,
 )
-from tests.monitor.projects import Autoencoder, images, loader
-from tests.monitor.test_monitor import read_events, trainer
+from tests.monitor.helpers import Autoencoder, loader, read_events, trainer
 
 # the frozen part of the project is meant to be in eval mode
 pytestmark = pytest.mark.filterwarnings("ignore:Found 1 module.s. in eval mode")
@@ -58,10 +53,6 @@ TAGS = {
     "features/std_l2_normalised_ratio",
     "features/rank_ratio",
 }
-
-
-def logged(metrics: Mapping[str, Any]) -> dict[str, float]:
-    return {tag: float(value) for tag, value in metrics.items() if "/" in tag}
 
 
 def everything(tmp_path: Path, *callbacks: pl.Callback, **settings: Any) -> str:
@@ -213,25 +204,6 @@ def test_without_labels_accuracies_warn_once_and_the_rest_is_there(tmp_path: Pat
     assert set(logged(run.callback_metrics)) == {tag for tag in TAGS if tag.startswith("features/")}
 
 
-def test_a_function_that_finds_no_class_is_told_once(tmp_path: Path) -> None:
-    callback = OnlineKNN(labels=lambda sample: None)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        run = trainer(tmp_path, callback)
-        run.fit(labelled_module(), tuples(24), tuples(12, seed=1))
-    told = [str(warning.message) for warning in caught if "OnlineKNN" in str(warning.message)]
-    assert len(told) == 1
-    assert "samples of the probe have no class labels" in told[0]
-    assert "knn/accuracy" not in run.callback_metrics
-
-
-def test_without_training_samples_it_says_what_to_pass(tmp_path: Path) -> None:
-    run = trainer(tmp_path, OnlineKNN())
-    with pytest.warns(UserWarning, match="pass reference="):
-        (values,) = run.validate(labelled_module(), tuples(12), verbose=False) or [{}]
-    assert values == {}
-
-
 @pytest.mark.parametrize(
     ("encode", "why"),
     [
@@ -281,58 +253,6 @@ def test_a_failure_is_nan_and_told_once_and_the_end_is_values(tmp_path: Path) ->
         trainer(tmp_path, OnlineKNN(encoder=encode, on_error="raise")).fit(labelled_module(), tuples(48), tuples(24))
 
 
-def test_a_bank_sorted_by_class_is_sampled_from_all_of_it(tmp_path: Path) -> None:
-    run = trainer(tmp_path, OnlineKNN(bank_size=20, num_queries=20, encoder="encoder"))
-    run.fit(labelled_module(), tuples(300), tuples(300, seed=1))
-    assert float(run.callback_metrics["knn/accuracy_pixels"]) > 0.6
-
-
-def test_the_same_samples_are_not_on_both_sides(tmp_path: Path) -> None:
-    """Labels without any relation to the images: whoever sees them twice would be right."""
-    x, y = images(64), torch.randint(2, (64,), generator=torch.Generator().manual_seed(0))
-    data = TensorDataset(x, y)
-    copied = TensorDataset(torch.cat([x, images(30, seed=7)]), torch.cat([y, y[:30]]))
-    for train, val in ((data, data), (copied, data)):
-        run = trainer(tmp_path, OnlineKNN(k=1), OnlineLinearProbe(ridge=1e-6), max_epochs=1)
-        run.fit(labelled_module(), DataLoader(train, batch_size=8), DataLoader(val, batch_size=8))
-        assert float(run.callback_metrics["knn/accuracy_pixels"]) < 0.75
-    train, val = (DataLoader(TensorDataset(x.clone(), y), batch_size=8) for _ in range(2))
-    with pytest.warns(UserWarning, match="are among those to classify"):
-        trainer(tmp_path, OnlineKNN(), max_epochs=1).fit(labelled_module(), train, val)
-
-
-def test_two_selections_of_one_dataset_are_taken_whole(tmp_path: Path) -> None:
-    data = TensorDataset(*classes(60))
-    train = DataLoader(data, batch_size=8, sampler=SubsetRandomSampler(range(0, 60, 2)))
-    val = DataLoader(data, batch_size=8, sampler=SubsetRandomSampler(range(1, 60, 2)))
-    callback = OnlineKNN(on_error="raise")
-    trainer(tmp_path, callback, max_epochs=1).fit(labelled_module(), train, val)
-    queries, bank = callback._parts or (None, None)
-    assert queries is not None
-    assert bank is not None
-    assert len(queries.positions) == len(bank.positions) == 30
-
-
-class Stream(IterableDataset[Any]):
-    def __iter__(self) -> Iterator[Any]:
-        x, y = classes(90)
-        order = torch.randperm(90, generator=torch.Generator().manual_seed(0)).tolist()
-        return ((x[i], int(y[i])) for i in order)
-
-
-@pytest.mark.filterwarnings("ignore:Your `IterableDataset`")
-def test_streams(tmp_path: Path) -> None:
-    stream = DataLoader(Stream(), batch_size=8)
-    callback = OnlineKNN(bank_size=40, num_queries=30, on_error="raise")
-    run = trainer(tmp_path, callback, max_epochs=1)
-    run.fit(labelled_module(), stream, stream)
-    queries, bank = callback._parts or (None, None)
-    assert queries is not None
-    assert bank is not None
-    assert (len(queries.positions), len(bank.positions)) == (30, 40)
-    assert float(run.callback_metrics["knn/accuracy_pixels"]) > 0.6
-
-
 def test_datasets_too_large_to_keep_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for limit in (2**29, 0):
@@ -343,59 +263,12 @@ def test_datasets_too_large_to_keep_are_read_again(tmp_path: Path, monkeypatch: 
     assert found[0] == found[1]
 
 
-def test_classes_of_any_number_and_those_without_one() -> None:
-    labels, truth = torch.tensor([700, -1, 3, 700]), torch.tensor([3, 5, 700, -1, 900])
-    task = Task.of(torch.arange(5.0)[:, None], torch.arange(4.0)[:, None], labels, truth)
-    assert task.labels.tolist() == [1, 0, 1]
-    assert task.bank.flatten().tolist() == [0.0, 2.0, 3.0]
-    assert task.truth.tolist() == [0, -1, 1, -1]
-    assert task.queries.flatten().tolist() == [0.0, 1.0, 2.0, 4.0]
-    assert task.accuracy(torch.tensor([0, 0, 1, 1])) == 0.5
-
-
 def test_positions_are_distinct_and_fixed() -> None:
     first = choose(100, 30)
     assert len(set(first.tolist())) == 30
     assert torch.equal(first, choose(100, 30))
     assert set(first.tolist()).isdisjoint(choose(100, 50, after=30).tolist())
     assert choose(10, 30).tolist() == list(range(10))
-
-
-def test_encoders_by_name() -> None:
-    module, x = labelled_module().eval(), images(3)
-
-    def names(encoder: Any, of: nn.Module = module) -> list[str]:
-        return list(resolve_encoders(of, encoder, "auto"))
-
-    assert names(None) == ["features", "embedding"]
-    assert names(None, Autoencoder()) == ["features"]
-    named = {"z": "forward", "early": "encoder", "method": "features", "mine": lambda m, x: m(x)}
-    all_of_them = resolve_encoders(module, named, "auto")
-    assert list(all_of_them) == ["z", "early", "method", "mine"]
-    expected = {"z": module(x), "early": module.encoder(x), "method": module.features(x), "mine": module(x)}
-    for name, (encode, _) in all_of_them.items():
-        torch.testing.assert_close(encode(x), expected[name])
-    assert [text for _, text in all_of_them.values()][:3] == ["forward", "encoder (Sequential)", "features"]
-    with pytest.raises(ValueError, match="no submodule 'nowhere'"):
-        names("nowhere")
-    with pytest.raises(ValueError, match="empty mapping"):
-        names({})
-
-
-class ChannelsLast(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.layer = nn.Linear(4, 5)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.layer(images.expand(-1, 3, -1, -1))  # (B, 3, 4, 5)
-
-
-def test_a_submodule_by_name_says_where_its_channels_are() -> None:
-    module = nn.Module()
-    module.encoder = ChannelsLast()
-    ((encode, _),) = resolve_encoders(module, "encoder", "auto").values()
-    torch.testing.assert_close(encode(images(3)), module.encoder(images(3)).mean((1, 2)))
 
 
 def test_the_log_says_once_what_is_measured(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -406,44 +279,12 @@ def test_the_log_says_once_what_is_measured(tmp_path: Path, caplog: pytest.LogCa
     assert told == ["LiDAR measures features: encoder (Sequential, because 'encoder' is in its name)."]
 
 
-def test_pixels_are_probed_in_their_principal_components(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jepa_monitor.evaluation.accuracies.COMPONENTS", 1)
-    run = trainer(tmp_path, OnlineLinearProbe(on_error="raise"), max_epochs=1)
-    run.fit(labelled_module(), tuples(60), tuples(60, seed=1))
-    (bank, labels), (queries, truth) = classes(60), classes(60, seed=1)
-    few = principal(queries.flatten(1), bank.flatten(1), components=1)
-    expected = (LinearProbe.fit(few[1], labels).predict(few[0]) == truth).double().mean()
-    found = float(run.callback_metrics["linear_probe/accuracy_pixels"])
-    assert found == pytest.approx(float(expected))
-    whole = LinearProbe.fit(bank.flatten(1), labels).predict(queries.flatten(1))
-    assert found != pytest.approx(float((whole == truth).double().mean()))
-
-
-def test_a_further_encoder_has_a_tag_of_its_name(tmp_path: Path) -> None:
-    run = trainer(tmp_path, OnlineKNN(encoder={"z": "forward", "early": "encoder"}, whiten=False, pixels=False))
-    run.fit(Labelled(), tuples(48), tuples(24, seed=1))
-    assert set(logged(run.callback_metrics)) == {"knn/accuracy", "knn/accuracy_early"}
-
-
 def test_half_precision_weights(tmp_path: Path) -> None:
     statistics, knn = FeatureStatistics(on_error="raise"), OnlineKNN(on_error="raise")
     run = trainer(tmp_path, statistics, knn, precision="bf16-true", max_epochs=1)
     run.fit(labelled_module(), tuples(48), tuples(24, seed=1))
     assert math.isfinite(knn.values["knn/accuracy"])
     assert math.isfinite(statistics.values["features/rank_ratio"])
-
-
-def test_inputs_that_are_no_images_need_views_of_their_own(tmp_path: Path) -> None:
-    flat = DataLoader(TensorDataset(images(40).flatten(1)), batch_size=8)
-    with pytest.warns(UserWarning, match="pass view="):
-        trainer(tmp_path, LiDAR(), max_epochs=1).fit(Autoencoder(), flat, flat)
-
-    def jitter(x: Tensor, generator: torch.Generator) -> Tensor:
-        return x + 0.1 * torch.randn(x.shape, generator=generator)
-
-    callback = LiDAR(view=jitter, on_error="raise")
-    trainer(tmp_path, callback, max_epochs=1).fit(Autoencoder(), flat, flat)
-    assert 1.0 < callback.values["features/lidar"] <= 12.0
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,7 @@ from torch.utils.data import Dataset
 from jepa_monitor import SettingError
 from jepa_monitor.ranking import auroc
 from jepa_monitor.runtime.distributed import MeasurementError
-from tests.monitor.projects import Autoencoder, images, loader, true_log_density
-from tests.monitor.test_monitor import Memory, monitor, trainer
+from tests.monitor.helpers import Autoencoder, Memory, images, loader, monitor, trainer, true_log_density
 
 pytestmark = pytest.mark.filterwarnings("ignore:Found 1 module.s. in eval mode")
 OF_SET = ("density/ood_auroc/", "density/ood_auroc_jepa_score/", "density/ood_auroc_typicality/")

@@ -32,7 +32,6 @@ from jepa_monitor.probe.samples import (
     is_stream,
     read_stream,
 )
-from jepa_monitor.probe.shards import Shard, gather_by_index
 
 IMAGES = torch.rand(7, 1, 4, 4)
 
@@ -69,21 +68,6 @@ def test_images_are_found(batch: Any, key: Any) -> None:
 def test_what_is_not_found_is_named(batch: Any, key: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         find_images(batch, key)
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 3, 9])
-def test_shards_cover_the_probe_once(world_size: int) -> None:
-    samples = Samples.of(TensorDataset(IMAGES))
-    shards = [Shard.read(samples, 100, global_rank=i, world_size=world_size) for i in range(world_size)]
-    indices = torch.cat([shard.indices for shard in shards])
-    inputs = torch.cat([shard.inputs for shard in shards])
-    # a process with fewer samples would leave out a collective of a sharded encoder
-    assert {len(shard.indices) for shard in shards} == {-(-7 // world_size)}
-    assert torch.equal(gather_by_index(indices, inputs), IMAGES)
-
-
-def test_count_limits_the_probe() -> None:
-    assert len(Shard.read(Samples.of(IMAGES), 3).inputs) == 3
 
 
 class Stream(IterableDataset[Tensor]):

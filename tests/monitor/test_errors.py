@@ -16,9 +16,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from jepa_monitor import FeatureStatistics, JEPAScoreMonitor, LiDAR, OnlineKNN, OnlineLinearProbe, SettingError
 from jepa_monitor.tags import TAGS, meaning_of
-from tests.monitor.evaluation.labelled_projects import classes, dicts, labelled_module, tuples
-from tests.monitor.projects import Autoencoder, images, loader, true_log_density
-from tests.monitor.test_monitor import Memory, trainer
+from tests.monitor.evaluation.helpers import classes, dicts, labelled_module, tuples
+from tests.monitor.helpers import Autoencoder, Memory, images, loader, trainer, true_log_density
 
 pytestmark = pytest.mark.filterwarnings("ignore:Found 1 module.s. in eval mode")
 KINDS = (JEPAScoreMonitor, OnlineKNN, OnlineLinearProbe, LiDAR, FeatureStatistics)

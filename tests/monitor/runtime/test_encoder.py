@@ -14,14 +14,11 @@ from torch import Tensor, nn
 from jepa_monitor import JEPAScoreMonitor, gaussianity_statistics, jepa_score
 from jepa_monitor.density import EmbeddingReference
 from jepa_monitor.evaluation import feature_statistics
-from jepa_monitor.probe.facts import probe_facts
-from jepa_monitor.probe.shards import Shard
-from jepa_monitor.probe.sparing import Sparing
 from jepa_monitor.ranking import knn_distance
-from jepa_monitor.runtime.encoder import embed, resolve_encoder, resolve_preprocess, usual_encoder
-from jepa_monitor.runtime.isolation import evaluating
-from jepa_monitor.runtime.pooling import channel_axis, pool_embedding
-from tests.monitor.projects import Autoencoder, images, loader
+from jepa_monitor.runtime.encoder import embed, resolve_encoder, resolve_encoders, resolve_preprocess, usual_encoder
+from jepa_monitor.runtime.pooling import channel_axis
+from tests.monitor.evaluation.helpers import labelled_module
+from tests.monitor.helpers import Autoencoder, images, loader
 
 
 class Project(nn.Module):
@@ -159,35 +156,6 @@ def test_an_unknown_path_names_what_there_is() -> None:
         resolve_encoder(Project(), "bakbone", "auto")
 
 
-def test_pooling() -> None:
-    tokens, maps = torch.randn(2, 5, 3), torch.randn(2, 3, 4, 4)
-    assert torch.equal(pool_embedding(tokens, "auto"), tokens.mean(1))
-    assert torch.equal(pool_embedding(tokens, "cls"), tokens[:, 0])
-    assert pool_embedding(tokens, "flatten").shape == (2, 15)
-    assert torch.equal(pool_embedding((maps, None), "mean"), maps.mean((2, 3)))
-    assert torch.equal(pool_embedding(maps, lambda output: output[:, :, 0, 0]), maps[:, :, 0, 0])
-    with pytest.raises(ValueError, match="pass pool="):
-        pool_embedding(maps, "cls")
-    with pytest.raises(ValueError, match="dict"):
-        pool_embedding({}, "auto")
-
-
-def test_evaluating_puts_each_mode_back_even_after_an_error() -> None:
-    project = Project().train()
-    project.backbone[1].eval()
-
-    def fail() -> None:
-        with evaluating(project):
-            assert not any(module.training for module in project.modules())
-            raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        fail()
-    assert project.training
-    assert not project.backbone[1].training
-    assert project.backbone[2].training
-
-
 @pytest.mark.parametrize(
     "call", [gaussianity_statistics, EmbeddingReference.fit, lambda z: knn_distance(z, z), feature_statistics]
 )
@@ -206,10 +174,6 @@ def test_what_writes_into_its_input_leaves_the_probe_whole() -> None:
         assert torch.equal(preprocess(x), (before - 0.5) / 0.25)
     embed(lambda inputs: inputs.relu_(), x)
     jepa_score(nn.Linear(4, 2), x, views=lambda sample: sample.mul_(2.0), num_views=2)
-    truths = {"truth": lambda inputs: inputs.square_().sum(1)}
-    shard, sparing = Shard(torch.arange(5), x), Sparing()
-    facts = probe_facts(shard, log_densities=truths, gaussian=None, reference=None, sparing=sparing)
-    torch.testing.assert_close(facts.truths["truth"].float(), before.square().sum(1))
     assert torch.equal(x, before)
 
 
@@ -232,3 +196,40 @@ def test_the_monitor_reports_a_wrong_rule_once_and_measures_the_right_volume() -
     expected = torch.linalg.svdvals(jacobian.flatten(2).permute(1, 0, 2)).clip(1e-6).log().sum(1)
     assert monitor.readings is not None
     torch.testing.assert_close(monitor.readings.scores.jepa_score, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_encoders_by_name() -> None:
+    module, x = labelled_module().eval(), images(3)
+
+    def names(encoder: Any, of: nn.Module = module) -> list[str]:
+        return list(resolve_encoders(of, encoder, "auto"))
+
+    assert names(None) == ["features", "embedding"]
+    assert names(None, Autoencoder()) == ["features"]
+    named = {"z": "forward", "early": "encoder", "method": "features", "mine": lambda m, x: m(x)}
+    all_of_them = resolve_encoders(module, named, "auto")
+    assert list(all_of_them) == ["z", "early", "method", "mine"]
+    expected = {"z": module(x), "early": module.encoder(x), "method": module.features(x), "mine": module(x)}
+    for name, (encode, _) in all_of_them.items():
+        torch.testing.assert_close(encode(x), expected[name])
+    assert [text for _, text in all_of_them.values()][:3] == ["forward", "encoder (Sequential)", "features"]
+    with pytest.raises(ValueError, match="no submodule 'nowhere'"):
+        names("nowhere")
+    with pytest.raises(ValueError, match="empty mapping"):
+        names({})
+
+
+class ChannelsLast(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layer(images.expand(-1, 3, -1, -1))  # (B, 3, 4, 5)
+
+
+def test_a_submodule_by_name_says_where_its_channels_are() -> None:
+    module = nn.Module()
+    module.encoder = ChannelsLast()
+    ((encode, _),) = resolve_encoders(module, "encoder", "auto").values()
+    torch.testing.assert_close(encode(images(3)), module.encoder(images(3)).mean((1, 2)))

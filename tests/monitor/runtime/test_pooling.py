@@ -135,3 +135,16 @@ def test_the_name_of_a_layer_that_normalises_maps() -> None:
     cube = torch.Size([2, 6, 6, 6])
     assert channel_axis(cube, timm.layers.LayerNorm2d(6)) == 1
     assert channel_axis(cube, nn.LayerNorm(6)) == 3
+
+
+def test_pooling() -> None:
+    tokens, maps = torch.randn(2, 5, 3), torch.randn(2, 3, 4, 4)
+    assert torch.equal(pool_embedding(tokens, "auto"), tokens.mean(1))
+    assert torch.equal(pool_embedding(tokens, "cls"), tokens[:, 0])
+    assert pool_embedding(tokens, "flatten").shape == (2, 15)
+    assert torch.equal(pool_embedding((maps, None), "mean"), maps.mean((2, 3)))
+    assert torch.equal(pool_embedding(maps, lambda output: output[:, :, 0, 0]), maps[:, :, 0, 0])
+    with pytest.raises(ValueError, match="pass pool="):
+        pool_embedding(maps, "cls")
+    with pytest.raises(ValueError, match="dict"):
+        pool_embedding({}, "auto")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -13,8 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from jepa_monitor import FeatureStatistics, LiDAR, OnlineKNN, OnlineLinearProbe
+from tests.monitor.helpers import Autoencoder
 from tests.monitor.on_processes import trainer_on
-from tests.monitor.projects import Autoencoder
 
 CLASSES = 3
 
@@ -65,6 +66,10 @@ def dicts(count: int, seed: int = 0, *, augment: bool = False) -> DataLoader[Any
 def evaluations(**settings: Any) -> list[Any]:
     kinds = (OnlineKNN, OnlineLinearProbe, LiDAR, FeatureStatistics)
     return [kind(on_error="raise", **settings) for kind in kinds]
+
+
+def logged(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {tag: float(value) for tag, value in metrics.items() if "/" in tag}
 
 
 def labelled_module() -> Labelled:

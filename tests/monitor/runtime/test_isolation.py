@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jepa_monitor.runtime.isolation import isolated
+from jepa_monitor.runtime.isolation import evaluating, isolated
 
 
 class Counting(nn.Module):
@@ -104,3 +104,19 @@ def test_augmentation_draws_the_same_each_time() -> None:
         with isolated(nn.Identity()):
             drawn.append((random.random(), float(np.random.rand()), float(torch.rand(()))))
     assert drawn[0] == drawn[1]
+
+
+def test_evaluating_puts_each_mode_back_even_after_an_error() -> None:
+    project = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Dropout(0.5))
+    project[1].eval()
+
+    def fail() -> None:
+        with evaluating(project):
+            assert not any(module.training for module in project.modules())
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert project.training
+    assert not project[1].training
+    assert project[2].training

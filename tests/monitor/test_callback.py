@@ -15,8 +15,8 @@ from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
 from torch import Tensor
 
 from jepa_monitor import FeatureStatistics, JEPAScoreMonitor, LiDAR, OnlineKNN, OnlineLinearProbe
-from tests.monitor.evaluation.labelled_projects import Labelled, labelled_module, tuples
-from tests.monitor.test_monitor import Memory, trainer
+from tests.monitor.evaluation.helpers import Labelled, labelled_module, tuples
+from tests.monitor.helpers import Memory, trainer
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Found 1 module.s. in eval mode"),

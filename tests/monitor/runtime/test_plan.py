@@ -1,0 +1,52 @@
+"""A plan takes the most samples that fit, exactly or in sketches."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from jepa_monitor.runtime.plan import CALIBRATION_SAMPLES, FEWEST_SAMPLES, TOLERANCE, Plan, choose_plan, sketch_rows
+
+positive = st.floats(1e-6, 1e4)
+
+
+@given(seconds=st.floats(0.0, 1e5), per_sample=positive, num_samples=st.integers(1, 4096), size=st.integers(1, 2048))
+def test_a_plan_is_the_most_that_fits(seconds: float, per_sample: float, num_samples: int, size: int) -> None:
+    plan = choose_plan(seconds, seconds_per_sample=per_sample, num_samples=num_samples, embedding_size=size)
+    assert min(FEWEST_SAMPLES, num_samples) <= plan.samples <= num_samples
+    if plan.sketch:
+        assert size >= 64
+        cost = (CALIBRATION_SAMPLES + plan.samples * 2 * sketch_rows(size) / size) * per_sample
+    else:
+        cost = plan.samples * per_sample
+    if plan.samples > FEWEST_SAMPLES:
+        assert cost <= seconds * TOLERANCE * (1.0 + 1e-9)
+    exact = seconds / per_sample >= num_samples
+    assert not exact or plan == Plan(num_samples)
+
+
+def test_the_order_is_exact_then_fewer_then_a_sketch() -> None:
+    def plan(affordable: float, estimator: str = "auto", size: int = 192) -> Plan:
+        return choose_plan(
+            affordable,
+            seconds_per_sample=1.0,
+            num_samples=512,
+            embedding_size=size,
+            estimator=estimator,  # type: ignore[arg-type]  # each of its names
+        )
+
+    assert plan(512) == Plan(512)
+    assert plan(350) == Plan(512)  # a little too much for all of them, so that short runs can be compared
+    assert plan(300) == Plan(256)
+    assert plan(270) == plan(300)  # in steps, so that small differences of speed make none
+    assert plan(150) == Plan(512, sketch=True)
+    assert plan(150, size=32) == Plan(128)  # four rows of 32 say little
+    assert plan(60) == Plan(45)
+    assert plan(0) == Plan(FEWEST_SAMPLES)
+    assert plan(150, "exact") == Plan(128)
+    assert plan(1000, "sketch") == Plan(512, sketch=True)
+    assert str(plan(150)) == "sketched Jacobians of 512 samples"
+
+
+def test_rows_of_a_sketch_are_fewer_than_directions() -> None:
+    assert [sketch_rows(size) for size in (2, 16, 64, 192, 2048)] == [2, 2, 8, 16, 16]
