@@ -22,9 +22,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from jepa_train.parallel import disconnect
-
-IMPORTED = ["lightning.pytorch", "torch.distributed.fsdp", "jepa_monitor", "jepa_train.cli"]
+IMPORTED = ["lightning.pytorch.cli", "timm"]  # others' packages alone
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN = ROOT / "train.py"
 SECONDS = 300
@@ -81,6 +79,7 @@ def _as_script(words: list[str], folder: Path, variables: dict[str, str], out: C
     os.environ.update({"PYTHONPATH": path, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", **variables})
     _as_if_started_alone()
     sys.argv = words
+    sys.path.insert(0, str(Path(words[0]).parent))
     runpy.run_path(words[0], run_name="__main__")
 
 
@@ -97,6 +96,8 @@ def _read(pipe: Connection) -> str:
 def _one_rank(
     rank: int, world_size: int, folder: str, function: Callable[..., Any], arguments: tuple[Any, ...]
 ) -> None:
+    from jepa_train.parallel import disconnect  # here, as scripts may bring their own copy of ours
+
     _as_if_started_alone()
     store = f"file://{folder}/store"
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=world_size, timeout=timedelta(seconds=60))

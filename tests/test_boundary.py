@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.processes import run_python
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCKED = """
@@ -34,8 +34,8 @@ print(%(name)s.JEPAScoreMonitor())
 @pytest.mark.parametrize("name", ["jepa_monitor", "copied_monitor"])
 def test_imports_without_the_rest(name: str, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "callbacks" / "jepa_monitor", tmp_path / name)
-    script = BLOCKED % {"name": name}
-    finished = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True)
+    (tmp_path / "script.py").write_text(BLOCKED % {"name": name})
+    finished = run_python(tmp_path / "script.py", folder=tmp_path)
     assert finished.returncode == 0, finished.stderr[-2000:]
 
 

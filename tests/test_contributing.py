@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.processes import run_python
 
 ROOT = Path(__file__).resolve().parents[1]
 SEEN = """
@@ -40,8 +40,9 @@ def test_a_statistic_needs_a_formula_and_a_record(tmp_path: Path) -> None:
     changes = re.findall(r"```diff\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
     changed = [apply(change, tmp_path) for change in changes]
     assert changed == [f"{package}/gaussianity/dimension.py", f"{package}/gaussianity/dashboard.py"]
-    command = [sys.executable, "-c", SEEN]
-    done = subprocess.run(command, cwd=tmp_path / "callbacks", capture_output=True, text=True, check=True)
+    (tmp_path / "callbacks" / "seen.py").write_text(SEEN)
+    done = run_python(tmp_path / "callbacks" / "seen.py", folder=tmp_path)
+    assert done.returncode == 0, done.stderr[-2000:]
     seen = json.loads(done.stdout)
     assert abs(seen["values"]["participation_ratio"] - 1.0) < 0.01
     assert re.search(

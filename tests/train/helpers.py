@@ -14,6 +14,10 @@ from jepa_train.cli import main
 from jepa_train.module import JEPA
 
 BATCHES = 5  # an epoch
+TINY_MODEL = [
+    *("--model.encoder_overrides={embed_dim: 32, depth: 1, num_heads: 2}", "--model.predictor_width=16"),
+    *("--model.predictor_depth=1", "--model.projector_hidden=16", "--model.sigreg_slices=8"),
+]
 TINY = [
     *(f"--data.num_train={8 * BATCHES}", "--data.batch_size=8", "--data.num_probe=8"),
     *(
@@ -22,8 +26,7 @@ TINY = [
         "--trainer.enable_model_summary=false",
         "--trainer.log_every_n_steps=1",
     ),
-    *("--model.encoder_overrides={embed_dim: 32, depth: 1, num_heads: 2}", "--model.predictor_width=16"),
-    *("--model.predictor_depth=1", "--model.projector_hidden=16", "--model.sigreg_slices=8"),
+    *TINY_MODEL,
     # schedules that do not depend on the length of the run
     *("--model.learning_rate_start=1e-3", "--model.learning_rate=1e-3", "--model.learning_rate_end=1e-3"),
     *("--model.ema_start=0.9", "--model.ema_end=0.9", "--model.weight_decay=0.04", "--model.weight_decay_end=0.04"),

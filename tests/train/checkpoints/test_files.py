@@ -9,7 +9,6 @@ import resource
 import shutil
 import struct
 import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -30,14 +29,12 @@ from jepa_train.checkpoints.files import (
 )
 from jepa_train.cli import main
 from jepa_train.errors import ConfigurationError
+from tests.processes import run_python
 from tests.sentences import one_sentence
 from tests.train.checkpoints.helpers import run
 from tests.train.helpers import saved_by
 
 pytestmark = pytest.mark.usefixtures("own_folder")
-
-ROOT = Path(__file__).resolve().parents[3]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'callbacks'}", "CUDA_VISIBLE_DEVICES": ""}
 
 
 # writing
@@ -110,11 +107,13 @@ for _ in range(10):
         leftover.unlink()
 print(killed_in_mid_write)
 """
-    command = [sys.executable, "-c", script, str(tmp_path)]
-    finished = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=120)
+    folder = tmp_path / "saved"
+    folder.mkdir()
+    (tmp_path / "script.py").write_text(script)
+    finished = run_python(tmp_path / "script.py", folder, folder=tmp_path)
     assert finished.returncode == 0, finished.stderr[-2000:]
     assert int(finished.stdout) > 0
-    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+    assert [path.name for path in folder.iterdir()] == ["last.ckpt"]
 
 
 def test_what_is_saved_is_what_lightning_reads(tmp_path: Path) -> None:

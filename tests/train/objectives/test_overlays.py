@@ -10,6 +10,7 @@ import torch
 
 from jepa_train.cli import CONFIGS, main
 from jepa_train.objectives import ANTICOLLAPSE_NAMES
+from tests.train.helpers import TINY_MODEL
 
 OVERLAYS = CONFIGS / "objective"
 CONTROLS = ("weight_decay", "spectral_norm", "i_jepa")
@@ -36,7 +37,8 @@ def test_every_pairing_trains_two_steps(
     arguments = [word for config in configs for word in ("-c", str(config))]
     # the callbacks have tests of their own
     quick = ["--trainer.fast_dev_run=2", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
-    small = ["--monitor=null", "--trainer.callbacks=[]", "--data.num_train=256", "--data.num_probe=64"]
+    small = ["--monitor=null", "--trainer.callbacks=[]", "--trainer.logger=false", *TINY_MODEL]
+    small += ["--data.num_train=128", "--data.num_probe=32", "--data.batch_size=64"]
     cli = main(["fit", *arguments, *quick, *small])
     assert cli.trainer.global_step == 2
     assert torch.isfinite(cli.trainer.callback_metrics["train/loss"])
