@@ -1,4 +1,4 @@
-"""What a monitor remembers of its measurements: plain numbers, and few of them, because checkpoints carry it."""
+"""The history of a monitor's measurements: plain numbers, and few of them, because checkpoints carry it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .pictures.percentiles import percentiles
+from .pictures.scales import percentiles
 
 MOST_MEASUREMENTS = 64
 MOST_SPECTRA = 24
@@ -84,7 +84,7 @@ class History:
                     del kept[gone]
 
     def last(self) -> dict[str, float]:
-        """By tag, the last value that there was."""
+        """Last value of each tag that is not NaN; NaN where there is none."""
         known = {tag: [value for value in column if not math.isnan(value)] for tag, column in self.values.items()}
         return {tag: column[-1] if column else float("nan") for tag, column in known.items()}
 

@@ -4,8 +4,8 @@ Drawn without pyplot, so that the user's own figures and style are left alone.
 """
 
 from .gallery import GalleryRow, gallery_over_training_picture, gallery_picture
-from .gaussianity import norm_qq_picture
-from .scores import heat_map_picture, histogram_picture, scatter_picture
+from .norms import norm_qq_picture
+from .plots import heat_map_picture, histogram_picture, scatter_picture
 from .spectrum import spectrum_over_training_picture, spectrum_picture
 
 __all__ = [

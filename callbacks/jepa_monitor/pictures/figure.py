@@ -7,7 +7,6 @@ Constrained layout would draw each figure twice, hence the fixed margins.
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,11 +17,12 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from .scales import Floats
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Floats = NDArray[np.float64]
 Pixels = NDArray[np.uint8]
 Parameters = ParamSpec("Parameters")
 
@@ -38,7 +38,7 @@ _USERS = ("backend", "interactive", "toolbar", "timezone", "font.family", "font.
 
 
 def picture(draw: Callable[Parameters, Tensor]) -> Callable[Parameters, Tensor]:
-    """Draws in matplotlib's default style, whatever style the user has chosen, which is there again afterwards."""
+    """Draw in matplotlib's default style, whatever style the user has chosen, which is there again afterwards."""
 
     @functools.wraps(draw)
     def drawn(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Tensor:
@@ -65,7 +65,7 @@ def _default_style() -> Iterator[None]:
 
 
 def canvas(width: int = WIDTH, height: int = HEIGHT) -> Figure:
-    """An empty white figure of that many pixels."""
+    """Make an empty white figure of that many pixels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -86,7 +86,7 @@ def panel(
     y: str = "",
     grid: bool = True,
 ) -> Axes:
-    """Axes with these margins to the figure's edges, in pixels."""
+    """Add axes with these margins to the figure's edges, in pixels."""
     width, height = size(figure)
     axes = figure.add_axes(
         (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
@@ -108,7 +108,7 @@ def size(figure: Figure) -> tuple[int, int]:
 
 
 def render(figure: Figure, sheet: Pixels | None = None) -> Tensor:
-    """(3, H, W), uint8, with what :func:`paper` holds where the figure is white."""
+    """Render a figure, (3, H, W), uint8, with what :func:`paper` holds where the figure is white."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     drawn = figure.canvas
@@ -124,13 +124,13 @@ def render(figure: Figure, sheet: Pixels | None = None) -> Tensor:
 
 
 def paper(figure: Figure) -> Pixels:
-    """White, (H, W, 3), to paint images on at their final size: imshow and figimage would resample them, for 40 ms."""
+    """White pixels, (H, W, 3), for images of final size: imshow and figimage would resample them, for 40 ms."""
     width, height = size(figure)
     return np.full((height, width, 3), 255, dtype=np.uint8)
 
 
 def nothing(title: str, *, width: int = WIDTH, height: int = HEIGHT) -> Tensor:
-    """A picture that says that there is nothing to draw."""
+    """Make a picture that says that there is nothing to draw."""
     figure = canvas(width, height)
     figure.text(0.5, 1.0 - 32 / height, title, fontsize=TITLE, color=INK, ha="center", va="center")
     figure.text(0.5, 0.5, NOTHING, fontsize=14, color=GREY, ha="center", va="center")
@@ -138,14 +138,14 @@ def nothing(title: str, *, width: int = WIDTH, height: int = HEIGHT) -> Tensor:
 
 
 def legend_below(figure: Figure, axes: Axes) -> None:
-    """One row under the name of the x axis."""
+    """Add a legend of one row under the name of the x axis."""
     handles, labels = axes.get_legend_handles_labels()
     figure.legend(handles, labels, loc="lower center", ncols=4, fontsize=SMALL, frameon=False, labelcolor=INK)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Of a legend: a line of this colour, style and width (points), and one or more lines of text."""
+    """One entry of a legend: a line of this colour, style and width (points), and one or more lines of text."""
 
     text: str
     colour: str
@@ -155,7 +155,7 @@ class Entry:
 
 
 def legend_beside(figure: Figure, entries: Sequence[Entry], *, left: float, top: float) -> None:
-    """One column from there down, pixels; drawn by hand, as matplotlib's legend takes 2 ms an entry."""
+    """Add a legend of one column from there down, pixels; by hand, as matplotlib's takes 2 ms an entry."""
     from matplotlib.lines import Line2D
 
     width, height = size(figure)
@@ -180,7 +180,7 @@ def legend_beside(figure: Figure, entries: Sequence[Entry], *, left: float, top:
 
 
 def colours(fractions: ArrayLike, name: str = "viridis") -> Floats:
-    """RGB of fractions 0 to 1, (...) -> (..., 3); what is not finite is grey."""
+    """Colours of fractions 0 to 1, (...) -> (..., 3) RGB; what is not finite is grey."""
     import matplotlib
 
     values = np.asarray(fractions, dtype=np.float64)
@@ -201,15 +201,15 @@ def colour_bar(
     height: int,
     label: str = "",
 ) -> None:
-    """A bar 22 pixels wide with its words at the right; painted, as axes take 5 ms.
+    """Add a bar 22 pixels wide with its words at the right; pixel by pixel, as axes take 5 ms.
 
     Args:
-        figure: for the words.
-        sheet: (H, W, 3), for the colours.
+        figure: gets the words.
+        sheet: (H, W, 3), gets the colours.
         shades: (S, 3), 0 to 1, from the top down.
         ticks: height from the top, 0 to S, to name.
         left, top, height: pixels; with a label, 115 are needed at the right of ``left``.
-        label: what the colours mean.
+        label: meaning of the colours.
     """
     wide, (full_width, full_height) = 22, size(figure)
     fields = np.linspace(0, len(shades), height, endpoint=False).astype(int)
@@ -239,7 +239,7 @@ def colour_bar(
 
 
 def percentile_bar(figure: Figure, sheet: Pixels, *, left: int, top: int, height: int, label: str) -> None:
-    """A colour bar from 0 to 100 %."""
+    """Add a colour bar from 0 to 100 %."""
     names = {200.0 - 2 * percent: str(percent) for percent in (0, 25, 50, 75, 100)}
     colour_bar(figure, sheet, colours(np.linspace(1, 0, 200)), names, left=left, top=top, height=height, label=label)
 
@@ -249,10 +249,10 @@ def stamp(sheet: Pixels, text: str, *, x: float, y: float, points: float, white:
 
     Args:
         sheet: (H, W, 3), written to.
-        text: of the characters ``0123456789-.enaif/``.
+        text: characters out of ``0123456789-.enaif/``.
         x, y: its centre, pixels from the left and the top.
         points: height of its letters.
-        white: on dark.
+        white: white letters, for a dark ground.
     """
     glyphs = _glyphs(points)
     ink = np.concatenate([glyphs[character] for character in text], axis=1)
@@ -265,7 +265,7 @@ def stamp(sheet: Pixels, text: str, *, x: float, y: float, points: float, white:
 
 @functools.lru_cache(maxsize=8)
 def _glyphs(points: float) -> dict[str, Floats]:
-    """Character to its ink, (h, w) from 0 to 1, all on one baseline; h is that of the digits and room below."""
+    """Map characters to their ink, (h, w) from 0 to 1, on one baseline; h is that of the digits and room below."""
     characters = "0123456789-.enaif/"
     pitch, height, apart = 40, 48, max(1, round(points * DPI / 72 / 14))
     figure = canvas(pitch * len(characters), height)
@@ -284,83 +284,8 @@ def _glyphs(points: float) -> dict[str, Floats]:
     return found
 
 
-def array(values: Tensor | ArrayLike) -> Floats:
-    """On the CPU in float64, wherever and whatever the values are."""
-    if isinstance(values, Tensor):
-        values = values.detach().cpu().double().numpy()
-    return np.asarray(values, dtype=np.float64)
-
-
 def plain(text: str, most: int = 40) -> str:
-    """A caller's name as it stands: no formulas, at most so many characters, and not left out of legends."""
+    """Keep a caller's name as it stands: no formulas, at most so many characters, and not left out of legends."""
     short = " ".join(text.split())
     short = short if len(short) <= most else short[: most - 1] + "…"
     return (" " if short.startswith("_") else "") + short.replace("$", r"\$")
-
-
-def limits(values: Floats, margin: float = 0.04) -> tuple[float, float]:
-    """Lowest and highest finite value with a margin; never equal."""
-    finite = values[np.isfinite(values)]
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
-    pad = margin * (high - low)
-    if pad <= 1e-9 * max(abs(low), abs(high)):
-        pad = max(0.5, 1e-3 * abs(low))
-    return low - pad, high + pad
-
-
-def log_axis(axes: Axes, which: str, values: Floats) -> None:
-    """Make the axis ``x`` or ``y`` logarithmic, over the positive finite values, with ticks that can be read."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        low, high = limits(np.log10(values[values > 0]))
-    low, high = max(low, -307.0), min(high, 307.0)
-    ticks = log_ticks(10.0**low, 10.0**high)
-    labels = [f"{tick:g}" for tick in ticks]
-    if which == "x":
-        axes.set_xscale("log")
-        axes.set_xlim(10.0**low, 10.0**high)
-        axes.set_xticks(ticks, labels)
-        axes.set_xticks([], minor=True)
-    else:
-        axes.set_yscale("log")
-        axes.set_ylim(10.0**low, 10.0**high)
-        axes.set_yticks(ticks, labels)
-        axes.set_yticks([], minor=True)
-
-
-def log_ticks(low: float, high: float) -> list[float]:
-    """Two to ten round numbers from low to high: powers of ten, then 1-2-5, then evenly spaced ones.
-
-    Args:
-        low: positive.
-        high: larger than low.
-    """
-    first, last = math.log10(low), math.log10(high)
-    if last - first < 0.8:
-        return [tick for tick in _even_ticks(low, high) if low <= tick <= high]
-    stride = max(1, math.ceil((last - first) / 8))
-    exponents = range(math.floor(first), math.ceil(last) + 1)
-    if last - first < 3:
-        digits = (1, 2, 3, 5, 7) if last - first < 1.5 else (1, 2, 5)
-        found = [float(f"{digit}e{power}") for power in exponents for digit in digits]
-    else:
-        found = [float(f"1e{power}") for power in exponents if power % stride == 0 and power < 308]
-    return [tick for tick in found if low <= tick <= high]
-
-
-def _even_ticks(low: float, high: float) -> list[float]:
-    from matplotlib.ticker import MaxNLocator
-
-    power = math.floor(math.log10(low))  # apart: the locator takes 1e-200 for 0
-    scaled = MaxNLocator(6, steps=[1, 2, 5, 10]).tick_values(low / 10.0**power, high / 10.0**power)
-    return [float(f"{tick:.12g}e{power}") for tick in scaled]
-
-
-def some(count: int, most: int) -> list[int]:
-    """At most so many indices of ``count``, a constant stride apart but for the last; both ends are among them."""
-    if count <= 1 or most <= 1:
-        return list(range(min(count, 1)))
-    stride = math.ceil((count - 1) / (most - 1))
-    found = list(range(0, count - 1, stride))
-    if len(found) > 1 and count - 1 - found[-1] < stride / 2:  # too near to the last
-        found.pop()
-    return [*found, count - 1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -19,7 +20,6 @@ from .figure import (
     TINY,
     TITLE,
     Pixels,
-    array,
     canvas,
     colours,
     nothing,
@@ -29,13 +29,19 @@ from .figure import (
     picture,
     plain,
     render,
-    some,
     stamp,
 )
+from .scales import Floats, array, some
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 MOST_ROWS, MOST_IMAGES, MOST_THUMBNAILS = 11, 8, 16
 MOST_NUMBERED = 12
-GALLERY_WIDTH = 1040
+# pixels of a gallery: its width, its header, the scores under a row, between images, between the sides, at the right
+GALLERY_WIDTH, HEAD, TEXT, GAP, MIDDLE, EDGE = 1040, 46, 26, 4, 28, 14
+# pixels around the strips of a gallery over training: a thumbnail's distance, and the room at three edges
+APART, LEFT, BESIDE, ABOVE, BELOW = 12, 30, 130, 50, 78
 
 
 @dataclass(frozen=True, repr=False)
@@ -71,48 +77,82 @@ def gallery_picture(rows: Sequence[GalleryRow]) -> Tensor:
     span = pixel_range([images for row in rows for images in (row.highest, row.lowest)])
     if span is None:
         return nothing("log density (nats) of probe images", width=GALLERY_WIDTH)
-    left_count = min(MOST_IMAGES, max(len(row.highest) for row in rows))
-    right_count = min(MOST_IMAGES, max(len(row.lowest) for row in rows))
     titles = [plain(row.title, 14) for row in rows]
-    name = 24 + 10 * max(map(len, titles))
-    head, text, gap, middle, edge = 46, 26, 4, 28, 14
-    count = left_count + right_count
-    tile = int(min(84, (GALLERY_WIDTH - name - middle - edge - gap * count) / count))
-    half = [left_count * (tile + gap), right_count * (tile + gap)]
-    needed = name + sum(half) + middle + edge
-    width = max(GALLERY_WIDTH * 2 // 3, needed)
-    name += (width - needed) // 2
-    height = head + len(rows) * (tile + text) + 8
-
-    figure = canvas(width, height)
+    layout = _Layout.of(rows, longest_title=max(map(len, titles)))
+    figure = canvas(layout.width, layout.height)
     sheet = paper(figure)
-    starts = (name, name + half[0] + middle)
-    headers = ("highest log density (nats)", "lowest log density (nats)")
-    for start, extent, header in zip(starts, half, headers, strict=True):
-        if extent:
-            wide = extent >= 270  # else only "highest", "lowest": half a row may be one image wide
-            x = start + (extent - gap) / 2 if wide else start
-            words, side = (header, "center") if wide else (header.split()[0], "left")
-            figure.text(x / width, 1 - head / 2 / height, words, ha=side, va="center", fontsize=LABEL, color=INK)
+    _draw_headers(figure, layout)
     for position, (row, title) in enumerate(zip(rows, titles, strict=True)):
-        top = head + position * (tile + text)
+        top = HEAD + position * (layout.tile + TEXT)
         figure.text(
-            (name - 10) / width,
-            1 - (top + tile / 2) / height,
+            (layout.names - 10) / layout.width,
+            1 - (top + layout.tile / 2) / layout.height,
             title,
             ha="right",
             va="center",
             fontsize=SMALL,
             color=INK,
         )
-        both = ((row.highest, row.high_scores), (row.lowest, row.low_scores))
-        for start, (images, scores) in zip(starts, both, strict=True):
-            values = array(scores)
-            for column, image in enumerate(thumbnails(images[:MOST_IMAGES], tile, span)):
-                x = start + column * (tile + gap)
-                sheet[top : top + tile, x : x + tile] = image
-                stamp(sheet, _number(float(values[column])), x=x + tile / 2, y=top + tile + 11, points=TINY)
+        _put_images(sheet, row.highest, row.high_scores, span, left=layout.starts[0], top=top, tile=layout.tile)
+        _put_images(sheet, row.lowest, row.low_scores, span, left=layout.starts[1], top=top, tile=layout.tile)
     return render(figure, sheet)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Places of a gallery's parts, pixels: titles, images of highest log density, images of lowest.
+
+    Attributes:
+        width, height: size of the picture.
+        names: where titles end.
+        tile: side of an image.
+        extents: widths of the two sides, with the gap behind each image.
+    """
+
+    width: int
+    height: int
+    names: int
+    tile: int
+    extents: tuple[int, int]
+
+    @classmethod
+    def of(cls, rows: Sequence[GalleryRow], *, longest_title: int) -> _Layout:
+        """Make images as large as the width allows, and centre them where the picture could be narrower."""
+        left = min(MOST_IMAGES, max(len(row.highest) for row in rows))
+        right = min(MOST_IMAGES, max(len(row.lowest) for row in rows))
+        names = 24 + 10 * longest_title
+        tile = int(min(84, (GALLERY_WIDTH - names - MIDDLE - EDGE - GAP * (left + right)) / (left + right)))
+        extents = left * (tile + GAP), right * (tile + GAP)
+        needed = names + sum(extents) + MIDDLE + EDGE
+        width = max(GALLERY_WIDTH * 2 // 3, needed)
+        return cls(width, HEAD + len(rows) * (tile + TEXT) + 8, names + (width - needed) // 2, tile, extents)
+
+    @property
+    def starts(self) -> tuple[int, int]:
+        """Left edges of the two sides."""
+        return self.names, self.names + self.extents[0] + MIDDLE
+
+
+def _draw_headers(figure: Figure, layout: _Layout) -> None:
+    headers = ("highest log density (nats)", "lowest log density (nats)")
+    for start, extent, header in zip(layout.starts, layout.extents, headers, strict=True):
+        if extent:
+            wide = extent >= 270  # else only "highest", "lowest": half a row may be one image wide
+            x = start + (extent - GAP) / 2 if wide else start
+            words, side = (header, "center") if wide else (header.split()[0], "left")
+            x, y = x / layout.width, 1 - HEAD / 2 / layout.height
+            figure.text(x, y, words, ha=side, va="center", fontsize=LABEL, color=INK)
+
+
+def _put_images(
+    sheet: Pixels, images: Tensor, scores: Tensor, span: tuple[float, float], *, left: int, top: int, tile: int
+) -> None:
+    """Write one side of a row, and a score under each image."""
+    values = array(scores)
+    for column, image in enumerate(thumbnails(images[:MOST_IMAGES], tile, span)):
+        x = left + column * (tile + GAP)
+        sheet[top : top + tile, x : x + tile] = image
+        stamp(sheet, _number(float(values[column])), x=x + tile / 2, y=top + tile + 11, points=TINY)
 
 
 @picture
@@ -134,52 +174,93 @@ def gallery_over_training_picture(images: Tensor, steps: Sequence[int], percenti
     title = "the same images over training"
     if not np.isfinite(values).any():
         return nothing(title)
-    count, measured = values.shape
-    tile, gap, left, beside, above, below = (min(80, 900 // count), 4, 30, 130, 50, 78)
-    pitch = tile + gap
-    room = 960 - left - tile - 12 - beside
-    cell = min(160, max(1, room // measured))
-    needed = left + tile + 12 + cell * measured + beside
-    width = max(700, needed)
-    left += (width - needed) // 2
-    start = left + tile + 12
-    height = max(300, above + pitch * count + below)
-    bottom = height - above - pitch * count
-    end = start + cell * measured
-    figure = canvas(width, height)
-
-    span = pixel_range([images]) or (0.0, 1.0)
+    strips = _Strips.of(*values.shape)
+    figure = canvas(strips.width, strips.height)
     sheet = paper(figure)
-    shades = colours(values / 100)
-    for row, image in enumerate(thumbnails(images, tile, span)):
-        y = above + row * pitch + gap // 2
-        sheet[y : y + tile, left : left + tile] = image
-        sheet[y : y + tile, start:end] = np.repeat((255 * shades[row]).round().astype(np.uint8), cell, axis=0)
-        for position, value in enumerate(values[row] if measured <= MOST_NUMBERED else ()):
+    _put_strips(sheet, strips, images, values)
+    _draw_steps(figure, strips, steps)
+    figure.text(0.5, 1 - ABOVE / 2 / strips.height, title, fontsize=TITLE, color=INK, ha="center", va="center")
+    tall = strips.pitch * strips.count
+    label = "percentile of log density" if tall >= 260 else "percentile"
+    percentile_bar(figure, sheet, left=strips.end + 22, top=ABOVE, height=max(tall, 160), label=label)
+    return render(figure, sheet)
+
+
+@dataclass(frozen=True)
+class _Strips:
+    """Places of thumbnails and of the strips beside them, pixels.
+
+    Attributes:
+        width, height: size of the picture.
+        count, measured: number of images and of steps.
+        left: left edge of the thumbnails.
+        tile: side of a thumbnail.
+        cell: width of one step.
+    """
+
+    width: int
+    height: int
+    count: int
+    measured: int
+    left: int
+    tile: int
+    cell: int
+
+    @classmethod
+    def of(cls, count: int, measured: int) -> _Strips:
+        """Make thumbnails and cells as large as there is room, and centre them where the picture could be narrower."""
+        tile = min(80, 900 // count)
+        room = 960 - LEFT - tile - APART - BESIDE
+        cell = min(160, max(1, room // measured))
+        needed = LEFT + tile + APART + cell * measured + BESIDE
+        width = max(700, needed)
+        height = max(300, ABOVE + (tile + GAP) * count + BELOW)
+        return cls(width, height, count, measured, LEFT + (width - needed) // 2, tile, cell)
+
+    @property
+    def pitch(self) -> int:
+        """Distance from one image to the next."""
+        return self.tile + GAP
+
+    @property
+    def start(self) -> int:
+        """Left edge of the strips."""
+        return self.left + self.tile + APART
+
+    @property
+    def end(self) -> int:
+        """Right edge of the strips."""
+        return self.start + self.cell * self.measured
+
+
+def _put_strips(sheet: Pixels, strips: _Strips, images: Tensor, values: Floats) -> None:
+    """Write thumbnails, and beside each one coloured cell a step, with its number where there are few."""
+    shades, tile = colours(values / 100), strips.tile
+    for row, image in enumerate(thumbnails(images, tile, pixel_range([images]) or (0.0, 1.0))):
+        y = ABOVE + row * strips.pitch + GAP // 2
+        sheet[y : y + tile, strips.left : strips.left + tile] = image
+        cells = np.repeat((255 * shades[row]).round().astype(np.uint8), strips.cell, axis=0)
+        sheet[y : y + tile, strips.start : strips.end] = cells
+        for position, value in enumerate(values[row] if strips.measured <= MOST_NUMBERED else ()):
             if math.isfinite(value):
                 dark = float(shades[row, position] @ (0.299, 0.587, 0.114)) < 0.5
-                x = start + (position + 0.5) * cell
+                x = strips.start + (position + 0.5) * strips.cell
                 stamp(sheet, f"{value:.0f}".replace("-0", "0"), x=x, y=y + tile / 2, points=SMALL, white=dark)
 
-    axes = panel(figure, left=start, right=width - end, top=above, bottom=bottom, grid=False)
+
+def _draw_steps(figure: Figure, strips: _Strips, steps: Sequence[int]) -> None:
+    """Draw the axis of optimizer steps under the strips, with as many named as there is room for."""
+    bottom = strips.height - ABOVE - strips.pitch * strips.count
+    axes = panel(figure, left=strips.start, right=strips.width - strips.end, top=ABOVE, bottom=bottom, grid=False)
     for side in axes.spines.values():
         side.set_visible(False)
     axes.set_yticks([])
-    axes.set_xlim(-0.5, measured - 0.5)
+    axes.set_xlim(-0.5, strips.measured - 0.5)
     longest = max(len(str(step)) for step in steps)
-    ticks = some(measured, max(1, min(measured, cell * measured // (12 * longest + 12))))
+    room = strips.cell * strips.measured // (12 * longest + 12)
+    ticks = some(strips.measured, max(1, min(strips.measured, room)))
     axes.set_xticks(ticks, [str(steps[tick]) for tick in ticks])
     axes.set_xlabel("optimizer step", fontsize=LABEL, color=INK)
-    figure.text(0.5, 1 - above / 2 / height, title, fontsize=TITLE, color=INK, ha="center", va="center")
-    percentile_bar(
-        figure,
-        sheet,
-        left=end + 22,
-        top=above,
-        height=max(pitch * count, 160),
-        label="percentile of log density" if pitch * count >= 260 else "percentile",
-    )
-    return render(figure, sheet)
 
 
 def pixel_range(images: Sequence[Tensor]) -> tuple[float, float] | None:
@@ -227,13 +308,13 @@ def thumbnails(images: Tensor, tile: int, span: tuple[float, float]) -> Pixels:
 
 
 def _channels(images: Tensor) -> Tensor:
-    """(n, C, H, W) on the CPU -> the same with the channels that are shown: 3, or the first."""
+    """Channels that are shown, 3 or the first: (n, C, H, W) -> (n, 3 or 1, H, W), on the CPU."""
     images = images.detach().cpu()
     return images if images.shape[1] == 3 else images[:, :1]
 
 
 def _number(score: float) -> str:
-    """In at most six characters, to fit under a thumbnail."""
+    """Write a score in at most six characters, to fit under a thumbnail."""
     if not math.isfinite(score):
         return "n/a" if math.isnan(score) else f"{score:.0f}"  # inf, -inf
     if abs(score) < 999.95:

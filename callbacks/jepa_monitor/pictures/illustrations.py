@@ -1,4 +1,4 @@
-"""Which pictures one measurement gives, by tag."""
+"""The pictures of one measurement, by tag."""
 
 from __future__ import annotations
 
@@ -8,51 +8,50 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import pictures
 from ..history import History
 from ..probe.sources import Prepared
 from ..ranking import auroc, spearman
 from ..readings import Readings
+from .gallery import GalleryRow, gallery_over_training_picture, gallery_picture
+from .norms import norm_qq_picture
+from .plots import heat_map_picture, histogram_picture, scatter_picture
+from .spectrum import spectrum_over_training_picture, spectrum_picture
 
 IMAGES_A_SIDE = 8
 MOST_CLASSES = 10
 
 
 def illustrate(readings: Readings, prepared: Prepared, history: History) -> dict[str, Tensor]:
-    """Tag to picture (3, H, W), those that can be drawn."""
+    """Draw the pictures that the readings give: tag to (3, H, W), uint8."""
     density, facts = readings.scores.log_density, prepared.facts
     n = len(density)
-    found = {"gaussianity/norm_qq": pictures.norm_qq_picture(readings.z, readings.z_white)}
+    found = {"gaussianity/norm_qq": norm_qq_picture(readings.z, readings.z_white)}
     if readings.log_singular_white is not None and torch.isfinite(readings.log_singular_white).all(1).any():
-        found["jacobian/spectrum"] = pictures.spectrum_picture(readings.log_singular_white, readings.rank)
+        found["jacobian/spectrum"] = spectrum_picture(readings.log_singular_white, readings.rank)
         if len(history.spectra) > 1:
             shortest = min(map(len, history.spectra.values()))
             spectra = torch.stack([spectrum[:shortest] for spectrum in history.spectra.values()])
             steps = list(history.spectra)
-            found["jacobian/spectrum_over_training"] = pictures.spectrum_over_training_picture(
-                steps, spectra, readings.rank
-            )
+            found["jacobian/spectrum_over_training"] = spectrum_over_training_picture(steps, spectra, readings.rank)
     if not torch.isfinite(density).any():
         return found
     for name, truth in facts.truths.items():
         rho = spearman(density, truth[:n])
-        found[f"density/score_against_{name}"] = pictures.scatter_picture(
-            truth[:n], density, spearman=rho, name="log_density"
-        )
+        found[f"density/score_against_{name}"] = scatter_picture(truth[:n], density, spearman=rho, name="log_density")
     sets = {"probe": density.numpy()} | {name: other.log_density.numpy() for name, other in readings.ood.items()}
     aurocs = {name: auroc(density, other.log_density) for name, other in readings.ood.items()}
-    found["density/histogram"] = pictures.histogram_picture(sets, name="log_density", aurocs=aurocs)
+    found["density/histogram"] = histogram_picture(sets, name="log_density", aurocs=aurocs)
     if facts.coordinates is not None and facts.coordinates.shape[1] == 2:
         panels = {"log_density": density, "JEPA-SCORE (Eq. 5)": readings.scores.jepa_score}
         if facts.truths:
             panels = {"true log density": next(iter(facts.truths.values()))[:n]} | panels
-        found["density/latent_plane"] = pictures.heat_map_picture(facts.coordinates[:n], panels)
+        found["density/latent_plane"] = heat_map_picture(facts.coordinates[:n], panels)
     if prepared.probe.inputs.ndim == 4:
-        found["density/gallery"] = pictures.gallery_picture(_gallery(density, prepared))
+        found["density/gallery"] = gallery_picture(_gallery(density, prepared))
         # a run that resumes may have a smaller probe
         there = [place for place, position in enumerate(history.followed) if position < len(prepared.samples)]
         if there and history.percentiles:
-            found["density/gallery_over_training"] = pictures.gallery_over_training_picture(
+            found["density/gallery_over_training"] = gallery_over_training_picture(
                 prepared.samples.read([history.followed[place] for place in there]),
                 list(history.percentiles),
                 torch.stack(list(history.percentiles.values()))[:, there],
@@ -60,8 +59,8 @@ def illustrate(readings: Readings, prepared: Prepared, history: History) -> dict
     return found
 
 
-def _gallery(density: Tensor, prepared: Prepared) -> list[pictures.GalleryRow]:
-    """The probe's images of highest and lowest log density, overall and within each class."""
+def _gallery(density: Tensor, prepared: Prepared) -> list[GalleryRow]:
+    """Choose the probe's images of highest and lowest log density, overall and within each class."""
     finite = torch.isfinite(density).nonzero().flatten().tolist()
     rows = [_gallery_row("all", finite, density, prepared, IMAGES_A_SIDE)]
     labels = prepared.labels
@@ -76,20 +75,18 @@ def _gallery(density: Tensor, prepared: Prepared) -> list[pictures.GalleryRow]:
 
 
 def _class_name(dataset: Any, label: int) -> str:
-    """As torchvision's datasets have it in ``classes``, where that is a list."""
+    """Name a class as torchvision's datasets do in ``classes``, where that is a list."""
     names = getattr(dataset, "classes", None)
     if isinstance(names, (list, tuple)) and 0 <= label < len(names):
         return str(names[label])
     return f"class {label}"
 
 
-def _gallery_row(
-    title: str, members: Sequence[int], density: Tensor, prepared: Prepared, images: int
-) -> pictures.GalleryRow:
+def _gallery_row(title: str, members: Sequence[int], density: Tensor, prepared: Prepared, images: int) -> GalleryRow:
     order = sorted(members, key=lambda i: -float(density[i]))
     shown = min(images, max(1, len(order) // 2))
     highest, lowest = order[:shown], order[::-1][:shown]
-    return pictures.GalleryRow(
+    return GalleryRow(
         title=title,
         highest=prepared.samples.read(highest),
         lowest=prepared.samples.read(lowest),

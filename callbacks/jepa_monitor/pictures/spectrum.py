@@ -16,20 +16,17 @@ from .figure import (
     LABEL,
     ORANGE,
     WIDTH,
-    Floats,
-    array,
     canvas,
     colour_bar,
     colours,
     legend_below,
-    log_axis,
     nothing,
     panel,
     paper,
     picture,
     render,
-    some,
 )
+from .scales import Floats, array, log_axis, some
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -124,7 +121,7 @@ def spectrum_over_training_picture(steps: Sequence[int], spectra: Tensor, rank: 
 
 
 def _singular_values(log_singular: Tensor) -> Floats:
-    """exp of nats, (N, L) -> (N, L), within what a logarithmic axis can show; -inf is 0."""
+    """Singular values from nats, (N, L) -> (N, L), within what a logarithmic axis can show; -inf is 0."""
     nats = array(log_singular)
     inside = np.clip(nats, -MOST_NATS, MOST_NATS)
     sigma: Floats = np.where(np.isneginf(nats), 0.0, np.exp(inside))
@@ -139,6 +136,6 @@ def _cut(axes: Axes, rank: int, length: int) -> None:
 
 
 def _counts(last: int) -> list[int]:
-    """1, and up to ten round whole numbers to ``last``."""
+    """Ticks of an index: 1, and up to ten round whole numbers to ``last``."""
     stride = next(step for power in range(9) for step in (10**power, 2 * 10**power, 5 * 10**power) if last <= 10 * step)
     return sorted({1, *range(stride, last + 1, stride)} - ({2} if stride == 2 and last > 12 else set()))

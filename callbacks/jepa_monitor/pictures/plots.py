@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,13 +17,10 @@ from .figure import (
     OTHERS,
     WIDTH,
     Entry,
-    Floats,
-    array,
     canvas,
     colours,
     legend_below,
     legend_beside,
-    limits,
     nothing,
     panel,
     paper,
@@ -31,7 +29,10 @@ from .figure import (
     plain,
     render,
 )
-from .percentiles import percentiles
+from .scales import Floats, array, limits, percentiles
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 MOST_BINS = 50
 HEAT_WIDTH, HEAT_HEIGHT, HEAT_NARROWEST, HEAT_COLUMNS = 1080, 420, 620, 4  # pixels, and panels a row
@@ -46,7 +47,7 @@ def scatter_picture(truth: ArrayLike, score: ArrayLike, *, spearman: float, name
         truth: (N,) nats.
         score: (N,) nats.
         spearman: their rank correlation, for the title.
-        name: of the score.
+        name: name of the score.
 
     Returns:
         (3, H, W), uint8.
@@ -86,7 +87,7 @@ def histogram_picture(
 
     Args:
         sets: name to (N,) nats, the probe first. The outermost bins also hold what lies beyond them.
-        name: of the score.
+        name: name of the score.
         aurocs: name of a set to its AUROC against the probe, 0 to 1.
 
     Returns:
@@ -175,45 +176,51 @@ def heat_map_picture(coordinates: Tensor, panels: Mapping[str, Tensor]) -> Tenso
     rows = math.ceil(len(shown) / columns)
     left, beside, gap, above, below = 115, 125, 24, 50, 75
     side = min(400, (HEAT_WIDTH - left - beside - gap * (columns - 1)) // columns)
-    width = left + columns * side + gap * (columns - 1) + beside
-    height = rows * (above + side) + below
-    figure = canvas(max(width, HEAT_NARROWEST), height)
-    margin = (max(width, HEAT_NARROWEST) - width) // 2
-    area = float(np.clip(0.45 * side**2 / len(points), 14, 400)) * (72 / DPI) ** 2  # points squared: dots nearly touch
-    marker = "o" if len(points) <= 500 else "8"  # an octagon is drawn in half the time, and looks round when small
+    needed = left + columns * side + gap * (columns - 1) + beside
+    width, height = max(needed, HEAT_NARROWEST), rows * (above + side) + below
+    figure = canvas(width, height)
+    margin = (width - needed) // 2
     for position, (label, values) in enumerate(shown.items()):
         row, column = divmod(position, columns)
         from_left = margin + left + column * (side + gap)
         from_top = row * (side + above) + above
+        is_lowest = position + columns >= len(shown)
         axes = panel(
             figure,
             left=from_left,
-            right=max(width, HEAT_NARROWEST) - from_left - side,
+            right=width - from_left - side,
             top=from_top,
             bottom=height - from_top - side,
             title=plain(label, side // 14),
-            x="latent 1" if position + columns >= len(shown) else "",
+            x="latent 1" if is_lowest else "",
             y="latent 2" if column == 0 else "",
             grid=False,
         )
-        order = np.argsort(np.isfinite(values), kind="stable")  # grey first, under the others
-        axes.scatter(
-            points[order, 0], points[order, 1], s=area, c=colours(values[order] / 100), linewidths=0, marker=marker
-        )
-        axes.set_xlim(*limits(points[:, 0]))
-        axes.set_ylim(*limits(points[:, 1]))
-        axes.locator_params(nbins=5)
+        _draw_dots(axes, points, values, side=side)
         if column:  # the first panel's ticks serve the row
             axes.set_yticks([])
-        if position + columns < len(shown):
+        if not is_lowest:
             axes.set_xticks([])
     sheet = paper(figure)
     percentile_bar(
         figure,
         sheet,
-        left=margin + width - beside + 18,
+        left=margin + needed - beside + 18,
         top=above,
         height=height - above - below,
         label="percentile in the panel (%)",
     )
     return render(figure, sheet)
+
+
+def _draw_dots(axes: Axes, points: Floats, values: Floats, *, side: int) -> None:
+    """Draw (N, 2) points in the colours of (N,) percentiles, as large as nearly touch on ``side`` pixels."""
+    area = float(np.clip(0.45 * side**2 / len(points), 14, 400)) * (72 / DPI) ** 2  # points squared
+    marker = "o" if len(points) <= 500 else "8"  # an octagon is drawn in half the time, and looks round when small
+    order = np.argsort(np.isfinite(values), kind="stable")  # grey first, under the others
+    axes.scatter(
+        points[order, 0], points[order, 1], s=area, c=colours(values[order] / 100), linewidths=0, marker=marker
+    )
+    axes.set_xlim(*limits(points[:, 0]))
+    axes.set_ylim(*limits(points[:, 1]))
+    axes.locator_params(nbins=5)

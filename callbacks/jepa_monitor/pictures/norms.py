@@ -1,4 +1,4 @@
-"""Is the embedding a standard Gaussian? Its squared norms against the distribution they would then have."""
+"""Squared norms of embeddings against the distribution that those of a standard Gaussian have."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import numpy as np
 from scipy.special import gammaincinv
 from torch import Tensor
 
-from .figure import BLUE, GREY, ORANGE, Floats, array, canvas, legend_below, log_axis, nothing, panel, picture, render
+from .figure import BLUE, GREY, ORANGE, canvas, legend_below, nothing, panel, picture, render
+from .scales import Floats, array, log_axis
 
 
 @picture
