@@ -43,13 +43,13 @@ CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.par
 
 
 class JEPACLI(LightningCLI):
-    """Lightning's command line with the image size linked to the model, and checkpoints that are looked at first.
+    """Lightning's command line with the image size linked to the model, and checkpoints that are checked first.
 
     ``--ckpt_path`` takes a file, or ``last`` for the newest one below the logger's folder. The model is built with the
     checkpoint's hyper-parameters; options that say otherwise are named, and refused where they ask for other weights.
 
     Args:
-        start: what the arguments begin with, see :func:`find_start`.
+        start: checkpoint and configs that the command starts from, see :func:`find_start`.
     """
 
     def __init__(self, *args: Any, start: Start | None = None, **kwargs: Any) -> None:
@@ -63,7 +63,7 @@ class JEPACLI(LightningCLI):
         parser.link_arguments("data.channels", "model.channels", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse, and look whether the checkpoint can be used, before Lightning takes over its settings."""
+        """Parse, and see that the checkpoint can be used, before Lightning takes over its settings."""
         try:
             super().parse_arguments(parser, args)
         except UnicodeDecodeError:
@@ -81,14 +81,14 @@ class JEPACLI(LightningCLI):
         path = config.get("ckpt_path")
         # folders are checkpoints of sharded models, addresses are Lightning's business
         if path is not None and not (Path(path).is_dir() or path == "hpc" or "://" in path):
-            self._look_at(path, args)
+            self._check_checkpoint(path, args)
         elif path is not None and "://" in path:
             check_address(path)
         if self.start.checkpoint is not None:
             step = None if self.checkpoint is None else self.checkpoint.get("global_step")
             rank_zero_info(self.start.sentence(self.config.subcommand, step))
 
-    def _look_at(self, path: str, args: ArgsType) -> None:
+    def _check_checkpoint(self, path: str, args: ArgsType) -> None:
         """See that the checkpoint is of this model, and has what the subcommand needs; leave a finished run alone."""
         self.checkpoint = read_checkpoint(Path(path))
         check_arguments(self.checkpoint, Path(path))
@@ -128,7 +128,7 @@ class JEPACLI(LightningCLI):
             options = ", ".join(f"--model.{name}" for name in typed)
             raise ConfigurationError(
                 f"the checkpoint {path} is of a model with other weights, {_compared(used, typed)}: leave out "
-                f"{options}, or train anew without --ckpt_path."
+                f"{options}, or start a new run without --ckpt_path."
             )
         rank_zero_warn(f"The checkpoint {path} decides the model: {_compared(used, differing)}.")
 
@@ -164,7 +164,7 @@ class JEPACLI(LightningCLI):
             self._settings.return_predictions = False
 
     def before_predict(self) -> None:
-        """Say that only callbacks keep embeddings."""
+        """Log that only callbacks keep embeddings."""
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # set by its callback connector
         if not any(isinstance(callback, BasePredictionWriter) for callback in callbacks):
             rank_zero_info(
@@ -185,7 +185,7 @@ class JEPACLI(LightningCLI):
         ]
 
     def after_fit(self) -> None:
-        """Say where the run lies and how to look at it."""
+        """Print the folder of the run, and the command that shows it."""
         for logger in self.trainer.loggers:
             if isinstance(logger, TensorBoardLogger) and self.trainer.is_global_zero:
                 folder = logger.log_dir

@@ -1,4 +1,4 @@
-"""A trained encoder as a file that timm loads without this package, with a card that says what it is."""
+"""Export of a trained encoder, as a file that timm loads without this package, with a model card beside it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ PROJECTOR = "projector"  # a folder of its own: timm takes the first weights tha
 
 
 def run_export(arguments: list[str]) -> None:
-    """The subcommand ``export`` of the command line.
+    """Run the subcommand ``export`` of the command line.
 
     Raises:
         ConfigurationError: for options that do not exist; see :func:`export`.
@@ -66,14 +66,8 @@ def export(ckpt_path: Path, output: Path, which: Which = "target", overwrite: bo
     ckpt_path, output = Path(ckpt_path), Path(output)
     weights_file, config_file, card_file = output, output.with_name(CONFIG), output.with_suffix(".md")
     projector_file = output.parent / PROJECTOR / output.name
-    if ckpt_path == Path(LAST) and not ckpt_path.exists():
-        raise ConfigurationError(f"export has no runs among which to look for the last: {PATH_OF_A_RUN}.")
+    _check_is_a_file(ckpt_path)
     _check_place(output, [weights_file, config_file, card_file, projector_file], overwrite=overwrite)
-    if is_sharded(ckpt_path):
-        raise ConfigurationError(
-            f"{ckpt_path} is a folder, a sharded checkpoint, which export cannot read: save with the strategy's "
-            "save_distributed_checkpoint: false, also when going on from this one."
-        )
     checkpoint = read_checkpoint(ckpt_path)
     module = rebuilt(checkpoint, ckpt_path)
     branch: EmbeddingEncoder = module.target if which == "target" else module.online
@@ -131,6 +125,16 @@ def _write(path: Path, content: bytes) -> None:
         ) from error
 
 
+def _check_is_a_file(ckpt_path: Path) -> None:
+    if ckpt_path == Path(LAST) and not ckpt_path.exists():
+        raise ConfigurationError(f"export has no runs among which to look for the last: {PATH_OF_A_RUN}.")
+    if is_sharded(ckpt_path):
+        raise ConfigurationError(
+            f"{ckpt_path} is a folder, a sharded checkpoint, which export cannot read: save with the strategy's "
+            "save_distributed_checkpoint: false, also when going on from this one."
+        )
+
+
 def _check_place(output: Path, files: list[Path], *, overwrite: bool) -> None:
     if output.suffix != SUFFIX:
         raise ConfigurationError(f"--output {output} must end in {SUFFIX}.")
@@ -153,7 +157,7 @@ def _check_place(output: Path, files: list[Path], *, overwrite: bool) -> None:
 
 
 def rebuilt(checkpoint: Mapping[str, Any], path: Path) -> JEPA:
-    """The module of a checkpoint, in evaluation mode.
+    """Rebuild the module of a checkpoint, in evaluation mode.
 
     Raises:
         ConfigurationError: if it is of another model.

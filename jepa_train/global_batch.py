@@ -98,7 +98,7 @@ def joined_count(z: Tensor, term: str, *, at_least: int = 2, because: str = "") 
         ConfigurationError: on every process, with fewer samples.
     """
     count = global_count(len(z), like=z)
-    # where this process alone has enough nobody looks at the count, for which an accelerator would have to wait
+    # where this process alone has enough nobody reads the count, for which an accelerator would have to wait
     if len(z) < at_least and count < at_least:
         raise ConfigurationError(
             f"{term} needs at least {at_least} samples per training batch{because}, got {int(count)} over all "

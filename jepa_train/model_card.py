@@ -37,7 +37,7 @@ def model_card(
     projector_file: str,
     prepared: Mapping[str, Any],
 ) -> str:
-    """Markdown with a YAML head, as model hubs read it.
+    """Write Markdown with a YAML head, as model hubs read it.
 
     Args:
         checkpoint: what was exported.
@@ -148,7 +148,7 @@ def _measurements(checkpoint: Mapping[str, Any], which: Which) -> str:
             continue
         history = History()
         history.load_state_dict(state)
-        # what was measured before training says nothing of these weights
+        # what was measured before training is not of these weights
         trained = [place for place, step in enumerate(history.steps) if step or not checkpoint.get("global_step")]
         rows = []
         for tag, column in history.values.items():

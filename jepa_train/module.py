@@ -18,7 +18,7 @@ from jepa_train.checkpoints.finite import check_finite, check_loss
 from jepa_train.checkpoints.resume import between_batches, count_epoch_begun
 from jepa_train.errors import ConfigurationError
 from jepa_train.inputs.draws import BatchDraws, Purpose
-from jepa_train.inputs.masks import MaskMode
+from jepa_train.inputs.masks import MaskMode, check_image_size
 from jepa_train.models.encoder import PositionKind, attention_kernel, gather_tokens
 from jepa_train.models.predictor import PredictorMode
 from jepa_train.models.projector import reestimates_statistics
@@ -204,7 +204,7 @@ class JEPA(pl.LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Compute the loss of one batch of the global batch, and log its terms."""
         images = batch["image"]
-        self._check_size(images)
+        check_image_size(images, self.hparams["image_size"])
         draws = self._draws()
         torch.manual_seed(draws.own_seed(Purpose.DROPPING))  # what dropped paths and dropout draw from
         view_a, view_b = draws.views(self.view, images)
@@ -281,14 +281,6 @@ class JEPA(pl.LightningModule):
 
     def test_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Compute nothing, as in :meth:`validation_step`."""
-
-    def _check_size(self, images: Tensor) -> None:
-        size = self.hparams["image_size"]
-        if images.shape[-2:] != (size, size):
-            raise ConfigurationError(
-                f"training images have {images.shape[-2]} x {images.shape[-1]} pixels, and masks are made for {size} x "
-                f"{size}: set image_size, or resize the images. (dynamic_img_size is for evaluation.)"
-            )
 
     def _draws(self) -> BatchDraws:
         # not ``ready``, which stays one ahead after a checkpoint that was written in the middle of a batch

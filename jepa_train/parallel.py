@@ -27,7 +27,7 @@ def shard(units: Iterable[nn.Module], mesh: DeviceMesh) -> None:
     """
     for unit in units:
         if not isinstance(unit, FSDPModule) and next(unit.parameters(), None) is not None:
-            # said explicitly: by default the outermost unit stays whole until a backward pass, which a target never has
+            # explicit: by default the outermost unit stays whole until a backward pass, which a target never has
             fully_shard(unit, mesh=mesh["data_parallel"], reshard_after_forward=True)
 
 

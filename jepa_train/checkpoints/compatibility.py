@@ -26,7 +26,7 @@ def model_arguments(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
 def without_fetching(arguments: Mapping[str, Any], weights: Mapping[str, Any]) -> dict[str, Any]:
     """Find the arguments to change where published weights were the start: nothing need be fetched to be overwritten.
 
-    The checkpoint's weights tell whether the published ones brought a class token.
+    Whether the published ones brought a class token is seen from the checkpoint's weights.
     """
     if not arguments.get("pretrained"):
         return {}
@@ -77,7 +77,7 @@ def check_fits(model: nn.Module, state_dict: Mapping[str, Any], path: Path) -> N
         faults = [f"lacks {some_of(lacking)}"] * bool(lacking) + [f"has {some_of(foreign)} too much"] * bool(foreign)
         raise ConfigurationError(
             f"the checkpoint {path} {' and '.join(faults)}: it was written by another version of the model; use that "
-            "version, or train anew."
+            "version, or start a new run."
         )
     for name, weight in own.items():
         if state_dict[name].shape != weight.shape:

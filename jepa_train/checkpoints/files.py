@@ -63,7 +63,7 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.replace(partial, path)
     except (OSError, RuntimeError) as error:
-        # torch buries what the file system said under what it was doing
+        # torch hides the file system's error under what it was doing
         refusal = error if isinstance(error, OSError) else error.__context__
         if isinstance(refusal, OSError):
             raise OSError(refusal.errno, refusal.strerror, str(path)) from None

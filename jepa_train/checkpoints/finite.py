@@ -1,4 +1,4 @@
-"""A checkpoint keeps finite numbers alone: looked at where one is about to be written, and where one was read."""
+"""Checkpoints keep finite numbers alone: checks of those about to be written, of those read, and of the loss."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SCALER = MixedPrecision.__qualname__  # under which Lightning keeps the state of
 def not_finite(checkpoint: Mapping[str, Any]) -> list[str]:
     """Name the weights and optimizer states of a checkpoint in which there is NaN or infinity.
 
-    An accelerator is waited for once. Of sharded tensors this process looks at its own part.
+    An accelerator is waited for once. Of sharded tensors this process checks its own part.
     """
     verdicts: dict[torch.device, list[tuple[str, Tensor]]] = defaultdict(list)
     for part in KEPT:
@@ -96,7 +96,7 @@ def run_failed(what: str, trainer: pl.Trainer | None) -> RunFailed:
     """Make the error of a run in which something is not finite, with what to do and the last good checkpoint."""
     good = newest_of_run(trainer) if trainer is not None else None
     kept = f"--ckpt_path {good} goes on from the last good checkpoint" if good else "no checkpoint was written before"
-    return RunFailed(f"{what}: look for images that are not finite, or train anew with a lower learning rate; {kept}.")
+    return RunFailed(f"{what}: look for images that are not finite, or start again with a lower learning rate; {kept}.")
 
 
 def newest_of_run(trainer: pl.Trainer) -> str | None:

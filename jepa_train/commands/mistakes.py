@@ -96,7 +96,7 @@ def _has_started(error: BaseException | None) -> bool:
 
 
 def _is_refusal(error: BaseException, *, started: bool) -> bool:
-    """Recognise what was raised on purpose by code that looks at settings."""
+    """Recognise what was raised on purpose by code that checks settings."""
     if not isinstance(error, (ValueError, TypeError, RuntimeError, ImportError)):
         return False
     module, _, line = [("", "", ""), *_frames(error)][-1]

@@ -36,7 +36,7 @@ class SaveConfig(SaveConfigCallback):
 
     The first record of a folder is its ``config.yaml``, which nothing replaces. A later call in the same folder writes
     ``config_<subcommand>_<number>.yaml`` beside it, if it has other settings. Runs without a logger share a folder, in
-    which nothing would tell whose record it is: they leave none.
+    which a record could be of any of them: they leave none.
     """
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,7 +48,7 @@ class Start:
 
 
 def find_start(arguments: Sequence[str], default_config: Path) -> Start:
-    """Look which checkpoint the arguments name, and what its run says of all they leave out.
+    """Find the checkpoint that the arguments name, and the config of its run for all that they leave out.
 
     Beneath a checkpoint's options and configs lies the config of its run, unless one of these is of other data. Without
     a checkpoint, or where no config stands beside it, the default config lies beneath options and overlays; a config
@@ -78,8 +79,11 @@ def go_on_in_folder(config: Namespace, folder: Path) -> None:
     for logger in loggers_of(config):
         place = logger.init_args
         place.version = folder.name
-        if logger.class_path.endswith(("TensorBoardLogger", "CSVLogger")) and _parent(place) != folder.parent:
-            place.save_dir, place.name = str(folder.parents[1]), folder.parent.name
+        if logger.class_path.endswith(("TensorBoardLogger", "CSVLogger")):
+            if numbered := re.fullmatch(r"version_(0|[1-9]\d*)", folder.name):
+                place.version = int(numbered[1])  # of text the progress bar shows the last four letters, as v_num=on_0
+            if _parent(place) != folder.parent:
+                place.save_dir, place.name = str(folder.parents[1]), folder.parent.name
 
 
 def _parent(place: Namespace) -> Path:

@@ -160,7 +160,7 @@ def visible_files(root: Path, dangling: list[str] | None = None) -> Iterator[str
 
 
 def _entries(folder: str) -> tuple[list[os.DirEntry[str]], tuple[int, int]]:
-    """Entries of a directory that are not hidden, sorted by name, and what tells it from others."""
+    """List the entries of a directory that are not hidden, sorted by name, and identify the directory."""
     if not os.path.isdir(folder):
         raise ConfigurationError(f"there is no folder {folder}: point --data.root at a folder of images.")
     try:
@@ -186,7 +186,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_hidden(entry: os.DirEntry[str]) -> bool:
-    """Tell names of editors and operating systems (``.ipynb_checkpoints``, ``._1.png``, ``__MACOSX``)."""
+    """Recognise names of editors and operating systems (``.ipynb_checkpoints``, ``._1.png``, ``__MACOSX``)."""
     return entry.name.startswith(".") or (entry.name.startswith("__") and _is_folder(entry))
 
 

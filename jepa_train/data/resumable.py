@@ -79,7 +79,7 @@ class OutliveStopSignal:
     """A worker's start that lets SIGTERM end the worker only where its own parent sends it.
 
     Schedulers send SIGTERM to every process of a job; a worker that goes at once ends the training step that waits for
-    it. Where the sender cannot be told (macOS, Windows) nothing changes.
+    it. Where the sender is not known (macOS, Windows) nothing changes.
 
     Args:
         then: worker_init_fn of the user or of Lightning, called next.
@@ -138,14 +138,14 @@ class ResumableDataLoader(ImageLoader):
         self._resume: dict[str, int] | None = None
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch declares a private class
-        # A generator: its body runs when the first batch is asked for. Lightning asks for the iterator before it tells
+        # A generator: its body runs when the first batch is asked for. Lightning asks for the iterator before it sets
         # the sampler its epoch, and workers that start then would draw the order of another epoch.
         epoch = self._epoch()
         start = self._first_batch(epoch)
         self._resume = None
         self._epoch_handed = (epoch, start)
         if isinstance(self.sampler, EpochSampler):
-            # resumed behind an epoch's end with max_steps, Lightning 2.6 tells the sampler an epoch too many
+            # resumed behind an epoch's end with max_steps, Lightning 2.6 sets the sampler an epoch too far
             self.sampler.set_epoch(epoch)
             self.sampler.start = start * (self.batch_size or 1)
         for handed, batch in enumerate(super().__iter__(), start=start + 1):

@@ -167,6 +167,19 @@ class MultiBlockMasks:
         return free.scatter_(1, context, True).scatter_(1, targets.flatten(1), False)
 
 
+def check_image_size(images: Tensor, size: int) -> None:
+    """See that training images (B, C, H, W) have the size for which masks are made, in pixels.
+
+    Raises:
+        ConfigurationError: where they have not.
+    """
+    if images.shape[-2:] != (size, size):
+        raise ConfigurationError(
+            f"training images have {images.shape[-2]} x {images.shape[-1]} pixels, and masks are made for {size} x "
+            f"{size}: set image_size, or resize the images. (dynamic_img_size is for evaluation.)"
+        )
+
+
 def raster_order(free: Tensor) -> Tensor:
     """A priority in [0, 1) that grows along the raster, for each row of (B, N)."""
     return torch.arange(free.shape[1], dtype=torch.float32).div(free.shape[1]).expand(free.shape)

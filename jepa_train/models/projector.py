@@ -54,7 +54,7 @@ class GlobalBatchNorm1d(nn.BatchNorm1d):
             return super().forward(input)
         values = at_least_float32(input)
         count = global_count(len(values), like=values)
-        # a process with enough samples of its own does not look at the count: an accelerator would have to wait for it
+        # a process with enough samples of its own does not read the count: an accelerator would have to wait for it
         if len(values) < 2 and count < 2:
             raise ConfigurationError("batch norm needs at least 2 samples per training batch: raise the batch size.")
         mean = sum_over_processes(values.sum(0)) / count

@@ -1,4 +1,4 @@
-"""Losses of twenty steps of each objective in double precision; run as a script it writes golden_losses.txt anew.
+"""Losses of twenty steps of each objective in double precision; run as a script it replaces golden_losses.txt.
 
     python -m tests.train.golden
 

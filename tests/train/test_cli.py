@@ -239,6 +239,7 @@ def test_last_goes_on_in_the_same_folder_and_ends_like_an_uninterrupted_run(
     resumed = fit(folder, "--ckpt_path=last")
     assert resumed.trainer.global_step == whole.trainer.global_step
     assert [path.name for path in (folder / "mixture").iterdir()] == ["version_0"]
+    assert resumed.trainer.logger.version == 0  # not the text, of which the progress bar shows four letters
     for ours, theirs in zip(resumed.model.parameters(), whole.model.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)
 
