@@ -1,4 +1,4 @@
-"""Which rule finds the number of directions that carry density? Trains on known and on real images and compares.
+"""Rules that find the number of directions that carry density, compared while training on known and on real images.
 
     python benchmarks/rank.py [--epochs 2] [--only NAME] [--json FILE]
 
@@ -22,7 +22,7 @@ from scipy import stats
 from torch import Tensor
 
 from jepa_monitor import auto_rank
-from jepa_monitor.density import EmbeddingReference, gram_and_embedding, log_density_from_spectrum, log_singular_values
+from jepa_monitor.density import EmbeddingReference, gram_and_embedding, log_density_from_spectrum
 from jepa_train.cli import CONFIGS
 from jepa_train.data import FashionMNISTDataModule, MixtureDataModule
 from jepa_train.module import JEPA
@@ -75,7 +75,7 @@ class Spectra(pl.Callback):
         reference = EmbeddingReference.fit(z, gram=gram)
         spectrum = reference.mean_log_spectrum
         assert spectrum is not None
-        values, white = log_singular_values(reference.whiten_gram(gram)), reference.whiten(z)
+        values, white = reference.log_singular_values(gram), reference.whiten(z)
         row: dict[str, Any] = {"spectrum": spectrum.tolist(), **{name: rule(spectrum) for name, rule in RULES.items()}}
         if self.truth is not None:
             row["spearman"] = [
@@ -86,7 +86,7 @@ class Spectra(pl.Callback):
 
 
 def train(config: str, data: Any, epochs: int, **changes: Any) -> list[dict[str, Any]]:
-    """The config's model with a K = 16 embedding."""
+    """Train the config's model with a K = 16 embedding."""
     pl.seed_everything(0, verbose=False)
     options = yaml.safe_load((CONFIGS / f"{config}.yaml").read_text())["model"]
     options |= {"embedding_size": K, "image_size": data.image_size, "channels": data.channels, **changes}

@@ -50,7 +50,7 @@ class StepSeconds(pl.Callback):
 
     @property
     def median(self) -> float:
-        """Without the warm-up."""
+        """Median seconds of a step without the warm-up."""
         ends = self.ends[WARM_UP:]
         return statistics.median(after - before for before, after in itertools.pairwise(ends))
 

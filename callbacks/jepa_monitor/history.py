@@ -28,7 +28,7 @@ class History:
         followed: probe positions of the images that are shown at every step.
         percentiles: optimizer step to (F,) their percentile of log density.
         previous: (n,) log density of the last measurement, from which the next one's stability is taken.
-        alarms: tag to reason of those that ring.
+        alarms: tag to reason of each alarm that is on.
     """
 
     def __init__(self) -> None:
@@ -89,7 +89,7 @@ class History:
         return {tag: column[-1] if column else float("nan") for tag, column in known.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """Numbers, strings and a few tensors: what safe loading accepts."""
+        """Return numbers, strings and a few tensors, which safe loading accepts."""
         table = torch.tensor(list(self.values.values()), dtype=torch.float64)
         return {
             **vars(self),
@@ -99,7 +99,7 @@ class History:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Inverse of :meth:`state_dict`."""
+        """Restore what :meth:`state_dict` returned."""
         for name in vars(self):
             setattr(self, name, state[name])
         self.values = dict(zip(state["values"]["tags"], state["values"]["table"].tolist(), strict=True))
@@ -107,7 +107,7 @@ class History:
 
 
 def _packed(rows: dict[int, Tensor]) -> dict[str, Any]:
-    """One tensor instead of many small ones; rows may differ in length."""
+    """Pack rows, which may differ in length, into one tensor instead of many small ones."""
     return {
         "steps": list(rows),
         "lengths": [len(row) for row in rows.values()],
@@ -121,12 +121,12 @@ def _unpacked(packed: dict[str, Any]) -> dict[int, Tensor]:
 
 
 def thinned(count: int) -> list[int]:
-    """Every other position, the first and the last among them."""
+    """Positions that stay of ``count``: every other one, the first and the last among them."""
     return sorted({*range(0, count - 1, 2), count - 1})
 
 
 def spread_over(values: Tensor, count: int) -> list[int]:
-    """Positions of ``count`` samples from the lowest to the highest value, evenly spaced in rank."""
+    """Positions of ``count`` samples from the lowest to the highest value, evenly spaced in that order."""
     finite = torch.isfinite(values).nonzero().flatten()
     order = finite[values[finite].argsort()]
     chosen = torch.linspace(0, len(order) - 1, min(count, len(order)), dtype=torch.float32).round().long()

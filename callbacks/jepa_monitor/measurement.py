@@ -123,13 +123,10 @@ def read(
         sparing: takes a note of further sets, and of the reference, that fail and are left out.
     """
     z = method.embeddings(probe)
-    z_reference, knn = None, None
-    if facts.reference is not None:
-        beside = partial(_embed_reference, method, facts.reference, z)
-        z_reference, knn = sparing.attempt("the reference", beside, tags.OF_REFERENCE) or (None, None)
+    beside = partial(_embed_reference, method, facts.reference, z)
+    z_reference, knn = sparing.attempt("the reference", beside, tags.OF_REFERENCE) or (None, None)
     # z is equal on all processes, so that from here on they all go the same way
-    few = z_reference is not None and len(z) <= z.shape[1] < len(z_reference)
-    embedding, problem = _fit_embedding(z_reference if few and z_reference is not None else z)
+    embedding, problem, few = _fit_embedding(z, z_reference)
     reader = _Reader(method, embedding, sparing)
     count = min(plan.samples, num_samples)
     sets = {name: _first(shard, count) for name, shard in {PROBE: probe, **ood}.items()}
@@ -149,9 +146,7 @@ def read(
         knn=knn,
         ood=scores,
         problem=problem,
-        few=f"{len(z)} probe samples cannot whiten {z.shape[1]} coordinates, so those of the reference do."
-        if few
-        else None,
+        few=few,
         dtype=method.dtype,
         sketch_rows=measured.sketch_rows,
         sketch_spearman=measured.sketch_spearman,
@@ -201,18 +196,28 @@ def _first(shard: Shard, count: int) -> Shard:
     return Shard(shard.indices[mine], shard.inputs[mine])
 
 
-def _embed_reference(method: Method, reference: Shard, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Embeddings (M, K) of the reference, and the distances (N,) of the probe's to the nearest of them."""
+def _embed_reference(method: Method, reference: Shard | None, z: Tensor) -> tuple[Tensor | None, Tensor | None]:
+    """Embeddings (M, K) of the reference, if there is one, and the distances (N,) of the probe's to the nearest."""
+    if reference is None:
+        return None, None
     z_reference = method.embeddings(reference)
     return z_reference, knn_distance(z, z_reference)
 
 
-def _fit_embedding(z: Tensor) -> tuple[EmbeddingReference | None, str | None]:
-    """Fit the density of embeddings (N, K), or say why there is none."""
+def _fit_embedding(z: Tensor, z_reference: Tensor | None) -> tuple[EmbeddingReference | None, str | None, str | None]:
+    """Fit the density of embeddings to the probe's (N, K), or to the reference's (M, K) where those are too few.
+
+    Returns:
+        The density, or ``None``; why there is none, or ``None``; how few there were, or ``None``.
+    """
+    few = None
+    if z_reference is not None and len(z) <= z.shape[1] < len(z_reference):
+        few = f"{len(z)} probe samples cannot whiten {z.shape[1]} coordinates, so those of the reference do."
+        z = z_reference
     try:
-        return EmbeddingReference.fit(z), None
+        return EmbeddingReference.fit(z), None, few
     except ValueError as error:
-        return None, str(error)
+        return None, str(error), few
 
 
 @dataclass(frozen=True)
@@ -295,7 +300,7 @@ class _Reader:
         return Scores(jepa_score, log_density_from_volume(volume, z, self.embedding.log_density))
 
     def _rank(self, spectra: tuple[Tensor, ...]) -> int:
-        """r, the same for all samples; 0 where nothing is whitened."""
+        """Rank r, the same for all samples; 0 where nothing is whitened."""
         if self.embedding is None:
             return 0
         white = spectra[1]

@@ -25,7 +25,7 @@ pytestmark = [
 ]
 
 
-def monitor(**settings: Any) -> JEPAScoreMonitor:
+def small_monitor(**settings: Any) -> JEPAScoreMonitor:
     return JEPAScoreMonitor(**({"num_samples": 64, "budget": None, "on_error": "raise"} | settings))
 
 
@@ -103,7 +103,7 @@ def fit(folder: Path, name: str, *callbacks: pl.Callback) -> tuple[pl.Trainer, A
 def test_a_module_of_stable_pretraining_is_measured_and_trains_as_without(
     tmp_path: Path, name: str, settings: dict[str, Any]
 ) -> None:
-    callback = monitor(**settings, reference=images())
+    callback = small_monitor(**settings, reference=images())
     run, made = fit(tmp_path, name, callback)
     assert callback.readings is not None
     encoder = made.get_submodule(settings.get("encoder", "backbone")).eval()
@@ -127,6 +127,6 @@ def test_a_module_of_stable_pretraining_is_measured_and_trains_as_without(
 
 def test_its_training_views_can_be_the_reference(tmp_path: Path) -> None:
     """Nothing is passed: the reference is the training data, {"views": [{"image": ...}, ...]}."""
-    callback = monitor()
+    callback = small_monitor()
     run, _ = fit(tmp_path, "simclr", callback)
     assert math.isfinite(run.callback_metrics["density/knn_spearman"])

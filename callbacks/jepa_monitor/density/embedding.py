@@ -91,7 +91,7 @@ class EmbeddingReference(Concise):
         return auto_rank(self.mean_log_spectrum)
 
     def to(self, device: torch.device) -> EmbeddingReference:
-        """The same on another device."""
+        """Copy to another device."""
         spectrum = None if self.mean_log_spectrum is None else self.mean_log_spectrum.to(device)
         return replace(
             self,

@@ -221,7 +221,7 @@ class _Route:
 
     @classmethod
     def choose(cls, strategy: Strategy, facts: Survey, x: Tensor, rows: Tensor | None, chunk: int | None) -> _Route:
-        """Choose by what the encoder is, what is asked for, and the memory there is."""
+        """Choose a route by the encoder, the rows that are asked for, and the free memory."""
         count = facts.embedding_size if rows is None else len(rows)
         if strategy == "patches" and facts.patch_layer is None:
             raise ValueError(
@@ -302,7 +302,7 @@ def _squared(jacobian: Tensor, dtype: torch.dtype, *, through: Tensor | None = N
 
 
 def _root(weight: Tensor) -> Tensor:
-    """A (C, C) with A A^T = W W^T."""
+    """Root A (C, C) of W W^T = A A^T."""
     eigenvalues, vectors = torch.linalg.eigh(weight @ weight.T)
     root: Tensor = vectors * eigenvalues.clamp_min(0.0).sqrt()
     return root

@@ -98,7 +98,7 @@ class Sketch(Concise):
         with differentiable(gram.device.type):
             gram = gram[finite]
             values = target(gram)
-            # directions that no sample has are rounding, and whitening would make much of them
+            # directions that no sample has are rounding, which whitening would enlarge
             whitener = _whitener(gram.mean(0), smallest=torch.finfo(dtype).eps ** 2 * gram.shape[-1])
             white = whitener @ gram @ whitener.T
             rows, weights = _fit_rows(white, values, min(m, len(whitener)), seed)

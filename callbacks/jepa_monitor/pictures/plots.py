@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 MOST_BINS = 50
 HEAT_WIDTH, HEAT_HEIGHT, HEAT_NARROWEST, HEAT_COLUMNS = 1080, 420, 620, 4  # pixels, and panels a row
+LEFT, BESIDE, GAP, ABOVE, BELOW = 115, 125, 24, 50, 75  # pixels around and between the panels
 STYLES = ("-", "--", ":")
 
 
@@ -156,8 +157,8 @@ def _words(label: str, count: int, aurocs: Mapping[str, float]) -> str:
 def heat_map_picture(coordinates: Tensor, panels: Mapping[str, Tensor]) -> Tensor:
     """The plane of two known latents, coloured by the percentile of a value, one panel a value; figure 2 of the paper.
 
-    Percentiles, because a score is right up to any increasing transform: equal colours are equal ranks. Dots, because
-    the mean or the interpolation of neighbours would hide how noisy a score is.
+    Percentiles, because a score is right up to any increasing transform. Dots, because the mean or the interpolation of
+    neighbours would hide how noisy a score is.
 
     Args:
         coordinates: (N, 2) latents.
@@ -174,16 +175,15 @@ def heat_map_picture(coordinates: Tensor, panels: Mapping[str, Tensor]) -> Tenso
     points = points[there]
     columns = min(len(shown), HEAT_COLUMNS)
     rows = math.ceil(len(shown) / columns)
-    left, beside, gap, above, below = 115, 125, 24, 50, 75
-    side = min(400, (HEAT_WIDTH - left - beside - gap * (columns - 1)) // columns)
-    needed = left + columns * side + gap * (columns - 1) + beside
-    width, height = max(needed, HEAT_NARROWEST), rows * (above + side) + below
+    side = min(400, (HEAT_WIDTH - LEFT - BESIDE - GAP * (columns - 1)) // columns)
+    needed = LEFT + columns * side + GAP * (columns - 1) + BESIDE
+    width, height = max(needed, HEAT_NARROWEST), rows * (ABOVE + side) + BELOW
     figure = canvas(width, height)
     margin = (width - needed) // 2
     for position, (label, values) in enumerate(shown.items()):
         row, column = divmod(position, columns)
-        from_left = margin + left + column * (side + gap)
-        from_top = row * (side + above) + above
+        from_left = margin + LEFT + column * (side + GAP)
+        from_top = row * (side + ABOVE) + ABOVE
         is_lowest = position + columns >= len(shown)
         axes = panel(
             figure,
@@ -202,14 +202,8 @@ def heat_map_picture(coordinates: Tensor, panels: Mapping[str, Tensor]) -> Tenso
         if not is_lowest:
             axes.set_xticks([])
     sheet = paper(figure)
-    percentile_bar(
-        figure,
-        sheet,
-        left=margin + needed - beside + 18,
-        top=above,
-        height=height - above - below,
-        label="percentile in the panel (%)",
-    )
+    bar, tall = margin + needed - BESIDE + 18, height - ABOVE - BELOW
+    percentile_bar(figure, sheet, left=bar, top=ABOVE, height=tall, label="percentile in the panel (%)")
     return render(figure, sheet)
 
 

@@ -40,7 +40,7 @@ def spectrum_picture(log_singular: Tensor, rank: int) -> Tensor:
 
     Args:
         log_singular: (N, L) nats, largest first; samples with NaN are left out, -inf is a singular value of 0.
-        rank: r.
+        rank: r, drawn as a cut.
 
     Returns:
         (3, H, W), uint8.

@@ -11,7 +11,8 @@ from torch import Tensor
 from jepa_monitor.history import History
 from jepa_monitor.pictures.illustrations import illustrate
 from jepa_monitor.probe.facts import ProbeFacts
-from jepa_monitor.probe.samples import Samples, Shard
+from jepa_monitor.probe.samples import Samples
+from jepa_monitor.probe.shards import Shard
 from jepa_monitor.probe.sources import Prepared
 from jepa_monitor.probe.sparing import Sparing
 from jepa_monitor.readings import Readings, Scores
