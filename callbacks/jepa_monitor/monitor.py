@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Tensor
 
 from .callback import Found, MeasuringCallback, OnError
 from .errors import require_whole
@@ -24,6 +23,7 @@ from .probe.samples import ImagesKey, LabelsKey
 from .probe.sources import (
     Prepared,
     Sources,
+    advice_for_more,
     check_probe,
     expected_tags,
     find_further,
@@ -37,14 +37,13 @@ from .readings import Readings
 from .runtime.budget import Budget, horizon_of
 from .runtime.distributed import broadcast, fail_together
 from .runtime.encoder import (
-    HALF_PRECISION,
     EncoderChoice,
     Preprocess,
-    input_like,
     is_sharded,
     measured_encoder,
     precision_of,
     resolve_encoder,
+    resolve_inputs,
     resolve_preprocess,
 )
 from .runtime.isolation import isolated
@@ -278,7 +277,7 @@ class JEPAScoreMonitor(MeasuringCallback):
         if Moment.of(trainer).is_fitting:
             values |= self._stability(trainer.global_step, readings)
         values |= self._ring(values, readings)
-        reasons = problems(readings, prepared.facts, advice=self._advice(trainer, prepared))
+        reasons = problems(readings, prepared.facts, advice=advice_for_more(self.sources, trainer, prepared.size))
         left_out = prepared.left_out.failures | sparing.failures
         reasons += [*noticed, *(f"{part} is left out: {reason}" for part, reason in left_out.items())]
         return Found(values, reasons, lost=tuple(prepared.left_out.lost | sparing.lost))
@@ -330,33 +329,15 @@ class JEPAScoreMonitor(MeasuringCallback):
         """Choose how the encoder is read now: weights and modules may have changed since the last measurement."""
         encode, _ = resolve_encoder(pl_module, self.encoder, self.pool)
         sharded = is_sharded(pl_module)
-        preprocess = resolve_preprocess(pl_module, self.preprocess)
-
-        def to_device(inputs: Tensor) -> Tensor:
-            inputs = preprocess(input_like(pl_module, inputs, pl_module.device))
-            if not inputs.is_floating_point():
-                raise ValueError(
-                    f"inputs are {inputs.dtype}; a Jacobian needs floating-point inputs: pass preprocess=, a "
-                    "function that converts or embeds them."
-                )
-            return inputs.float() if inputs.dtype in HALF_PRECISION else inputs
-
         return Method(
             encode=measured_encoder(pl_module, encode),
-            to_device=to_device,
+            to_device=resolve_inputs(pl_module, self.preprocess, pl_module.device),
             device=pl_module.device,
             rank=None if self.rank == "auto" else self.rank,
             dtype=precision_of(pl_module, as_it_is=sharded),
             chunk=self.chunk or (SHARDED_CHUNK if sharded else None),
             strategy="loop" if sharded else "auto",
         )
-
-    def _advice(self, trainer: pl.Trainer, prepared: Prepared) -> str:
-        """Advice for more probe samples, from the DataModule's ``probe_advice`` if it has one."""
-        if prepared.size == self.sources.num_samples:
-            return "raise num_samples"
-        advice = getattr(getattr(trainer, "datamodule", None), "probe_advice", None)
-        return str(advice) if advice and self.sources.probe is None else "pass a larger probe="
 
     def _plan(self, trainer: pl.Trainer, method: Method, prepared: Prepared) -> Plan:
         """Let the budget decide what is measured, and log why when it does."""

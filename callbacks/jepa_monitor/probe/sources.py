@@ -242,6 +242,14 @@ def which_loader(sources: Sources, trainer: pl.Trainer) -> str | None:
     return f"measures the first of {count} validation loaders: pass probe= for another." if count > 1 else None
 
 
+def advice_for_more(sources: Sources, trainer: pl.Trainer, size: int) -> str:
+    """Say how to get more than ``size`` probe samples, by the DataModule's ``probe_advice`` if it has one."""
+    if size == sources.num_samples:
+        return "raise num_samples"
+    advice = getattr(getattr(trainer, "datamodule", None), "probe_advice", None)
+    return str(advice) if advice and sources.probe is None else "pass a larger probe="
+
+
 def expected_tags(sources: Sources, trainer: pl.Trainer) -> tuple[str, ...]:
     """Tags of a measurement that did not come about: those that do not depend on what is not there."""
     try:

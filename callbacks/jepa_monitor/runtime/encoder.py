@@ -280,6 +280,33 @@ def resolve_preprocess(module: nn.Module, preprocess: Preprocess) -> Callable[[T
     return lambda inputs: function(inputs.clone())  # it may write into them, and they are needed again
 
 
+def resolve_inputs(module: nn.Module, preprocess: Preprocess, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """Find the function that brings inputs on the CPU to where the Jacobian is taken.
+
+    They go to the module's device, through ``preprocess`` (see :func:`resolve_preprocess`), and to float32 at least.
+
+    Args:
+        module: the Lightning module.
+        preprocess: a function of inputs, a dotted path to a submodule, or ``None``.
+        device: device of the module.
+
+    Raises:
+        ValueError: when it is called, where its result is not floating-point.
+    """
+    function = resolve_preprocess(module, preprocess)
+
+    def bring(inputs: Tensor) -> Tensor:
+        inputs = function(input_like(module, inputs, device))
+        if not inputs.is_floating_point():
+            raise ValueError(
+                f"inputs are {inputs.dtype}; a Jacobian needs floating-point inputs: pass preprocess=, a function that "
+                "converts or embeds them."
+            )
+        return inputs.float() if inputs.dtype in HALF_PRECISION else inputs
+
+    return bring
+
+
 def embed(encode: Encode, inputs: Tensor, *, chunk: int = 256) -> Tensor:
     """Compute embeddings (N, K) in float64 without Jacobians; ValueError where they are complex."""
     # leaving inference mode switches gradients on
