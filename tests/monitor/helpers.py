@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import warnings
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.environments import TorchElasticEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
@@ -105,3 +110,24 @@ class Memory(Logger):
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
         if "density/spearman" in metrics:
             self.written.append((step, dict(metrics)))
+
+
+def trainer_on(
+    rank: int, world_size: int, *callbacks: pl.Callback, strategy: Any = None, **settings: Any
+) -> pl.Trainer:
+    """A Trainer that takes part in the process group there is."""
+    warnings.simplefilter("ignore")
+    names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
+    os.environ.update({name: str(value) for name, value in names.items()} | {"GROUP_RANK": "0"})
+    os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29999", "TORCHELASTIC_RUN_ID": "test"})
+    defaults = {"max_epochs": 2, "logger": False, "enable_checkpointing": False, "num_sanity_val_steps": 2}
+    return pl.Trainer(
+        accelerator="cpu",
+        devices=world_size,
+        strategy=strategy or DDPStrategy(process_group_backend="gloo", timeout=timedelta(seconds=30)),
+        plugins=[TorchElasticEnvironment()],
+        callbacks=list(callbacks),
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **(defaults | settings),
+    )

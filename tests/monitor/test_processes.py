@@ -3,29 +3,253 @@
 from __future__ import annotations
 
 import math
+import os
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import lightning.pytorch as pl
 import numpy as np
 import pytest
+import torch
+from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.utils.data import Dataset, IterableDataset
 
-from tests.monitor.on_processes import (
-    fail_in_hook,
-    fail_on_one,
-    follow_from_the_first_validation,
-    follow_tags,
-    gather_uneven,
-    keep_a_budget,
-    leave_out,
-    measure_probes,
-    measure_sharded,
-    measure_stream,
-    train_sharded,
-)
+from jepa_monitor import FeatureStatistics, JEPAScoreMonitor
+from jepa_monitor.probe.shards import gather_by_index
+from tests.monitor.helpers import Autoencoder, images, loader, monitor, trainer_on
 from tests.processes import run_on
 
 pytestmark = pytest.mark.slow
 SIZES = [1, 7, 16]
+
+
+# on each process
+
+
+def monitor_with_set(**settings: Any) -> JEPAScoreMonitor:
+    return monitor(**({"ood": {"far": 3.0 * images(5, seed=5)}} | settings))
+
+
+def module() -> Autoencoder:
+    pl.seed_everything(0, verbose=False)
+    return Autoencoder()
+
+
+def measure_probes(rank: int, world_size: int, sizes: list[int]) -> dict[int, dict[str, float]]:
+    """Probe size to the values before training, and to those of ``validate``."""
+    found = {}
+    for size in sizes:
+        callback = monitor_with_set(probe=images(size, seed=2))
+        trainer_on(rank, world_size, callback, max_epochs=1).fit(module(), loader(), loader(7, seed=1))
+        found[size] = {tag: values[0] for tag, values in callback.history.values.items()}
+        (validated,) = trainer_on(rank, world_size, callback).validate(module(), loader(7, seed=1), verbose=False)
+        found[size] |= {f"validated {tag}": value for tag, value in validated.items()}
+    return found
+
+
+def gather_uneven(rank: int, world_size: int, counts: list[int]) -> list[list[float]]:
+    """Positions and values of which each process has another number, some of them twice."""
+    start = sum(counts[:rank])
+    indices = torch.arange(start, start + counts[rank])
+    if rank == 0:
+        indices = torch.cat([indices, torch.tensor([0])])  # as a padding sampler repeats a sample
+    return gather_by_index(indices, torch.stack([indices.double(), -indices.double()], dim=1)).tolist()
+
+
+def follow_tags(rank: int, world_size: int) -> dict[str, Any]:
+    """``ModelCheckpoint`` and ``EarlyStopping`` on our tags."""
+    folder = Path(tempfile.gettempdir()) / f"follow_{os.getppid()}"
+    best = ModelCheckpoint(folder, monitor="density/spearman", mode="max", save_last=True)
+    stop = EarlyStopping("gaussianity/sliced_ep_ratio", patience=1, min_delta=1e6)  # no improvement is that large
+    run = trainer_on(rank, world_size, monitor_with_set(), best, stop, max_epochs=9, enable_checkpointing=True)
+    run.fit(module(), loader(), loader(7, seed=1))
+    score = best.best_model_score
+    return {
+        "score": float("nan") if score is None else float(score),
+        "epochs": run.current_epoch,
+        "path": best.best_model_path,
+    }
+
+
+def fail_in_hook(rank: int, world_size: int) -> tuple[float | None, int]:
+    """A DataModule whose hook raises on one process."""
+
+    class Data(pl.LightningDataModule):
+        def train_dataloader(self) -> Any:
+            return loader()
+
+        def val_dataloader(self) -> Any:
+            return loader(7, seed=1)
+
+        def probe_dataset(self) -> Tensor:
+            if rank == 1:
+                raise FileNotFoundError("only on the first machine")
+            return images(12)
+
+    callback = monitor_with_set(on_error="warn")
+    run = trainer_on(rank, world_size, callback, max_epochs=1)
+    run.fit(module(), datamodule=Data())
+    return callback.values.get("monitor/failed"), run.global_step
+
+
+class Unpicklable(IterableDataset[Any]):
+    """A stream whose samples cannot be sent to another process."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return ({"image": image, "later": lambda: None} for image in images(20, seed=2))
+
+
+def measure_stream(rank: int, world_size: int) -> dict[str, float]:
+    callback = monitor_with_set(probe=Unpicklable(), reference=images())
+    (values,) = trainer_on(rank, world_size, callback).validate(module(), loader(7, seed=1), verbose=False)
+    return values
+
+
+class Failing(Dataset[Tensor]):
+    """A probe that one process cannot read."""
+
+    def __init__(self, fails: bool) -> None:
+        self.fails = fails
+
+    def __len__(self) -> int:
+        return 12
+
+    def __getitem__(self, index: int) -> Tensor:
+        if self.fails:
+            raise OSError("the disk is gone")
+        return images(12)[index]
+
+
+def fail_on_one(rank: int, world_size: int, where: str, on_error: str) -> dict[str, Any]:
+    """One process fails while it reads or while it measures; what each says, and after how many seconds."""
+
+    def encode(module: Any, x: Tensor) -> Tensor:
+        if where == "measuring" and rank == 1 and not torch.is_grad_enabled() and len(x) > 2:
+            raise RuntimeError("the GPU fell off the bus")
+        return module(x)
+
+    probe: Any = Failing(fails=rank == 1 and where == "reading")
+    callback = monitor_with_set(probe=probe, encoder=encode, on_error=on_error)
+    run = trainer_on(rank, world_size, callback, max_epochs=1)
+    started = time.monotonic()
+    said = ""
+    try:
+        run.fit(module(), loader(), loader(7, seed=1))
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+    return {
+        "said": said,
+        "seconds": time.monotonic() - started,
+        "steps": run.global_step,
+        "failed": callback.values.get("monitor/failed"),
+        "spearman": run.callback_metrics.get("density/spearman"),
+    }
+
+
+def keep_a_budget(rank: int, world_size: int) -> tuple[list[float], list[float]]:
+    """Samples and overhead of each measurement, with an encoder that is slower on one process."""
+
+    def encode(module: Any, x: Tensor) -> Tensor:
+        time.sleep(4e-3 * (1 + rank) * len(x))
+        return module(x)
+
+    callback = monitor_with_set(encoder=encode, probe=images(200, seed=2), ood={}, budget=0.05)
+    trainer_on(rank, world_size, callback, max_epochs=3).fit(module(), loader(), loader(7, seed=1))
+    values = callback.history.values
+    return values["monitor/samples"], values["monitor/overhead(%)"]
+
+
+class Sharded(Autoencoder):
+    """With weights spread over the processes (FSDP2), the encoder within a larger part that runs as a whole."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.whole = nn.Sequential(self.encoder, self.bottleneck)
+
+    def configure_model(self) -> None:
+        if not isinstance(self.whole, FSDPModule):
+            for part in (self.encoder, self.bottleneck, self.whole, self.decoder):
+                fully_shard(part)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.whole(x)
+
+
+def measure_sharded(rank: int, world_size: int, size: int) -> dict[str, float]:
+    """Values of ``validate``; on one process of the module as it is."""
+    trainer = sharding_trainer(rank, world_size, monitor_with_set(probe=images(size, seed=2), reference=images()))
+    pl.seed_everything(0, verbose=False)
+    (values,) = trainer.validate(Sharded() if world_size > 1 else Autoencoder(), loader(7, seed=1), verbose=False)
+    return values
+
+
+def train_sharded(rank: int, world_size: int, folder: str) -> dict[str, Any]:
+    """Trains a sharded model with a monitor of a part of it, which must not run before the whole, and follows a tag."""
+    tag = "gaussianity/sliced_ep_ratio"
+    callback = monitor_with_set(encoder="encoder", probe=images(16, seed=2), every_n_epochs=2)
+    statistics = FeatureStatistics(encoder="encoder", every_n_epochs=2, on_error="raise")
+    best, stop = ModelCheckpoint(folder, monitor=tag, save_top_k=-1), EarlyStopping("features/rank_ratio", patience=99)
+    callbacks = (callback, statistics, best, stop)
+    run = sharding_trainer(rank, world_size, *callbacks, max_epochs=2, enable_checkpointing=True)
+    run.fit(Sharded(), loader(), loader(7, seed=1))
+    return {
+        "values": callback.history.values[tag],
+        "rank": statistics.values["features/rank_ratio"],
+        "saved": len(best.best_k_models),
+    }
+
+
+def leave_out(rank: int, world_size: int) -> tuple[list[str], dict[str, float]]:
+    """Further sets that do not fit, one of them on one process alone; what was told, and the values."""
+    sets = {
+        "far": 3.0 * images(5, seed=5),
+        "of three channels": images(5).expand(-1, 3, -1, -1),
+        "unreadable on one": Failing(fails=rank == 1),
+        "of other sizes on one": [torch.randn(1, 4, 4 + (i == 1)) for i in range(4)],
+        "one": images(1, seed=6),
+    }
+    callback = monitor_with_set(ood=sets, probe=images(16, seed=2), reference=images(), on_error="warn")
+    run = trainer_on(rank, world_size, callback)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        (values,) = run.validate(module(), loader(7, seed=1), verbose=False)
+    told = [str(warning.message) for warning in caught if "is left out" in str(warning.message)]
+    return told, values
+
+
+def follow_from_the_first_validation(rank: int, world_size: int, folder: str) -> dict[str, Any]:
+    """A tag that is measured each third epoch, in a second ``fit`` and after a resume without our callbacks' state."""
+    found: dict[str, Any] = {}
+    for name, tag, callback in (
+        ("monitor", "gaussianity/sliced_ep_ratio", monitor_with_set(every_n_epochs=3, at_start=False)),
+        ("statistics", "features/std_mean", FeatureStatistics(every_n_epochs=3, on_error="raise")),
+    ):
+        best, stop = ModelCheckpoint(f"{folder}/{name}", monitor=tag, save_top_k=-1), EarlyStopping(tag, patience=99)
+        run = trainer_on(rank, world_size, callback, best, stop, max_epochs=1, enable_checkpointing=True)
+        autoencoder = module()
+        run.fit(autoencoder, loader(), loader(7, seed=1))
+        run.validate(autoencoder, loader(5, seed=3), verbose=False)
+        run.fit_loop.max_epochs = 3
+        run.fit(autoencoder, loader(), loader(7, seed=1))
+        found[name] = [run.current_epoch, len(best.best_k_models), callback.values[tag]]
+    return found
+
+
+def sharding_trainer(rank: int, world_size: int, *callbacks: pl.Callback, **settings: Any) -> pl.Trainer:
+    limit = timedelta(seconds=30)
+    strategy = ModelParallelStrategy(data_parallel_size=world_size, tensor_parallel_size=1, timeout=limit)
+    return trainer_on(rank, world_size, *callbacks, strategy=strategy if world_size > 1 else None, **settings)
+
+
+# in the test
 
 
 def compare(found: dict[str, float], expected: dict[str, float], **tolerance: float) -> None:

@@ -9,13 +9,11 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from jepa_monitor import FeatureStatistics, LiDAR, OnlineKNN, OnlineLinearProbe
 from tests.monitor.helpers import Autoencoder
-from tests.monitor.on_processes import trainer_on
 
 CLASSES = 3
 
@@ -75,42 +73,3 @@ def logged(metrics: Mapping[str, Any]) -> dict[str, float]:
 def labelled_module() -> Labelled:
     pl.seed_everything(0, verbose=False)
     return Labelled()
-
-
-def measure_sets(rank: int, world_size: int, sizes: list[tuple[int, int]]) -> dict[tuple[int, int], dict[str, float]]:
-    """Sizes of bank and probe to the values of ``validate``, with a bank that augments at random."""
-    found = {}
-    for bank, probe in sizes:
-        reference = Dicts(bank, augment=True)
-        callbacks = [kind(reference=reference, on_error="raise") for kind in (OnlineKNN, OnlineLinearProbe)]
-        run = trainer_on(rank, world_size, *callbacks, *evaluations()[2:])
-        (found[bank, probe],) = run.validate(labelled_module(), tuples(probe, seed=1), verbose=False)
-    return found
-
-
-def train_and_follow(rank: int, world_size: int, folder: str) -> dict[str, Any]:
-    """Last values of a ``fit``, and what ``ModelCheckpoint`` made of one of them."""
-    best = ModelCheckpoint(folder, monitor="knn/accuracy", mode="max")
-    run = trainer_on(rank, world_size, *evaluations(), best, enable_checkpointing=True)
-    run.fit(labelled_module(), tuples(48), tuples(25, seed=1))
-    values = {tag: float(value) for tag, value in run.callback_metrics.items() if "/" in tag}
-    return values | {"best": float(best.best_model_score or "nan"), "path": best.best_model_path}
-
-
-def follow_and_fail(rank: int, world_size: int, folder: str) -> tuple[dict[str, Any], tuple[str, int]]:
-    """Both in one start of the processes."""
-    return train_and_follow(rank, world_size, folder), fail_on_one(rank, world_size)
-
-
-def fail_on_one(rank: int, world_size: int) -> tuple[str, int]:
-    """An encoder that fails on the second process alone; what each says, and the steps it trained."""
-
-    def encode(module: Any, x: Tensor) -> Tensor:
-        if rank == 1:
-            raise RuntimeError("the GPU fell off the bus")
-        return module(x)
-
-    callback = OnlineKNN(encoder=encode)
-    run = trainer_on(rank, world_size, callback, max_epochs=1)
-    run.fit(labelled_module(), tuples(24), tuples(9, seed=1))
-    return str(callback.values), run.global_step
