@@ -123,8 +123,9 @@ def read(
         sparing: takes a note of further sets, and of the reference, that fail and are left out.
     """
     z = method.embeddings(probe)
-    beside = partial(_embed_reference, method, facts.reference, z)
-    z_reference, knn = sparing.attempt("the reference", beside, tags.OF_REFERENCE) or (None, None)
+    z_reference, knn = None, None
+    with sparing.attempt("the reference", tags.OF_REFERENCE):
+        z_reference, knn = _embed_reference(method, facts.reference, z)
     # z is equal on all processes, so that from here on they all go the same way
     embedding, problem, few = _fit_embedding(z, z_reference)
     reader = _Reader(method, embedding, sparing)

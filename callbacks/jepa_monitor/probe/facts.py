@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -66,18 +65,23 @@ def probe_facts(
     truths = {}
     for position, (name, function) in enumerate(log_densities.items()):
         lost = tags.of_truth(name, headline=position == 0)
-        truth = sparing.attempt(f"log_density {name!r}", partial(one_number_each, function), lost)
-        if truth is not None:
-            truths[name] = truth
+        with sparing.attempt(f"log_density {name!r}", lost):
+            truths[name] = one_number_each(function)
     flat = inputs.flatten(1).nan_to_num()
     ranges = everywhere(lambda _: torch.stack([flat.amin(1), flat.amax(1)], dim=1))
     low, high = float(ranges[:, 0].min()), float(ranges[:, 1].max())
+    by_gaussian = everywhere(gaussian) if gaussian else None
+    complexity = everywhere(lambda inputs: torch.from_numpy(compressed_size(inputs, low=low, high=high)))
+    known = None
+    if coordinates:
+        with sparing.attempt("coordinates"):
+            known = everywhere(coordinates)
     return ProbeFacts(
         truths=truths,
-        gaussian=everywhere(gaussian) if gaussian else None,
-        complexity=everywhere(lambda inputs: torch.from_numpy(compressed_size(inputs, low=low, high=high))),
+        gaussian=by_gaussian,
+        complexity=complexity,
         reference=reference,
-        coordinates=sparing.attempt("coordinates", partial(everywhere, coordinates)) if coordinates else None,
+        coordinates=known,
         headline=next(iter(log_densities), None),
     )
 

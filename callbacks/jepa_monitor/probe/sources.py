@@ -96,30 +96,23 @@ def prepare(sources: Sources, trainer: pl.Trainer, device: torch.device, *, spar
     probe = open_samples(found.probe, sources, device)
     size = min(sources.num_samples, len(probe))
 
-    def read_shard(samples: Samples) -> Shard:
-        count = sources.num_samples
-        return Shard.read(samples, count, global_rank=trainer.global_rank, world_size=trainer.world_size)
-
-    def read_labels() -> Tensor | None:
-        with fail_together(device):
-            return probe.read_labels(range(size)) if trainer.is_global_zero else None
-
-    def read_further(data: Any) -> Shard:
-        samples = open_samples(data, sources, device)
-        with fail_together(device):
-            return read_shard(samples)
-
+    read_shard = partial(_read_shard, sources, trainer)
     with fail_together(device):
         shard = read_shard(probe)
-    labels = sparing.attempt("the class labels", read_labels)
+    labels, reference, baseline = None, None, None
+    with sparing.attempt("the class labels"), fail_together(device):
+        labels = probe.read_labels(range(size)) if trainer.is_global_zero else None
     if labels is not None and are_all_different(labels):
         labels = None  # numbers of the samples, which make no classes
-    further = {
-        name: sparing.attempt(further_set(name), partial(read_further, data), tags.of_set(name))
-        for name, data in found.ood.items()
-    }
-    read_reference = partial(_read_reference, found, sources, shard, read_shard, device)
-    reference, baseline = sparing.attempt("the reference", read_reference, tags.OF_REFERENCE) or (None, None)
+    ood = {}
+    for name, data in found.ood.items():
+        with sparing.attempt(further_set(name), tags.of_set(name)):
+            samples = open_samples(data, sources, device)
+            with fail_together(device):
+                further = read_shard(samples)
+            ood[name] = further  # not before all processes have theirs
+    with sparing.attempt("the reference", tags.OF_REFERENCE):
+        reference, baseline = _read_reference(found, sources, shard, read_shard, device)
     facts = probe_facts(
         Shard(shard.indices.to(device), shard.inputs),
         log_densities=found.log_densities,
@@ -128,8 +121,12 @@ def prepare(sources: Sources, trainer: pl.Trainer, device: torch.device, *, spar
         coordinates=found.coordinates,
         sparing=sparing,
     )
-    ood = {name: read for name, read in further.items() if read is not None}
     return Prepared(probe, size, shard, ood, facts, labels, sparing)
+
+
+def _read_shard(sources: Sources, trainer: pl.Trainer, samples: Samples) -> Shard:
+    count = sources.num_samples
+    return Shard.read(samples, count, global_rank=trainer.global_rank, world_size=trainer.world_size)
 
 
 @dataclass(frozen=True)

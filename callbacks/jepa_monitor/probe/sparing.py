@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from functools import partial
+from collections.abc import Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 
 from .. import tags
@@ -32,36 +32,34 @@ class Sparing:
         self.failures: dict[str, str] = {}
         self.lost: set[str] = set()
 
-    def attempt(self, part: str, function: Callable[[], T], lost: Iterable[str] = ()) -> T | None:
-        """Return the function's result; ``None`` where it raised.
+    @contextmanager
+    def attempt(self, part: str, lost: Iterable[str] = ()) -> Generator[None, None, None]:
+        """Run a block that a measurement can do without; what it raises is noted, and no further.
 
         Args:
             part: name in messages.
-            function: reads or measures the part.
             lost: tags that cannot be logged without it.
 
         Raises:
             MeasurementError: with the part's name, if failures are not to be borne.
         """
         try:
-            return function()
+            yield
         except Exception as error:  # whatever it was, the rest does not need it
             reason = str(error) if isinstance(error, MeasurementError) else f"{type(error).__name__}: {error}"
             if self.raises:
                 raise MeasurementError(f"{part}: {reason}") from error
             self.failures[part] = reason
             self.lost |= set(lost)
-            return None
 
     def attempt_each(self, function: Callable[[str, Shard], T], sets: Mapping[str, Shard]) -> dict[str, T]:
         """Return results by set; all sets but the probe may fail."""
         found = {PROBE: function(PROBE, sets[PROBE])}
-        for name, shard in sets.items():
+        for name in sets:
             if name == PROBE:
                 continue
-            value = self.attempt(further_set(name), partial(function, name, shard), tags.of_set(name))
-            if value is not None:
-                found[name] = value
+            with self.attempt(further_set(name), tags.of_set(name)):
+                found[name] = function(name, sets[name])
         return found
 
 

@@ -22,8 +22,8 @@ class MeasurementError(RuntimeError):
 class fail_together(AbstractContextManager[None]):
     """Run a block that each process does by itself; if it fails on one of them, all raise at its end.
 
-    Every process enters the block, and no collective happens inside. Without other processes the block's own exception
-    passes unchanged.
+    Every process enters the block, and no collective happens inside. What the block makes is kept in local names until
+    it has ended: it may succeed here and fail elsewhere. Without other processes its own exception passes unchanged.
 
     Args:
         device: place of tensors that the process group's backend takes.
