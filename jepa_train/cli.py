@@ -68,12 +68,17 @@ class JEPACLI(LightningCLI):
             super().parse_arguments(parser, args)
         except UnicodeDecodeError:
             raise ConfigurationError("a config is not a text file: --config takes a YAML file.") from None
-        check_run(self._settings.as_dict())
-        plain(self._settings)
-        self.checkpoint: dict[str, Any] | None = None
         config = self._settings
+        check_run(config.as_dict())
+        plain(config)
         if config.get("weights_only") is None:
             config.weights_only = True  # Lightning's own default lets what comes from the web run code
+        self.checkpoint: dict[str, Any] | None = None
+        self._choose_checkpoint(args)
+
+    def _choose_checkpoint(self, args: ArgsType) -> None:
+        """Find the checkpoint that the command starts from, see that it can be used, and log which it is."""
+        config = self._settings
         if self.start.is_last:
             config.ckpt_path = self.start.checkpoint
             if self.config.subcommand == "fit":

@@ -25,7 +25,7 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 class _SumOverProcesses(torch.autograd.Function):
     """Sum over all processes, whose backward is the same sum."""
 
-    # torch's own, torch.distributed.nn.functional.all_reduce, is the same but warns from torch 2.14 on that it goes
+    # not torch.distributed.nn.functional.all_reduce, which gives the same bits but is deprecated in torch 2.14
 
     @staticmethod
     def forward(ctx: FunctionCtx, tensor: Tensor) -> Tensor:

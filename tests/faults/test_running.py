@@ -19,8 +19,7 @@ from PIL import Image
 from jepa_train.checkpoints.files import read_checkpoint
 from jepa_train.cli import main
 from tests.processes import TRAIN, run_python
-from tests.sentences import FAILED, one_sentence
-from tests.train.helpers import TINY, fit, last_checkpoint
+from tests.train.helpers import FAILED, TINY, fit, last_checkpoint, one_sentence
 
 STEPS = ["--trainer.max_epochs=2", "--trainer.callbacks.every_n_train_steps=1"]
 

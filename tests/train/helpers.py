@@ -1,11 +1,13 @@
-"""The smallest training that ``train.py`` can run: five steps an epoch, with schedules that do not know its length."""
+"""Small trainings by the command line and by the module, and the one sentence that a mistake ends in."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import pytest
 import torch
 from torch import Tensor
 
@@ -13,11 +15,13 @@ from jepa_train.checkpoints.files import read_checkpoint
 from jepa_train.cli import main
 from jepa_train.module import JEPA
 
+MISTAKE, FAILED = 2, 1  # exit codes of the command line
 BATCHES = 5  # an epoch
 TINY_MODEL = [
     *("--model.encoder_overrides={embed_dim: 32, depth: 1, num_heads: 2}", "--model.predictor_width=16"),
     *("--model.predictor_depth=1", "--model.projector_hidden=16", "--model.sigreg_slices=8"),
 ]
+# the smallest training that ``train.py`` can run: five steps an epoch
 TINY = [
     *(f"--data.num_train={8 * BATCHES}", "--data.batch_size=8", "--data.num_probe=8"),
     *(
@@ -79,3 +83,17 @@ SMALL: dict[str, Any] = {
     "num_targets": 2,
     "sigreg_slices": 16,
 }
+
+
+def one_sentence(function: Callable[[], Any], capsys: pytest.CaptureFixture[str], *, code: int = MISTAKE) -> str:
+    """The one line ``error: ...`` that a function ends with on stderr, with this exit code and without a traceback."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        function()
+    assert ended.value.code == code
+    shown = capsys.readouterr()
+    assert "Traceback" not in shown.err + shown.out
+    *_, message = shown.err.rstrip("\n").split("\n")
+    assert message.startswith("error: ")
+    assert shown.err.count("error: ") == 1
+    return message

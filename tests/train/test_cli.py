@@ -19,8 +19,8 @@ from jepa_train.cli import CONFIGS, JEPACLI, main
 from jepa_train.commands.start import is_overlay
 from jepa_train.errors import RunFailed
 from jepa_train.module import JEPA
-from tests.idx_files import write_idx
-from tests.sentences import FAILED, one_sentence
+from tests.train.data.helpers import write_idx
+from tests.train.helpers import FAILED, one_sentence
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 

@@ -16,8 +16,7 @@ from jepa_train.checkpoints.files import read_checkpoint
 from jepa_train.cli import main
 from jepa_train.export import export, rebuilt
 from jepa_train.module import JEPA
-from tests.sentences import one_sentence
-from tests.train.helpers import reference, run_export, saved_by
+from tests.train.helpers import one_sentence, reference, run_export, saved_by
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 

@@ -22,7 +22,7 @@ from jepa_train.data import DigitsDataModule, FashionMNISTDataModule, ImageFolde
 from jepa_train.data.base import ImageDataModule
 from jepa_train.export import export
 from jepa_train.module import JEPA
-from tests.idx_files import write_idx
+from tests.train.data.helpers import write_idx
 from tests.train.helpers import saved_by
 
 SIZE = 24

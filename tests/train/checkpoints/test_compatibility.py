@@ -11,8 +11,8 @@ import torch
 from jepa_train.checkpoints.compatibility import weight_shapes
 from jepa_train.cli import main
 from jepa_train.module import JEPA
-from tests.sentences import one_sentence
 from tests.train.checkpoints.helpers import run
+from tests.train.helpers import one_sentence
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 

@@ -30,9 +30,8 @@ from jepa_train.checkpoints.files import (
 from jepa_train.cli import main
 from jepa_train.errors import ConfigurationError
 from tests.processes import run_python
-from tests.sentences import one_sentence
 from tests.train.checkpoints.helpers import run
-from tests.train.helpers import saved_by
+from tests.train.helpers import one_sentence, saved_by
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 

@@ -17,8 +17,8 @@ from jepa_train.checkpoints.files import (
 from jepa_train.cli import main
 from jepa_train.errors import ConfigurationError
 from jepa_train.module import JEPA
-from tests.sentences import one_sentence
 from tests.train.checkpoints.helpers import run
+from tests.train.helpers import one_sentence
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 

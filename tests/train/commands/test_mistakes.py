@@ -17,8 +17,8 @@ from jepa_train.cli import main
 from jepa_train.data import MixtureDataModule
 from jepa_train.errors import ConfigurationError
 from jepa_train.module import JEPA
-from tests.sentences import FAILED, MISTAKE, one_sentence
 from tests.train.commands.helpers import QUICK
+from tests.train.helpers import FAILED, MISTAKE, one_sentence
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 

@@ -10,7 +10,7 @@ import yaml
 
 from jepa_monitor import JEPAScoreMonitor
 from jepa_train.cli import JEPACLI, main
-from tests.sentences import one_sentence
+from tests.train.helpers import one_sentence
 
 TINY = [
     "--trainer.enable_progress_bar=false",

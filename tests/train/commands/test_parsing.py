@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from jepa_train.cli import main
-from tests.sentences import one_sentence
+from tests.train.helpers import one_sentence
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 

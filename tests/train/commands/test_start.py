@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from jepa_train.cli import CONFIGS, main
-from tests.idx_files import write_idx
-from tests.sentences import one_sentence
 from tests.train.commands.helpers import MIXTURE, QUIET, SUBCOMMANDS, command, last_of, make_run
+from tests.train.data.helpers import write_idx
+from tests.train.helpers import one_sentence
 
 pytestmark = [
     pytest.mark.usefixtures("own_folder"),

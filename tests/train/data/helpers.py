@@ -1,11 +1,14 @@
-"""A small training that writes down what each batch held, can be killed in mid-epoch and resumed."""
+"""A small training that writes down what each batch held and can be resumed; and small files of the MNIST family."""
 
 from __future__ import annotations
 
+import gzip
+import struct
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
@@ -14,6 +17,7 @@ from torch.utils.data import Dataset
 from jepa_train.data import ImageDataModule
 from jepa_train.data.resumable import DrawnPerEpoch, EpochSampler, ResumableDataLoader
 
+PARTS = {"train": 200, "t10k": 120}  # images of the idx files
 Record = tuple[int, int, list[int], list[float]]  # epoch, batch_idx, indices, random draws
 
 
@@ -133,3 +137,23 @@ def loader(workers: int, **arguments: Any) -> ResumableDataLoader:
 def read(batches: Any) -> list[tuple[list[int], list[float]]]:
     """Labels and draws of each batch."""
     return [(batch["label"].tolist(), batch["image"][:, 0, 0, 0].tolist()) for batch in batches]
+
+
+def idx_bytes(array: np.ndarray) -> bytes:
+    """An idx file of unsigned bytes."""
+    header = struct.pack(">HBB", 0, 8, array.ndim) + struct.pack(f">{array.ndim}I", *array.shape)
+    return header + array.astype(np.uint8).tobytes()
+
+
+def write_idx(folder: Path, *, zipped: bool = True, seed: int = 0) -> None:
+    """Write both parts, with images whose class can be seen."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(seed)
+    for part, count in PARTS.items():
+        labels = np.arange(count) % 10
+        images = generator.integers(0, 80, (count, 28, 28))
+        for image, label in zip(images, labels, strict=True):
+            image[2 * label : 2 * label + 6] += 150
+        for name, array in ((f"{part}-images-idx3-ubyte", images), (f"{part}-labels-idx1-ubyte", labels)):
+            data = idx_bytes(array)
+            (folder / (f"{name}.gz" if zipped else name)).write_bytes(gzip.compress(data) if zipped else data)

@@ -14,7 +14,7 @@ from jepa_train.data import FashionMNISTDataModule
 from jepa_train.data import fashion_mnist as module
 from jepa_train.data.fashion_mnist import find_idx, read_idx
 from jepa_train.errors import ConfigurationError
-from tests.idx_files import idx_bytes, write_idx
+from tests.train.data.helpers import idx_bytes, write_idx
 
 ARRAY = np.arange(24).reshape(2, 3, 4)
 
