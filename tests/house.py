@@ -164,7 +164,7 @@ def packages() -> dict[str, Package]:
     }
 
 
-def tests_that_reach_inside() -> list[str]:
+def forbidden_imports() -> list[str]:
     """Imports of tests from another file of tests, or of a private name of this repository."""
     found = []
     for source in map(Source.read, sorted((ROOT / "tests").rglob("*.py"))):
@@ -212,7 +212,7 @@ def main() -> None:
         report("argument texts that begin with a preposition", package.arguments_without_subject())
         report("names that are used twice", package.duplicate_names())
         report("modules without a test of their name", package.modules_without_test())
-    report("tests that import from another test, or a private name", tests_that_reach_inside())
+    report("tests that import from another test, or a private name", forbidden_imports())
 
 
 if __name__ == "__main__":
