@@ -15,6 +15,8 @@ from tests.monitor.helpers import Autoencoder, images, loader
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
+LONG = {"monitor"}  # pages whose examples take more than two seconds
+
 
 def blocks(language: str) -> list[Any]:
     found = []
@@ -24,7 +26,9 @@ def blocks(language: str) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, id=page.stem, marks=pytest.mark.slow if page.stem in LONG else ()) for page in PAGES]
+)
 @pytest.mark.filterwarnings("ignore:Found 1 module.s. in eval mode", "ignore:The number of training batches")
 def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A page's examples, one after the other: the later may use what the earlier defined.
@@ -46,6 +50,7 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         exec(compile(code, page.name, "exec"), names)  # the examples are this repository's own
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Found 1 module.s. in eval mode", "ignore:The number of training batches")
 def test_the_documented_checkpoint_is_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

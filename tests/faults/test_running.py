@@ -65,6 +65,7 @@ def test_a_folder_that_is_deleted(tmp_path: Path) -> None:
     assert fit(tmp_path, *STEPS, *fault("RemoveRun", 3))["global_step"] == 10
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     workers = ["--data.num_workers=1", "--data.num_train=80"]
     sentence = one_sentence(lambda: fit(tmp_path, *STEPS, *workers, *fault("KillWorkers", 3)), capsys, code=FAILED)

@@ -48,7 +48,12 @@ def everything(tmp_path: Path, *callbacks: pl.Callback, **settings: Any) -> str:
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"accumulate_grad_batches": 2}, {"val_check_interval": 2}, {"logger": True}],
+    [
+        {},
+        {"accumulate_grad_batches": 2},
+        {"val_check_interval": 2},
+        pytest.param({"logger": True}, marks=pytest.mark.slow),
+    ],
     ids=["plain", "accumulating", "validating often", "drawing"],
 )
 def test_training_is_bitwise_the_same(tmp_path: Path, settings: dict[str, Any]) -> None:
@@ -227,6 +232,7 @@ def test_callbacks_find_our_tags_in_epochs_without_a_measurement(tmp_path: Path)
     assert best.best_model_score is not None
 
 
+@pytest.mark.slow
 def test_checkpoints_stay_small_and_load_safely(tmp_path: Path) -> None:
     sizes = []
     for callbacks in ((), (monitor(num_samples=2048, probe=images(2048, seed=1), every_n_steps=1),)):
@@ -307,6 +313,7 @@ def test_a_run_resumed_with_a_smaller_probe_shows_the_images_that_are_left(tmp_p
     assert "density/gallery_over_training" in read_events(Path(logger.log_dir)).Tags()["images"]
 
 
+@pytest.mark.slow
 def test_two_monitors_in_one_run(tmp_path: Path) -> None:
     logger = TensorBoardLogger(tmp_path, default_hp_metric=False)
     pair = [monitor(name="code"), monitor(encoder="encoder", name="hidden")]

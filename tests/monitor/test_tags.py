@@ -42,6 +42,7 @@ def test_only_what_is_logged_is_explained() -> None:
     assert "kendall" not in page
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(
     "ignore:Found 1 module.s. in eval mode", "ignore:The number of training batches", "ignore:The '.*_dataloader' does"
 )

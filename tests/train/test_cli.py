@@ -64,17 +64,34 @@ NOT_ALONE = ("imagenet_", "hugging_face", "ddp", "fsdp")  # too large, from the 
 RUN_HERE = sorted(path for path in CONFIGS.glob("*.yaml") if not path.stem.startswith(NOT_ALONE))
 
 
-@pytest.mark.parametrize("config", RUN_HERE, ids=lambda path: path.stem)
-@pytest.mark.parametrize("subcommand", ["fit", "validate", "test", "predict"])
-def test_every_config_runs(config: Path, subcommand: str, tmp_path: Path) -> None:
-    arguments = data_arguments(config.stem, tmp_path)
+FEW = ["--model.embedding_size=8", "--monitor.num_samples=32"]  # where the monitor is no slower than the rest
+SLOW = {path: path.stem in ("fashion_mnist", "image_folder") for path in RUN_HERE}
+CONFIG = pytest.mark.parametrize(
+    "config", [pytest.param(path, id=path.stem, marks=pytest.mark.slow if SLOW[path] else ()) for path in RUN_HERE]
+)
+
+
+@CONFIG
+def test_every_config_trains(config: Path, tmp_path: Path) -> None:
+    quick = ["--trainer.fast_dev_run=true", "--trainer.enable_progress_bar=false"]
+    cli = main(["fit", "-c", str(config), *quick, *data_arguments(config.stem, tmp_path)])
+    assert torch.isfinite(cli.trainer.callback_metrics["train/loss"])
+    assert measured(cli)
+
+
+@CONFIG
+@pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
+def test_every_config_is_for_every_subcommand(config: Path, subcommand: str, tmp_path: Path) -> None:
+    arguments = data_arguments(config.stem, tmp_path) + FEW
     quick = ["--trainer.fast_dev_run=true", "--trainer.enable_progress_bar=false"]
     cli = main([subcommand, "-c", str(config), *quick, *arguments])
-    if subcommand == "fit":
-        assert torch.isfinite(cli.trainer.callback_metrics["train/loss"])
     if subcommand != "predict":
-        (monitor,) = [callback for callback in cli.trainer.callbacks if isinstance(callback, JEPAScoreMonitor)]
-        assert monitor.readings is not None
+        assert measured(cli)
+
+
+def measured(cli: JEPACLI) -> bool:
+    (monitor,) = [callback for callback in cli.trainer.callbacks if isinstance(callback, JEPAScoreMonitor)]
+    return monitor.readings is not None
 
 
 @pytest.fixture(scope="module")
@@ -129,6 +146,7 @@ def test_a_checkpoint_that_began_with_published_weights_fetches_none(
         assert torch.equal(again.model.state_dict()[name], value), name
 
 
+@pytest.mark.slow
 def test_where_to_look_is_said_of_a_run_that_was_logged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fit(tmp_path)
     assert f"tensorboard --logdir {tmp_path / 'mixture' / 'version_0'}" in capsys.readouterr().out
@@ -218,6 +236,7 @@ def test_validate_repeats_the_last_measurement(run: tuple[JEPACLI, Path]) -> Non
             assert float(values[tag]) == pytest.approx(float(cli.trainer.callback_metrics[tag]), abs=1e-4), tag
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # that is what it goes on from
 def test_last_goes_on_in_the_same_folder_and_ends_like_an_uninterrupted_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -307,6 +307,7 @@ def on_three_and_two_processes(global_rank: int, world_size: int) -> tuple[dict[
     return on_three, on_shards(global_rank, [41, 19], pair), with_two_widths(global_rank, pair)
 
 
+@pytest.mark.slow
 def test_uneven_shards_on_two_and_three_processes_are_one_call() -> None:
     expected = gaussianity_statistics(shifted_cloud())
     results = run_on(3, on_three_and_two_processes)

@@ -63,6 +63,7 @@ def test_the_users_style_changes_nothing_and_stays(name: str) -> None:
     assert torch.equal(usual, styled)
 
 
+@pytest.mark.slow
 def test_drawing_needs_no_pyplot_and_importing_no_matplotlib() -> None:
     script = """
 import sys, types

@@ -60,6 +60,7 @@ def test_ood_detection_is_scikit_learns() -> None:
     assert values.keys() == DETECTION
 
 
+@pytest.mark.slow
 def test_processes_are_one_call_on_everything() -> None:
     scores, truth, is_ood = samples()
     expected = plain(updated(DensityRanking(), scores, truth)) | plain(updated(OODDetection(), scores, is_ood))

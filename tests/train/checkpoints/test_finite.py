@@ -211,6 +211,7 @@ class NaNBatch(Callback):
             batch["image"].fill_(torch.nan)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")
 @pytest.mark.filterwarnings("ignore:The number of training batches")  # the loss is looked at in the first step alone
 def test_the_last_checkpoint_is_gone_on_from(

@@ -43,6 +43,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, float]]:
     return batches
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("saving", SAVING)
 @pytest.mark.parametrize("longer", LONGER)
 def test_it_ends_like_a_run_that_was_as_long_from_the_start(
@@ -61,6 +62,7 @@ def test_it_ends_like_a_run_that_was_as_long_from_the_start(
             assert torch.equal(resumed["state_dict"][key], value), (name, key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("saving", SAVING)
 def test_it_may_be_made_longer_again_and_again(saving: str, seen: list[tuple[int, int, float]], tmp_path: Path) -> None:
     whole = fit(tmp_path / "whole", *SAVING[saving], "--trainer.max_epochs=5")
@@ -75,6 +77,7 @@ def test_it_may_be_made_longer_again_and_again(saving: str, seen: list[tuple[int
         assert torch.equal(resumed["state_dict"][key], value), key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("saving", SAVING)
 def test_it_may_fail_in_every_epoch(saving: str, seen: list[tuple[int, int, float]], tmp_path: Path) -> None:
     settings = [*SAVING[saving], "--trainer.max_epochs=4"]

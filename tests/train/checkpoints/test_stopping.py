@@ -43,11 +43,14 @@ def stop(folder: Path, *arguments: str) -> None:
     ("step", "hook", "settings", "saved"),
     [
         (1, "on_train_batch_start", [], 2),
-        (BATCHES + 2, "on_after_backward", ["--trainer.callbacks.every_n_train_steps=100"], BATCHES + 3),
-        (BATCHES, "on_validation_start", [], BATCHES + 1),
-        (0, "on_train_start", [], 1),
-        (1, "on_train_batch_start", ["--trainer.accumulate_grad_batches=2"], 2),
         (2, "on_after_backward", ["--data.num_workers=1"], 3),
+        pytest.param(
+            *(BATCHES + 2, "on_after_backward", ["--trainer.callbacks.every_n_train_steps=100"], BATCHES + 3),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(BATCHES, "on_validation_start", [], BATCHES + 1, marks=pytest.mark.slow),
+        pytest.param(0, "on_train_start", [], 1, marks=pytest.mark.slow),
+        pytest.param(*(1, "on_train_batch_start", ["--trainer.accumulate_grad_batches=2"], 2), marks=pytest.mark.slow),
     ],
 )
 def test_it_goes_on_from_the_step_at_which_it_stopped(

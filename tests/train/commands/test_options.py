@@ -89,6 +89,7 @@ def test_monitors_of_two_names_measure_side_by_side() -> None:
     assert {monitor.name: monitor.num_samples for monitor in found} == {"second": 32, "": 48}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "samples"),
     [(["--monitor.num_samples=48"], 48), (["--monitor=null"], None), (["--config=listed.yaml"], 48)],

@@ -56,6 +56,7 @@ OTHER_RUNS: dict[str, Callable[[Path], list[str]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OTHER_RUNS)
 def test_a_checkpoint_of_any_run_is_enough(name: str, own_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     arguments = OTHER_RUNS[name](own_folder / "images")
@@ -117,6 +118,7 @@ def test_last_is_the_newest_of_all_unless_something_says_which(run: Path, caplog
         caplog.clear()
 
 
+@pytest.mark.slow
 def test_last_goes_on_with_the_runs_own_config_in_its_folder(own_folder: Path) -> None:
     folder = make_run("-c", str(CONFIGS / "image_folder.yaml"), *write_folder(own_folder / "images"))
     cli = command("fit", "--ckpt_path=last", "--trainer.max_epochs=2")
