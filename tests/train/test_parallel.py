@@ -43,6 +43,7 @@ disconnect()
 """
 
 
+@pytest.mark.slow
 def test_a_group_that_is_still_held_does_not_abort_the_process(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
     ranks = [

@@ -96,7 +96,7 @@ def test_it_may_fail_in_every_epoch(saving: str, seen: list[tuple[int, int, floa
         assert torch.equal(resumed["state_dict"][key], value), key
 
 
-@pytest.mark.parametrize("saving", SAVING)
+@pytest.mark.parametrize("saving", ["by epochs", pytest.param("by steps", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("stop", STOPS)
 def test_a_run_that_is_over_is_left_as_it_is(
     stop: str, saving: str, seen: list[tuple[int, int, float]], tmp_path: Path

@@ -67,6 +67,7 @@ def test_the_command_line_wins_over_overlays_and_these_over_each_other() -> None
     assert (monitor.num_samples, monitor.every_n_epochs, monitor.estimator) == (48, 2, "exact")
 
 
+@pytest.mark.slow
 def test_null_leaves_it_out_and_a_setting_brings_it_back() -> None:
     assert monitors(run("--monitor=null")) == []
     off = overlay("off.yaml", "monitor: null")
@@ -84,6 +85,7 @@ def test_two_monitors_of_one_name_are_one_sentence(capsys: pytest.CaptureFixture
     assert "move its settings to monitor: in the config, or leave one of them out with --monitor=null" in message
 
 
+@pytest.mark.slow
 def test_monitors_of_two_names_measure_side_by_side() -> None:
     found = monitors(run(overlay("listed.yaml", LISTED), "--monitor.num_samples=32", "--monitor.name=second"))
     assert {monitor.name: monitor.num_samples for monitor in found} == {"second": 32, "": 48}

@@ -33,6 +33,7 @@ def test_the_record_has_what_makes_the_run_and_nothing_of_one_call(run: Path) ->
     assert record["data"]["init_args"]["contrast"] == 0.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subcommand", SUBCOMMANDS)
 def test_nothing_overwrites_it_and_it_works_for_every_subcommand(subcommand: str, run: Path) -> None:
     before = (run / "config.yaml").read_bytes()
@@ -58,6 +59,7 @@ def test_a_resume_writes_its_settings_once_and_the_next_takes_them_up(run: Path)
     assert versions() == ["version_0"]
 
 
+@pytest.mark.slow
 def test_the_record_holds_defaults_that_yaml_cannot(own_folder: Path) -> None:
     timer = ["--trainer.callbacks=Timer", "--trainer.callbacks.duration=00:00:01:00", "--trainer.max_steps=1"]
     cli = command("fit", *QUIET, *timer, *MIXTURE)

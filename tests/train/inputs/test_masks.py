@@ -83,6 +83,7 @@ class PublishedSampler:
         return [context[:shortest] for context in contexts], targets
 
 
+@pytest.mark.slow
 def test_paper_masks_have_the_statistics_of_the_published_sampler() -> None:
     published = PublishedSampler(14, seed=0)
     counts = {"published": torch.zeros(2, 196), "ours": torch.zeros(2, 196)}
@@ -110,6 +111,7 @@ def test_paper_masks_have_the_statistics_of_the_published_sampler() -> None:
         assert abs(float(ours.mean() - theirs.mean())) < 4.0 * standard_error
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["paper", "corrected"])
 def test_contexts_are_as_long_in_a_large_batch_as_in_a_group_of_it(mode: MaskMode) -> None:
     """The global batch of many processes must not shorten them: each published process cuts its own."""
