@@ -1,4 +1,4 @@
-"""What each objective learns on Fashion-MNIST for the same CPU time, over several seeds.
+"""Features that each objective learns on Fashion-MNIST for the same CPU time, over several seeds.
 
     python benchmarks/objectives.py [--minutes 5] [--seeds 3] [--only NAME ...] [--processes 1] [--runs FOLDER]
         [--json FILE]
@@ -61,7 +61,7 @@ TO_BEAT = ("knn/accuracy_pixels", "linear_probe/accuracy_pixels")  # the same fo
 
 
 def arguments_of(name: str, seed: int, folder: Path) -> list[str]:
-    """What both subcommands are told."""
+    """Arguments of both subcommands."""
     configs = ["fashion_mnist", *(f"objective/{overlay}" for overlay in VARIANTS[name])]
     words = [word for config in configs for word in ("-c", str(ROOT / "configs" / f"{config}.yaml"))]
     quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]

@@ -37,11 +37,11 @@ class FitSeconds(pl.Callback):
         self.file = Path(file)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Before anything is measured."""
+        """Start the clock before anything is measured."""
         self.started = time.monotonic()
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """After the last picture."""
+        """Stop the clock after the last picture."""
         values: dict[str, Any] = {"seconds": time.monotonic() - self.started}
         for callback in trainer.callbacks:  # type: ignore[attr-defined]  # Lightning's own hint lacks it
             if isinstance(callback, JEPAScoreMonitor):

@@ -1,4 +1,4 @@
-"""Where a training step spends its time, by groups of operators: see ``train_step.py``."""
+"""The time of a training step by groups of operators: see ``train_step.py``."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Profile(pl.Callback):
 
 
 def group_of(operator: str) -> str:
-    """Which group of operators a name belongs to."""
+    """Name the group that an operator belongs to."""
     name = operator.removeprefix("aten::")
     if name == operator:
         return "rest"  # not an operator: Python, the autograd engine, launching of kernels

@@ -67,7 +67,7 @@ class Case:
 
     @property
     def half(self) -> bool:
-        """Under bfloat16 autocast."""
+        """True under bfloat16 autocast."""
         return self.precision == "bf16-mixed"
 
     def module(self) -> JEPA:
@@ -113,7 +113,7 @@ class RecordedMasks:
         self.seconds: list[float] = []
 
     def __call__(self, batch_size: int, generator: Generator) -> tuple[Tensor, Tensor]:
-        """As ``MultiBlockMasks``."""
+        """Draw masks as ``MultiBlockMasks`` does, and take the time."""
         started = time.perf_counter()
         self.last = self.sampler(batch_size, generator)
         self.seconds.append(time.perf_counter() - started)
@@ -244,7 +244,7 @@ def measure(case: Case, names: list[str], repeats: int, threads: int) -> dict[st
 
 
 def goals(case: Case, found: dict[str, Any]) -> dict[str, bool]:
-    """What a case is to reach, with what it reached."""
+    """Goals of a case, with what it reached."""
     rows, gemm = found["rows"], found["profile"]["GEMM"]
     tolerance = 1e-2 if case.half else 1e-5  # bfloat16 has 8 bits
     reached = {}
@@ -305,7 +305,7 @@ def main() -> None:
 
 
 def print_profiles(results: dict[str, Any]) -> None:
-    """Where a step of ours spends its time, in percent."""
+    """Print the time of a step of ours by groups of operators, in percent."""
     groups = list(next(iter(results.values()))["profile"]) if results else []
     print(f"\n| ours, % | {' | '.join(groups)} | drawing masks |\n|---|{'--:|' * (len(groups) + 1)}")
     for name, found in results.items():

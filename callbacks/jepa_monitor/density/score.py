@@ -77,7 +77,7 @@ def log_density(
     Args:
         encode: maps (B, ...) inputs to (B, K) embeddings; in eval mode.
         x: (N, ...) inputs.
-        reference: embeddings of a probe: ``EmbeddingReference.measure(encode, probe)``.
+        reference: density of a probe's embeddings: ``EmbeddingReference.measure(encode, probe)``.
         rank: r; ``auto`` is the reference's, so that it does not depend on ``x``.
         views, num_views, seed: as in :func:`jepa_score`.
         strategy, chunk: see :func:`jacobian_gram`.
