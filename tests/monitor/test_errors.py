@@ -176,7 +176,7 @@ class Metrics(Memory):
     ],
 )
 @pytest.mark.parametrize("kind", [ModelCheckpoint, EarlyStopping])
-def test_a_callback_that_follows_the_wrong_way_is_told(
+def test_a_callback_that_follows_the_wrong_way_is_warned_of(
     tmp_path: Path, callback: pl.Callback, tag: str, wanted: str, kind: Any
 ) -> None:
     others = [LiDAR(), OnlineLinearProbe()]
@@ -186,9 +186,9 @@ def test_a_callback_that_follows_the_wrong_way_is_told(
             follower = kind(monitor=tag, mode=mode)
             run = trainer(tmp_path, callback, *others, follower, max_epochs=1, enable_checkpointing=True)
             run.fit(labelled_module(), tuples(24), tuples(24, seed=1))
-        told = [str(warning.message) for warning in caught if "is better, so pass" in str(warning.message)]
-        assert len(told) == (mode != wanted)
-        assert all(f"{kind.__name__} follows {tag} with mode={mode!r}" in text for text in told)
+        warned = [str(warning.message) for warning in caught if "is better, so pass" in str(warning.message)]
+        assert len(warned) == (mode != wanted)
+        assert all(f"{kind.__name__} follows {tag} with mode={mode!r}" in text for text in warned)
 
 
 def test_each_tag_says_which_way_is_better() -> None:
@@ -201,7 +201,7 @@ def test_each_tag_says_which_way_is_better() -> None:
 
 
 @pytest.mark.parametrize("callback", [JEPAScoreMonitor(encoder="encoder"), *(kind() for kind in KINDS[1:])])
-def test_the_first_of_several_validation_loaders_is_told(
+def test_the_first_of_several_validation_loaders_is_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, callback: pl.Callback
 ) -> None:
     class Several(type(labelled_module())):  # type: ignore[misc]  # a class that is found at run time
@@ -235,13 +235,13 @@ def test_labels_of_any_type(tmp_path: Path, label: Any, expected: str | None) ->
             run = trainer(tmp_path, OnlineKNN(), max_epochs=1)
             run.fit(labelled_module(), *loaders)
         values[name] = float(run.callback_metrics.get("knn/accuracy", math.nan))
-        told = [str(warning.message) for warning in caught if "OnlineKNN" in str(warning.message)]
+        warned = [str(warning.message) for warning in caught if "OnlineKNN" in str(warning.message)]
         if name == "own" and expected is not None:
             assert math.isnan(values["own"])
-            assert len(told) == 1
-            assert expected in told[0]
+            assert len(warned) == 1
+            assert expected in warned[0]
         else:
-            assert not told
+            assert not warned
             assert math.isfinite(values[name])
     if expected is None:
         assert values["own"] == values["integers"]

@@ -24,10 +24,13 @@ from torchvision.models import resnet18
 from torchvision.models.feature_extraction import create_feature_extractor
 
 from jepa_monitor import JEPAScoreMonitor
+from tests.monitor.helpers import monitor
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`"),
 ]
+
+small_monitor = partial(monitor, encoder=None, log_density=None, num_samples=96)
 
 FINITE = (
     "density/log_density_median(nats)",
@@ -38,10 +41,6 @@ FINITE = (
     "jacobian/rank",
     "monitor/seconds(s)",
 )
-
-
-def monitor(**settings: Any) -> JEPAScoreMonitor:
-    return JEPAScoreMonitor(**({"num_samples": 96, "budget": None, "on_error": "raise"} | settings))
 
 
 def trainer(folder: Path, *callbacks: Any, package: Any = pl, **settings: Any) -> Any:
@@ -187,7 +186,7 @@ def spoken(count: int = 96, length: int = 5) -> Tensor:
 
 @dataclass
 class Project:
-    """A module, how the monitor is told about it, what it must then have measured, and what it is trained on."""
+    """A module, how the monitor is set to it, what it must then have measured, and what it is trained on."""
 
     module: Callable[[], pl.LightningModule]
     settings: dict[str, Any]
@@ -299,7 +298,7 @@ def test_the_submodule_is_measured_and_training_goes_on_unchanged(tmp_path: Path
         run = fit(tmp_path, module, DataLoader(project.train(), 32, shuffle=True), *callbacks, val=val)
         return module, dict(run.callback_metrics)
 
-    callback = monitor(**project.settings)
+    callback = small_monitor(**project.settings)
     with pytest.warns(UserWarning, match=project.warning) if project.warning else nullcontext():
         module, values = trained(callback)
     assert_meaningful(values)
@@ -319,7 +318,7 @@ def test_the_submodule_is_measured_and_training_goes_on_unchanged(tmp_path: Path
 def test_a_resnet_without_its_head_is_measured_by_path(tmp_path: Path) -> None:
     """As Lightning's own guide to transfer learning builds it: maps (B, 512, 1, 1), and more dimensions than images."""
     module = Classifier(nn.Sequential(*list(resnet18().children())[:-1]), nn.Linear(512, 3), lambda out: out.flatten(1))
-    callback = monitor(encoder="network", num_samples=16)
+    callback = small_monitor(encoder="network", num_samples=16)
     reason = (
         "16 finite embeddings cannot give the covariance of 512 .*; to measure more than 512 samples, raise num_samp"
     )
@@ -333,7 +332,7 @@ def test_a_resnet_without_its_head_is_measured_by_path(tmp_path: Path) -> None:
 
 def test_steps_that_go_by_twos_are_not_missed(tmp_path: Path) -> None:
     """Two optimizers make two steps a batch, so that not every multiple of three is met exactly."""
-    callback = monitor(encoder="discriminator.features", every_n_steps=3, every_n_epochs=0, at_start=False)
+    callback = small_monitor(encoder="discriminator.features", every_n_steps=3, every_n_epochs=0, at_start=False)
     logger = TensorBoardLogger(tmp_path)
     fit(tmp_path, GAN(), DataLoader(images_with_labels(), 16), callback, logger=logger)
     measured = [event.step for event in EventAccumulator(logger.log_dir).Reload().Scalars("jacobian/rank")]
@@ -348,7 +347,7 @@ class Stream(IterableDataset[Any]):
 @pytest.mark.parametrize("data", [TensorDataset(sentences()), Stream()], ids=["token numbers", "a stream"])
 def test_training_data_that_cannot_be_a_reference_costs_only_that(tmp_path: Path, data: Any) -> None:
     """The probe is given; the reference, by default the training data, cannot be read by index as real numbers."""
-    callback = monitor(probe=spoken())
+    callback = small_monitor(probe=spoken())
 
     with pytest.warns(UserWarning, match="reference|baseline|leaves"):
         run = fit(tmp_path, TextEncoder(transformer()), DataLoader(data, 32), callback)
@@ -356,7 +355,7 @@ def test_training_data_that_cannot_be_a_reference_costs_only_that(tmp_path: Path
 
 
 def test_a_callback_used_again_measures_the_new_project(tmp_path: Path) -> None:
-    callback = monitor(encoder="network", at_start=False)
+    callback = small_monitor(encoder="network", at_start=False)
     for seed in (1, 2):
         module = Structured(lambda batch: batch)
         fit(tmp_path, module, DataLoader(pixels(seed=seed), 32), callback)
@@ -370,7 +369,7 @@ def test_bytes_become_inputs_through_preprocess(tmp_path: Path) -> None:
             return super().training_step(batch.float() / 255, batch_idx)
 
     raw = (128 + 40 * pixels()).clamp(0, 255).to(torch.uint8)
-    callback = monitor(pool="flatten", preprocess=lambda x: x.float() / 255)
+    callback = small_monitor(pool="flatten", preprocess=lambda x: x.float() / 255)
     run = fit(tmp_path, FromBytes(), DataLoader(raw, 32), callback)
     assert_meaningful(run.callback_metrics)
 
@@ -454,7 +453,7 @@ STRUCTURES: dict[str, tuple[Callable[[], Any], Callable[[Any], Tensor], dict[str
 def test_inputs_are_found_in_a_dataset_of(
     tmp_path: Path, dataset: Callable[[], Any], find: Callable[[Any], Tensor], settings: dict[str, Any]
 ) -> None:
-    module, callback = Structured(find), monitor(encoder="network", **settings)
+    module, callback = Structured(find), small_monitor(encoder="network", **settings)
     run = fit(tmp_path, module, DataLoader(dataset(), 32, collate_fn=together), callback)
     assert_meaningful(run.callback_metrics)
     assert_embeds(callback, module.network(-pixels() if callable(settings.get("images")) else pixels()))
@@ -479,7 +478,7 @@ def test_the_other_lightning_package_is_served_too(tmp_path: Path) -> None:
             return torch.optim.SGD(self.parameters(), lr=0.01)
 
     logger = other.loggers.TensorBoardLogger(tmp_path)
-    module, callback = Regression(), monitor(ood={"scaled": 2.0 * pixels(32)})
+    module, callback = Regression(), small_monitor(ood={"scaled": 2.0 * pixels(32)})
     loaders = DataLoader(images_with_labels(), 32), DataLoader(TensorDataset(pixels(seed=1)), 32)
     run = fit(tmp_path, module, loaders[0], callback, val=loaders[1], package=other, logger=logger, max_epochs=2)
     assert isinstance(run, other.Trainer)
@@ -491,5 +490,5 @@ def test_the_other_lightning_package_is_served_too(tmp_path: Path) -> None:
     assert [event.step for event in events.Scalars("density/stability")] == [3, 6]
     assert {"density/histogram", "density/gallery", "jacobian/spectrum"} <= set(events.Tags()["images"])
     assert "JEPA-SCORE/tags/text_summary" in events.Tags()["tensors"]
-    (values,) = trainer(tmp_path, monitor(), package=other).validate(module, loaders[1], verbose=False)
+    (values,) = trainer(tmp_path, small_monitor(), package=other).validate(module, loaders[1], verbose=False)
     assert_meaningful(values)

@@ -266,10 +266,10 @@ def test_one_bad_logger_does_not_keep_the_others_from_theirs(tmp_path: Path) -> 
                 raise OSError("no space left on device")
 
     good = Memory()
-    with pytest.warns(UserWarning, match="no space left") as told:
+    with pytest.warns(UserWarning, match="no space left") as warned:
         trainer(tmp_path, monitor(on_error="warn"), logger=[Full(), good]).fit(Autoencoder(), loader(), loader(seed=1))
     assert [step for step, _ in good.written] == [0, 6, 12]
-    assert len([warning for warning in told if "no space left" in str(warning.message)]) == 1
+    assert len([warning for warning in warned if "no space left" in str(warning.message)]) == 1
 
 
 @pytest.mark.parametrize("classes", [2, {"cat": 0}, ["cat"], None])
@@ -364,7 +364,7 @@ def test_a_logger_that_fails_does_not_end_training(tmp_path: Path) -> None:
         trainer(tmp_path, monitor(), logger=Full()).fit(Autoencoder(), loader(), loader(seed=1))
 
 
-def test_a_failed_measurement_is_nan_with_a_reason_and_told_once(tmp_path: Path) -> None:
+def test_a_failed_measurement_is_nan_with_a_reason_and_one_warning(tmp_path: Path) -> None:
     broken = [True]
 
     def encode(module: nn.Module, x: Tensor) -> Tensor:
@@ -383,17 +383,17 @@ def test_a_failed_measurement_is_nan_with_a_reason_and_told_once(tmp_path: Path)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run.fit(Autoencoder(), loader(), loader(seed=1))
-    told = [str(warning.message) for warning in caught if "JEPAScoreMonitor" in str(warning.message)]
-    assert len(told) == 2
-    assert "could not measure at step 0, and training goes on: RuntimeError: a bad day" in told[0]
-    assert "measures again at step 18" in told[1]
+    warned = [str(warning.message) for warning in caught if "JEPAScoreMonitor" in str(warning.message)]
+    assert len(warned) == 2
+    assert "could not measure at step 0, and training goes on: RuntimeError: a bad day" in warned[0]
+    assert "measures again at step 18" in warned[1]
     assert callback.history.values["monitor/failed"] == [1.0, 1.0, 1.0, 0.0]
     assert np.isnan(callback.history.values["density/spearman"]).tolist() == [True, True, True, False]
     text = read_events(Path(logger.log_dir)).Tensors("JEPA-SCORE/failures/text_summary")[0].tensor_proto.string_val[0]
     assert b"a bad day" in text
 
 
-def test_alarms_are_told_when_they_begin_and_when_they_end(tmp_path: Path) -> None:
+def test_alarms_are_warned_of_when_they_begin_and_when_they_end(tmp_path: Path) -> None:
     class Collapses(Autoencoder):
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x) * (0.0 if self.global_step == 6 else 1.0)
@@ -402,9 +402,9 @@ def test_alarms_are_told_when_they_begin_and_when_they_end(tmp_path: Path) -> No
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trainer(tmp_path, callback).fit(Collapses(), loader(), loader(seed=1))
-    told = [str(warning.message) for warning in caught if "collapsed" in str(warning.message)]
-    assert "the embeddings have collapsed: their variance is 0.0e+00" in told[0]
-    assert "over: the embeddings have collapsed" in told[-1]
+    warned = [str(warning.message) for warning in caught if "collapsed" in str(warning.message)]
+    assert "the embeddings have collapsed: their variance is 0.0e+00" in warned[0]
+    assert "over: the embeddings have collapsed" in warned[-1]
     assert callback.history.values["alarm/collapse"] == [0.0, 1.0, 0.0]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from jepa_monitor import JEPAScoreMonitor
+from tests.monitor.helpers import monitor
 
 spt = pytest.importorskip("stable_pretraining", reason="needs the extra: peers")
 forwards = pytest.importorskip("stable_pretraining.forward", reason="needs the extra: peers")
@@ -25,8 +26,7 @@ pytestmark = [
 ]
 
 
-def small_monitor(**settings: Any) -> JEPAScoreMonitor:
-    return JEPAScoreMonitor(**({"num_samples": 64, "budget": None, "on_error": "raise"} | settings))
+small_monitor = partial(monitor, encoder=None, log_density=None, num_samples=64)
 
 
 def images(seed: int = 0) -> Tensor:

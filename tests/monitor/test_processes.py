@@ -208,7 +208,7 @@ def train_sharded(rank: int, world_size: int, folder: str) -> dict[str, Any]:
 
 
 def leave_out(rank: int, world_size: int) -> tuple[list[str], dict[str, float]]:
-    """Further sets that do not fit, one of them on one process alone; what was told, and the values."""
+    """Further sets that do not fit, one of them on one process alone; warnings, and the values."""
     sets = {
         "far": 3.0 * images(5, seed=5),
         "of three channels": images(5).expand(-1, 3, -1, -1),
@@ -221,8 +221,8 @@ def leave_out(rank: int, world_size: int) -> tuple[list[str], dict[str, float]]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         (values,) = run.validate(module(), loader(7, seed=1), verbose=False)
-    told = [str(warning.message) for warning in caught if "is left out" in str(warning.message)]
-    return told, values
+    warned = [str(warning.message) for warning in caught if "is left out" in str(warning.message)]
+    return warned, values
 
 
 def follow_from_the_first_validation(rank: int, world_size: int, folder: str) -> dict[str, Any]:
@@ -338,14 +338,14 @@ def test_a_tag_is_followed_from_the_first_validation_on_two_processes(tmp_path: 
 
 
 def test_sets_that_do_not_fit_are_left_out_by_all_processes() -> None:
-    (told, values), (_, second) = run_on(2, leave_out)
-    assert len(told) == 3
+    (warned, values), (_, second) = run_on(2, leave_out)
+    assert len(warned) == 3
     np.testing.assert_equal(values, second)
     assert values["monitor/failed"] == 0.0
     for name in ("far", "one"):
         assert math.isfinite(values[f"density/ood_auroc/{name}"])
     for name in ("of three channels", "unreadable on one", "of other sizes on one"):
-        assert any(f"the ood set {name!r} is left out" in text for text in told)
+        assert any(f"the ood set {name!r} is left out" in text for text in warned)
         assert math.isnan(values[f"density/ood_auroc/{name}"])
 
 

@@ -143,7 +143,7 @@ def test_jacobians_and_rankings() -> None:
     assert ringing.keys() <= MESSAGES.keys()
 
 
-def test_each_alarm_is_told_when_it_begins_and_when_it_ends() -> None:
+def test_each_alarm_is_warned_of_when_it_begins_and_when_it_ends() -> None:
     ringing = {"alarm/collapse": "why"}
     assert changes({}, ringing) == ["the embeddings have collapsed: why."]
     assert changes(ringing, {"alarm/collapse": "another reason"}) == []

@@ -48,7 +48,7 @@ def test_the_generator_decides() -> None:
 
 
 @pytest.mark.parametrize("inputs", [torch.rand(2, 8), torch.zeros(2, 1, 4, 4, dtype=torch.uint8)])
-def test_anything_else_is_told_to_bring_its_views(inputs: torch.Tensor) -> None:
+def test_anything_else_must_bring_its_views(inputs: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="pass view="):
         crop_and_flip(inputs, torch.Generator())
 

@@ -27,15 +27,15 @@ def test_without_training_samples_it_says_what_to_pass(tmp_path: Path) -> None:
     assert values == {}
 
 
-def test_a_function_that_finds_no_class_is_told_once(tmp_path: Path) -> None:
+def test_a_function_that_finds_no_class_is_warned_of_once(tmp_path: Path) -> None:
     callback = OnlineKNN(labels=lambda sample: None)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run = trainer(tmp_path, callback)
         run.fit(labelled_module(), tuples(24), tuples(12, seed=1))
-    told = [str(warning.message) for warning in caught if "OnlineKNN" in str(warning.message)]
-    assert len(told) == 1
-    assert "samples of the probe have no class labels" in told[0]
+    warned = [str(warning.message) for warning in caught if "OnlineKNN" in str(warning.message)]
+    assert len(warned) == 1
+    assert "samples of the probe have no class labels" in warned[0]
     assert "knn/accuracy" not in run.callback_metrics
 
 

@@ -198,9 +198,9 @@ def test_without_labels_accuracies_warn_once_and_the_rest_is_there(tmp_path: Pat
         warnings.simplefilter("always")
         run = trainer(tmp_path, *evaluations())
         run.fit(Autoencoder(), loader(), loader(seed=1))
-    told = [str(warning.message) for warning in caught if "no class labels" in str(warning.message)]
-    assert len(told) == 2
-    assert told[0].startswith("OnlineKNN: samples of the probe have no class labels")
+    warned = [str(warning.message) for warning in caught if "no class labels" in str(warning.message)]
+    assert len(warned) == 2
+    assert warned[0].startswith("OnlineKNN: samples of the probe have no class labels")
     assert set(logged(run.callback_metrics)) == {tag for tag in TAGS if tag.startswith("features/")}
 
 
@@ -216,8 +216,8 @@ def test_without_meaning_it_is_nan_with_a_reason(tmp_path: Path, encode: Any, wh
         warnings.simplefilter("always")
         run = trainer(tmp_path, *evaluations(encoder=encode))
         run.fit(labelled_module(), tuples(48), tuples(24, seed=1))
-    told = [str(warning.message) for warning in caught if why in str(warning.message)]
-    assert len(told) == 4  # once for each, in two measurements
+    warned = [str(warning.message) for warning in caught if why in str(warning.message)]
+    assert len(warned) == 4  # once for each, in two measurements
     values = logged(run.callback_metrics)
     zero = {"std_mean", "std_min", "std_l2_normalised_ratio"} if "collapsed" in why else set()
     for tag, value in values.items():
@@ -229,7 +229,7 @@ def test_without_meaning_it_is_nan_with_a_reason(tmp_path: Path, encode: Any, wh
             assert math.isnan(value), tag
 
 
-def test_a_failure_is_nan_and_told_once_and_the_end_is_values(tmp_path: Path) -> None:
+def test_a_failure_is_nan_and_warned_of_once_and_the_end_is_values(tmp_path: Path) -> None:
     def encode(module: Any, x: Tensor) -> Tensor:
         if module.current_epoch < 2:
             raise RuntimeError("a bad day")
@@ -275,8 +275,8 @@ def test_the_log_says_once_what_is_measured(tmp_path: Path, caplog: pytest.LogCa
     lidar_of = LiDAR(num_samples=8, views=2)
     with caplog.at_level("INFO"):
         trainer(tmp_path, lidar_of, max_epochs=2).fit(Autoencoder(), loader(), loader(seed=1))
-    told = [record.message for record in caplog.records if "LiDAR measures" in record.message]
-    assert told == ["LiDAR measures features: encoder (Sequential, because 'encoder' is in its name)."]
+    warned = [record.message for record in caplog.records if "LiDAR measures" in record.message]
+    assert warned == ["LiDAR measures features: encoder (Sequential, because 'encoder' is in its name)."]
 
 
 def test_half_precision_weights(tmp_path: Path) -> None:

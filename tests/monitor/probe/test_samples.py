@@ -80,7 +80,7 @@ class LengthyStream(Stream):
         return len(IMAGES)
 
 
-def test_streams_are_told_from_datasets() -> None:
+def test_streams_are_distinguished_from_datasets() -> None:
     assert all(is_stream(data) for data in (Stream(), LengthyStream(), DataLoader(Stream()), iter(IMAGES)))
     assert not any(is_stream(data) for data in (IMAGES, list(IMAGES), TensorDataset(IMAGES), 3))
 
@@ -222,7 +222,7 @@ def test_how_many_loaders() -> None:
     assert count_loaders(CombinedLoader({"a": loader, "b": [loader, loader]})) == 3
 
 
-def test_a_collate_function_that_drops_samples_is_told() -> None:
+def test_a_collate_function_that_drops_samples_is_refused() -> None:
     dropping = DataLoader(TensorDataset(IMAGES), collate_fn=lambda samples: samples[0][0][None])
     with pytest.raises(ValueError, match="made 1 samples of 2"):
         Samples.of(dropping).read([0, 1])

@@ -47,14 +47,14 @@ UNFIT: dict[str, Any] = {
 
 
 def measured(tmp_path: Path, **settings: Any) -> tuple[dict[str, list[float]], dict[str, float], list[str]]:
-    """History, the logger's last values, and what was told, of two epochs."""
+    """History, the logger's last values, and warnings, of two epochs."""
     callback, logger = monitor(**({"reference": images(), "on_error": "warn"} | settings)), Memory()
     torch.manual_seed(0)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         trainer(tmp_path, callback, logger=logger).fit(Autoencoder(), loader(), loader(seed=1))
-    told = [str(warning.message) for warning in caught if "JEPAScoreMonitor" in str(warning.message)]
-    return callback.history.values, logger.written[-1][1], told
+    warned = [str(warning.message) for warning in caught if "JEPAScoreMonitor" in str(warning.message)]
+    return callback.history.values, logger.written[-1][1], warned
 
 
 @pytest.mark.parametrize("estimator", ["exact", "sketch"])
@@ -63,8 +63,8 @@ def test_a_set_that_does_not_fit_costs_its_own_values(tmp_path: Path, unfit: str
     fits = {"far": 3.0 * images(20, seed=5)}
     settings = {"estimator": estimator, "encoder": "encoder"}
     expected, _, _ = measured(tmp_path, ood=fits, **settings)
-    found, logged, told = measured(tmp_path, ood=fits | {"svhn": UNFIT[unfit]}, **settings)
-    (sentence,) = [text for text in told if "svhn" in text]
+    found, logged, warned = measured(tmp_path, ood=fits | {"svhn": UNFIT[unfit]}, **settings)
+    (sentence,) = [text for text in warned if "svhn" in text]
     assert "the ood set 'svhn' is left out: " in sentence
     assert found["monitor/failed"] == [0.0, 0.0, 0.0]
     compared = [tag for tag in expected if not tag.startswith("monitor/")]
@@ -91,10 +91,10 @@ def test_a_set_cannot_have_the_name_of_the_probe(tmp_path: Path, name: str) -> N
 def test_a_set_that_is_not_finite_is_named_once(tmp_path: Path, broken: slice) -> None:
     far = images(20, seed=5)
     far[broken] = math.nan
-    found, _, told = measured(tmp_path, ood={"far": far, "near": images(9)})
+    found, _, warned = measured(tmp_path, ood={"far": far, "near": images(9)})
     count = int(far.isnan().flatten(1).all(1).sum())
     title = "JEPAScoreMonitor: the ood set 'far' cannot be ranked:"
-    assert [text for text in told if "ood set" in text] == [f"{title} {count} of 20 scores are not finite."]
+    assert [text for text in warned if "ood set" in text] == [f"{title} {count} of 20 scores are not finite."]
     assert all(math.isnan(value) for tag in OF_SET for value in found[f"{tag}far"])
     assert all(math.isfinite(value) for tag in OF_SET for value in found[f"{tag}near"])
 
@@ -147,8 +147,8 @@ def fails(*arguments: Any) -> Any:
 def test_so_does_all_else_that_is_not_the_probe(
     tmp_path: Path, settings: dict[str, Any], part: str, absent: str | None
 ) -> None:
-    found, logged, told = measured(tmp_path, **settings)
-    (sentence,) = [text for text in told if "is left out" in text]
+    found, logged, warned = measured(tmp_path, **settings)
+    (sentence,) = [text for text in warned if "is left out" in text]
     assert f"{part} is left out: " in sentence
     assert found["monitor/failed"] == [0.0, 0.0, 0.0]
     assert all(math.isfinite(value) for value in found["density/log_density_median(nats)"])
@@ -158,9 +158,9 @@ def test_so_does_all_else_that_is_not_the_probe(
         assert math.isfinite(logged["density/spearman_b"])
 
 
-def test_a_truth_of_the_wrong_shape_is_told_in_numbers_of_inputs(tmp_path: Path) -> None:
-    _, _, told = measured(tmp_path, log_density=lambda x: true_log_density(x)[:, None])
-    assert any("one number for each of 48 inputs, of shape (48,), and gave (48, 1)" in text for text in told)
+def test_a_truth_of_the_wrong_shape_is_described_in_numbers_of_inputs(tmp_path: Path) -> None:
+    _, _, warned = measured(tmp_path, log_density=lambda x: true_log_density(x)[:, None])
+    assert any("one number for each of 48 inputs, of shape (48,), and gave (48, 1)" in text for text in warned)
 
 
 def by_scipy(x: Tensor) -> Any:
@@ -180,14 +180,14 @@ def by_scipy(x: Tensor) -> Any:
 )
 def test_a_truth_may_be_of_any_kind_of_numbers(tmp_path: Path, truth: Any) -> None:
     expected, _, _ = measured(tmp_path)
-    found, _, told = measured(tmp_path, log_density=truth)
-    assert not told
+    found, _, warned = measured(tmp_path, log_density=truth)
+    assert not warned
     for tag in ("density/spearman", "density/kendall", "density/auroc_low_density"):
         np.testing.assert_allclose(found[tag], expected[tag], rtol=1e-12)
 
 
 @pytest.mark.parametrize("truth", [-3.5, None])
-def test_a_truth_of_one_number_is_told_so_in_a_sentence(tmp_path: Path, truth: Any) -> None:
-    _, _, told = measured(tmp_path, log_density=lambda x: truth)
-    (sentence,) = told
+def test_a_truth_of_one_number_is_described_in_a_sentence(tmp_path: Path, truth: Any) -> None:
+    _, _, warned = measured(tmp_path, log_density=lambda x: truth)
+    (sentence,) = warned
     assert "one number for each of 48 inputs, of shape (48,), and gave ()." in sentence
