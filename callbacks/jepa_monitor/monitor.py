@@ -25,10 +25,10 @@ from .probe.sources import (
     Sources,
     advice_for_more,
     check_probe,
-    expected_tags,
     find_further,
     find_truths,
     prepare,
+    tags_of_sources,
     which_loader,
 )
 from .probe.sparing import Sparing
@@ -287,7 +287,7 @@ class JEPAScoreMonitor(MeasuringCallback):
         if self.prepared is None:
             sparing = Sparing(raises=self.on_error == "raise")
             self.prepared = prepare(self.sources, trainer, pl_module.device, sparing=sparing)
-            rank_zero_info(self._description(trainer, pl_module, self.prepared))
+            rank_zero_info(self._subject(trainer, pl_module, self.prepared))
         return self.prepared
 
     def _read(self, trainer: pl.Trainer, method: Method, prepared: Prepared, sparing: Sparing) -> Readings:
@@ -395,7 +395,7 @@ class JEPAScoreMonitor(MeasuringCallback):
 
     def expected_tags(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> tuple[str, ...]:
         """Tags that do not depend on what may not be there."""
-        return broadcast(expected_tags(self.sources, trainer))
+        return broadcast(tags_of_sources(self.sources, trainer))
 
     def constants(self, trainer: pl.Trainer) -> Mapping[str, float]:
         """Null values, of the first of several monitors."""
@@ -408,7 +408,7 @@ class JEPAScoreMonitor(MeasuringCallback):
         logged = [tag for monitor in _monitors(trainer) for tag in monitor.named(monitor.values | later)]
         log_description(trainer, known, [*logged, *NULLS], moment.step, prefix=self.prefix)
 
-    def _description(self, trainer: pl.Trainer, pl_module: pl.LightningModule, prepared: Prepared) -> str:
+    def _subject(self, trainer: pl.Trainer, pl_module: pl.LightningModule, prepared: Prepared) -> str:
         """Sentences for the log on what is measured."""
         _, encoder = resolve_encoder(pl_module, self.encoder, self.pool)
         dataset = type(prepared.samples.dataset).__name__

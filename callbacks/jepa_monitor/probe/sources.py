@@ -247,7 +247,7 @@ def advice_for_more(sources: Sources, trainer: pl.Trainer, size: int) -> str:
     return str(advice) if advice and sources.probe is None else "pass a larger probe="
 
 
-def expected_tags(sources: Sources, trainer: pl.Trainer) -> tuple[str, ...]:
+def tags_of_sources(sources: Sources, trainer: pl.Trainer) -> tuple[str, ...]:
     """Tags of a measurement that did not come about: those that do not depend on what is not there."""
     try:
         found = _find(sources, trainer)
