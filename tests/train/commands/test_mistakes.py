@@ -22,7 +22,6 @@ from tests.train.helpers import FAILED, MISTAKE, one_sentence
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
-
 REFUSED = {
     "--trainer.val_check_interval=100": "(100) must be less than or equal to the number of the training batches (4)",
     "--trainer.val_check_interval=0": "trainer.val_check_interval must be above 0, got 0",

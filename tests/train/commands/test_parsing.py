@@ -13,10 +13,7 @@ from tests.train.helpers import one_sentence
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
-
 A_CLASS = "a class, by its import path or as class_path and init_args"
-
-
 TYPOS = {
     "fitt": "there is no subcommand 'fitt' (is fit meant?)",
     "exprt": "there is no subcommand 'exprt' (is export meant?)",
@@ -60,8 +57,6 @@ TYPOS = {
     "export --ckpt_path=a.ckpt --output=b.safetensors --overwrit": "(is --overwrite meant?)",
     "export --ckpt_path=a.ckpt --output=b.safetensors --which=teacher": "one of target, context; got teacher",
 }
-
-
 VALUES = {
     "fit --trainer=3": "error: --trainer takes a YAML file, and options are given as --trainer.NAME VALUE; got 3.",
     "fit --model=null": "error: --model takes a YAML file, and options are given as --model.NAME VALUE; got null.",
@@ -83,8 +78,6 @@ VALUES = {
     "fit --seed_everything=abc": "--seed_everything must be true or false, or a whole number; got abc",
     "fit --data=ImageFolderDataModule --data.root=x --data.crop_scale=abc": "--data.crop_scale must be a list, or null",
 }
-
-
 CONFIGS = {
     "fit -c nowhere.yaml": "nowhere.yaml does not exist: --config takes a YAML file",
     "fit -c .": "is a folder: --config takes a YAML file",
@@ -97,8 +90,6 @@ CONFIGS = {
     "fit -c group.yaml": "there is no option --trainr.max_epochs (is --trainer.max_epochs meant?)",
     "fit -c data.yaml": "there is no option --data.batchsize (is --data.batch_size meant?)",
 }
-
-
 GROUPS = {
     "fit -c '{data: 3}'": f"--data must be {A_CLASS}; got 3.",
     "fit -c '{data: [1]}'": f"--data must be {A_CLASS}; got [1].",
@@ -116,8 +107,6 @@ GROUPS = {
     "fit --ckpt_path=s3://a/x.ckpt": "s3://a/x.ckpt cannot be fetched (Install s3fs to access S3): make it",
     "fit --ckpt_path=foo://a/x.ckpt": "cannot be fetched (Protocol not known: foo): make it reachable",
 }
-
-
 FILES = {
     "trainer.yaml": b"trainer: 7",
     "null.yaml": b"trainer: null",
@@ -132,8 +121,6 @@ FILES = {
     "group.yaml": b"trainr: {max_epochs: 3}",
     "data.yaml": b"data: {class_path: jepa_train.data.MixtureDataModule, init_args: {batchsize: 3}}",
 }
-
-
 PARSED = TYPOS | VALUES | CONFIGS | GROUPS
 
 
