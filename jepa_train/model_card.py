@@ -80,7 +80,7 @@ def model_card(
 
 
 def _images(prepared: Mapping[str, Any]) -> str:
-    """Say how to prepare images: by timm's transform, and before it, for files, as this package did."""
+    """Describe how to prepare images: by timm's transform, and before it, for files, as this package did."""
     if not prepared:
         return (
             "Not recorded: how images were prepared. config.json does not say it either, and timm would take ImageNet's"

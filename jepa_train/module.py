@@ -144,10 +144,10 @@ class JEPA(pl.LightningModule):
         self._last_finite_step = 0
 
     def configure_model(self) -> None:
-        """Spread the weights over processes where the strategy gives a device mesh (FSDP2).
+        """Shard the weights over processes where the strategy gives a device mesh (FSDP2).
 
-        Online and target are cut alike, so that each process averages its own pieces. The predictor is one unit because
-        its joint pass uses the projections of its first and last block by themselves.
+        Online and target are sharded alike, so that each process averages its own shards. The predictor is one unit
+        because its joint pass uses the projections of its first and last block by themselves.
         """
         if self.device_mesh is not None:
             shard([self.predictor, *self.online.units(), *self.target.units()], self.device_mesh)

@@ -35,7 +35,7 @@ def check_strategy(strategy: Strategy) -> None:
     """See that a strategy of Lightning keeps the target in step with the encoder.
 
     Raises:
-        ConfigurationError: for those that cut the two at different places, or that leave processes unsharded copies
+        ConfigurationError: for those that shard the two at different places, or that leave processes unsharded copies
             which nothing averages.
     """
     if isinstance(strategy, (FSDPStrategy, DeepSpeedStrategy)):

@@ -36,7 +36,7 @@ class Start:
     default_configs: tuple[Path, ...] = ()
 
     def sentence(self, subcommand: str, step: int | None) -> str:
-        """Say which checkpoint is used, of which step if that is known, and where the settings come from."""
+        """Name the checkpoint that is used, its step if that is known, and where the settings come from."""
         if self.run_config is not None:
             settings = f"{self.run_config}, except for what the command says otherwise"
         elif self.default_configs:

@@ -127,14 +127,14 @@ class ResumableDataLoader(ImageLoader):
 
     Args:
         progress: gives (epoch, batches of it that training is done with). Without it the epoch is the sampler's, and
-            those batches count that were handed out: one too many in a checkpoint that is written while a batch is
+            those batches count that were read: one too many in a checkpoint that is written while a batch is
             being worked on, by a signal or an exception.
     """
 
     def __init__(self, *args: Any, progress: Callable[[], tuple[int, int]] | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.progress = progress
-        self._epoch_handed = (-1, 0)  # the epoch last begun, and its batches handed out
+        self._epoch_handed = (-1, 0)  # the epoch last begun, and its batches that were read
         self._resume: dict[str, int] | None = None
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # torch declares a private class
@@ -157,7 +157,7 @@ class ResumableDataLoader(ImageLoader):
         if self._resume is not None:  # nothing was trained since
             return self._resume
         epoch, batches = self._epoch_handed
-        if epoch != self._epoch():  # of the epoch that comes nothing was handed out yet
+        if epoch != self._epoch():  # of the epoch that comes nothing was read yet
             batches = 0
         elif self.progress is not None:
             batches = self.progress()[1]

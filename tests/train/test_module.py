@@ -214,6 +214,15 @@ def test_schedules_and_target_follow_optimizer_steps_under_accumulation(tmp_path
     assert trainer.optimizers[0].param_groups[1]["weight_decay"] == 0.0
 
 
+def test_a_peak_that_is_changed_later_counts(tmp_path: Path) -> None:
+    """Lightning's Tuner changes it among the hyper-parameters of a module that is there."""
+    module, each = JEPA(**SMALL), EveryBatch()
+    module.hparams["learning_rate"] = 0.5
+    train(module, tmp_path, steps=4, callbacks=[each])
+    expected = warmup_cosine(1, start=2e-4, peak=0.5, end=1e-6, warmup_steps=0, total_steps=4)
+    assert each.seen[0]["train/lr"] == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_gradients_can_be_clipped(precision: Any, tmp_path: Path) -> None:
     trainer = train(JEPA(**SMALL), tmp_path, steps=1, precision=precision, gradient_clip_val=0.1)
