@@ -37,7 +37,7 @@ class Source:
     """One Python file.
 
     Attributes:
-        path: where it is, relative to the root of the repository.
+        path: place, relative to the root of the repository.
         text: the whole file.
     """
 
@@ -88,7 +88,7 @@ class Package:
     """One import package and the folder of its tests.
 
     Attributes:
-        folder: of the package, relative to the root.
+        folder: the package, relative to the root.
         tests: folders in which the tree of tests is looked for.
         sources: files of the package.
     """

@@ -1,4 +1,4 @@
-"""What is remembered of many measurements."""
+"""A history of many measurements is thinned out, survives a checkpoint, and follows the same images."""
 
 from __future__ import annotations
 
