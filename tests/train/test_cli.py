@@ -20,9 +20,10 @@ from jepa_train.commands.start import is_overlay
 from jepa_train.errors import RunFailed
 from jepa_train.module import JEPA
 from tests.train.data.helpers import write_idx
-from tests.train.helpers import FAILED, one_sentence
+from tests.train.helpers import FAILED, TINY_MODEL, one_sentence
 
-pytestmark = pytest.mark.usefixtures("own_folder")
+# one worker trains the run that they share
+pytestmark = [pytest.mark.usefixtures("own_folder"), pytest.mark.xdist_group("command line")]
 
 SMALL = [
     "--trainer.max_epochs=2",
@@ -31,6 +32,7 @@ SMALL = [
     "--trainer.log_every_n_steps=1",
     "--data.num_train=256",
     "--data.num_probe=64",
+    *TINY_MODEL,
 ]
 NO_CALLBACKS = ["--monitor=null", "--trainer.callbacks=[]"]
 

@@ -18,7 +18,8 @@ from jepa_train.export import export, rebuilt
 from jepa_train.module import JEPA
 from tests.train.helpers import one_sentence, reference, run_export, saved_by
 
-pytestmark = pytest.mark.usefixtures("own_folder")
+# one worker trains the run that they share
+pytestmark = [pytest.mark.usefixtures("own_folder"), pytest.mark.xdist_group("export")]
 
 
 def timm_arguments(measured: Path) -> tuple[str, dict[str, Any]]:

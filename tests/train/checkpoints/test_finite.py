@@ -26,7 +26,7 @@ from jepa_train.cli import main
 from jepa_train.errors import ConfigurationError, RunFailed
 from jepa_train.export import export
 from jepa_train.module import JEPA
-from tests.monitor.on_processes import trainer_on
+from tests.monitor.helpers import trainer_on
 from tests.processes import run_on
 
 TINY: dict[str, Any] = {
