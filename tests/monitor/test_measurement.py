@@ -118,7 +118,7 @@ def test_a_small_probe_is_whitened_by_the_reference_or_not_at_all() -> None:
     torch.testing.assert_close(beside.scores.log_density, expected)
 
 
-@pytest.mark.parametrize("sketch", [False, True])
+@pytest.mark.parametrize("sketch", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_what_fails_is_left_out_and_changes_nothing_else(sketch: bool) -> None:
     encode, probe, far = encoder(64), shard(100), shard(70, seed=2)
     broken = Shard(torch.arange(70), torch.randn(70, 5))
