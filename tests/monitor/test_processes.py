@@ -314,9 +314,10 @@ def test_all_processes_measure_the_first_ones_stream() -> None:
     compare(second, first, rtol=0.0, atol=0.0)
 
 
-def test_weights_spread_over_two_processes_measure_the_same() -> None:
-    (one,) = run_on(1, measure_sharded, 7)
-    first, second = run_on(2, measure_sharded, 7)
+@pytest.mark.parametrize("size", [7, 1])  # each forward pass is a collective, also where a process has no sample
+def test_weights_spread_over_two_processes_measure_the_same(size: int) -> None:
+    (one,) = run_on(1, measure_sharded, size)
+    first, second = run_on(2, measure_sharded, size)
     compare(first, one, rtol=1e-5, atol=1e-5)
     compare(second, first, rtol=0.0, atol=0.0)
 
