@@ -69,7 +69,7 @@ class JEPA(pl.LightningModule):
         token_loss: ``smooth_l1``, ``l2`` or ``cosine``.
         stop_gradient: let no gradient of the token loss into the target; false takes the target's tokens from the
             online encoder itself, and needs ``ema_start`` and ``ema_end`` at 0.
-        anticollapse: name of the term against collapse, see :mod:`jepa_train.objectives.objective`, or ``none``.
+        anticollapse: ``sigreg``, ``vicreg``, ``barlow``, ``whitening_mse``, ``uniformity`` or ``none``.
         anticollapse_on: ``embedding``, ``tokens`` or ``both``.
         sigreg_slices: random directions of SIGReg per step.
         spectral_weight: weight of half the sum of the online encoder's squared spectral norms, a control.
@@ -131,7 +131,8 @@ class JEPA(pl.LightningModule):
         weight_decay_end: float = 0.4,
         seed: int = 0,
     ) -> None:
-        settings = dict(locals())  # not self.hparams, where a subclass may have arguments of the same names
+        # not self.hparams, where a subclass may have arguments of the same names
+        settings = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
         super().__init__()
         self.save_hyperparameters()
         check_numbers(settings)

@@ -26,7 +26,7 @@ Settings = Mapping[str, Any]  # hyper-parameters of ``JEPA`` by name
 
 
 def check_numbers(settings: Settings) -> None:
-    """See that numbers at which no part looks can work, by themselves and with each other.
+    """Check the hyper-parameters that no part checks itself, one by one and with each other.
 
     Raises:
         ConfigurationError: naming the first that cannot.

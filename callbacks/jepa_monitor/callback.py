@@ -32,7 +32,7 @@ class Found:
     Attributes:
         values: numbers by tag.
         reasons: sentences on values that are NaN, missing, or not to be trusted.
-        lost: tags that there should be, and are not.
+        lost: expected tags without a value.
         failure: reason why nothing was measured, or ``None``.
     """
 
@@ -61,9 +61,8 @@ class MeasuringCallback(pl.Callback, ABC):
             those that can never work, such as the path of a submodule that the module lacks.
     """
 
-    groups: ClassVar[tuple[str, ...]] = ()  # beginnings of its tags
-    on_bar: ClassVar[tuple[str, ...]] = ()  # tags that the progress bar shows
-    later_tags: ClassVar[frozenset[str]] = frozenset()  # of measurements after the first
+    _on_bar: ClassVar[tuple[str, ...]] = ()  # tags that the progress bar shows
+    _later_tags: ClassVar[frozenset[str]] = frozenset()  # tags that only later measurements have
 
     def __init__(self, *, pool: Pool, sources: Sources, schedule: Schedule, on_error: OnError, name: str) -> None:
         if on_error not in ("warn", "raise"):
@@ -74,73 +73,82 @@ class MeasuringCallback(pl.Callback, ABC):
         self.on_error = on_error
         self.name = name
         self._schedule = schedule
-        self.forget()
+        self._forget()
 
-    # the kinds fill in
+    # hooks of subclasses
 
     @abstractmethod
     def observe(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Found:
         """Measure the module, isolated from training. Every process calls it, and gets the same."""
 
     @abstractmethod
-    def try_settings(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _try_settings(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Raise :class:`SettingError` for settings that can never work; any other failure may heal."""
 
     @abstractmethod
-    def expected_tags(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> tuple[str, ...]:
+    def _expected_tags(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> tuple[str, ...]:
         """Tags of a measurement that did not come about, the same on all processes."""
 
     @abstractmethod
-    def describe(self, trainer: pl.Trainer, moment: Moment) -> None:
+    def _describe(self, trainer: pl.Trainer, moment: Moment) -> None:
         """Log a page on the tags there are."""
 
-    def forget(self) -> None:
-        """Drop what belongs to one call of the Trainer: data, and what was warned of and described."""
-        self._warnings = Warnings(self.title)
+    def _forget(self) -> None:
+        """Drop what belongs to one call of the Trainer: data, and what was warned of and described.
+
+        The constructor calls it too, before attributes of a subclass are there.
+        """
+        self._warnings = Warnings(self._title)
         self._failure: str | None = None
         self._described: set[str] = set()
 
-    def is_affordable(self, trainer: pl.Trainer) -> bool:
+    def _is_affordable(self, trainer: pl.Trainer) -> bool:
         """Return true where there is time for a measurement at this turn."""
         return True
 
-    def complete(self, trainer: pl.Trainer, pl_module: pl.LightningModule, moment: Moment, found: Found) -> None:
+    def _complete(self, trainer: pl.Trainer, pl_module: pl.LightningModule, moment: Moment, found: Found) -> None:
         """Add to what was found, before it is kept and logged. Every process calls it, after a failure too."""
 
-    def note_failure(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, moment: Moment, text: str | None
-    ) -> None:
-        """Take note of a failure that begins, or with ``None`` that ends."""
+    def _on_failure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, moment: Moment, text: str) -> None:
+        """Record a failure that begins. Every process calls it."""
 
-    def constants(self, trainer: pl.Trainer) -> Mapping[str, float]:
+    def _on_recovery(self, moment: Moment) -> None:
+        """Record the first measurement after a failure."""
+
+    def _constants(self, trainer: pl.Trainer) -> Mapping[str, float]:
         """Values that never change, logged with those of each measurement."""
         return {}
 
     # names
 
     @property
-    def kind(self) -> str:
+    @abstractmethod
+    def _tag_prefixes(self) -> tuple[str, ...]:
+        """Beginnings of its tags, without the name."""
+
+    @property
+    def _kind(self) -> str:
         """Name of the kind in checkpoints and messages."""
         return type(self).__name__
 
     @property
     def state_key(self) -> str:
         """Name of the callback in a checkpoint, another for each of several of one kind."""
-        return f"{self.kind}[{self.name}]" if self.name else self.kind
+        return f"{self._kind}[{self.name}]" if self.name else self._kind
 
     @property
-    def title(self) -> str:
+    def _title(self) -> str:
         """Beginning of its messages."""
-        return f"{self.kind} {self.name}".strip()
+        return f"{self._kind} {self.name}".strip()
 
     @property
-    def prefix(self) -> str:
+    def _prefix(self) -> str:
         """Beginning of its tags."""
         return f"{self.name}/" if self.name else ""
 
-    def named(self, values: Mapping[str, T]) -> dict[str, T]:
+    def _named(self, values: Mapping[str, T]) -> dict[str, T]:
         """Put the prefix before each tag."""
-        return {self.prefix + tag: value for tag, value in values.items()}
+        return {self._prefix + tag: value for tag, value in values.items()}
 
     @property
     def every_n_epochs(self) -> int:
@@ -156,17 +164,17 @@ class MeasuringCallback(pl.Callback, ABC):
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Forget the last call of the Trainer: this one may come with another project."""
-        self.forget()
+        self._forget()
         self._schedule.begin(trainer.global_step)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Try the settings before the first step, long before the first measurement."""
-        self.require_possible(trainer, pl_module)
+        self._require_possible(trainer, pl_module)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Try the settings before ``validate``."""
         if not Moment.of(trainer).is_fitting:
-            self.require_possible(trainer, pl_module)
+            self._require_possible(trainer, pl_module)
 
     def on_validation_batch_end(
         self,
@@ -191,7 +199,7 @@ class MeasuringCallback(pl.Callback, ABC):
             return
         self._measure_validation(trainer, pl_module)
         self._schedule.end_validation()
-        self.log_for_callbacks(trainer, pl_module)
+        self._log_for_callbacks(trainer, pl_module)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure, and log for callbacks that follow a tag, in an epoch without validation."""
@@ -199,8 +207,8 @@ class MeasuringCallback(pl.Callback, ABC):
         if self._schedule.is_validated(moment):
             return
         if self._schedule.takes_epoch(moment):
-            self.measure_if_affordable(trainer, pl_module)
-        self.log_for_callbacks(trainer, pl_module)
+            self._measure_if_affordable(trainer, pl_module)
+        self._log_for_callbacks(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the last values, which callbacks that follow a tag find after a resume."""
@@ -212,7 +220,7 @@ class MeasuringCallback(pl.Callback, ABC):
 
     # before, during and after a measurement
 
-    def require_possible(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _require_possible(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Try the settings, isolated from training. Every process calls it.
 
         Raises:
@@ -221,7 +229,7 @@ class MeasuringCallback(pl.Callback, ABC):
         problem = None
         try:
             with isolated(pl_module):
-                self.try_settings(trainer, pl_module)
+                self._try_settings(trainer, pl_module)
         except SettingError as error:
             problem = str(error)
         except Exception:
@@ -233,11 +241,11 @@ class MeasuringCallback(pl.Callback, ABC):
 
     def _measure_validation(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._schedule.takes_validation(Moment.of(trainer)):
-            self.measure_if_affordable(trainer, pl_module)
+            self._measure_if_affordable(trainer, pl_module)
 
-    def measure_if_affordable(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _measure_if_affordable(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure where there is time, or where callbacks that follow a tag find no value yet."""
-        if self.is_affordable(trainer) or self._schedule.lacks_values:
+        if self._is_affordable(trainer) or self._schedule.lacks_values:
             self.measure(trainer, pl_module)
 
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -246,19 +254,19 @@ class MeasuringCallback(pl.Callback, ABC):
         failed = found.failure is not None
         if not failed:
             self._warnings.warn_new("meaning", found.reasons)
-        self.complete(trainer, pl_module, moment, found)
+        self._complete(trainer, pl_module, moment, found)
         self._warn_of_failure(trainer, pl_module, moment, found.failure)
         if failed:
-            found.lost = tuple(self.values) or self.expected_tags(trainer, pl_module)
+            found.lost = tuple(self.values) or self._expected_tags(trainer, pl_module)
         self._schedule.record(moment.step, found.values, lost=found.lost, failed=failed)
         latest = self._schedule.latest
         if moment.is_fitting and latest:
-            with self.guarded(pl_module, "scalars"):
-                log_scalars(trainer, {**self.named(latest), **self.constants(trainer)}, moment.step)
+            with self._guarded(pl_module, "scalars"):
+                log_scalars(trainer, {**self._named(latest), **self._constants(trainer)}, moment.step)
         if latest.keys() - self._described:
-            self._described |= self.values.keys() | self.later_tags
-            with self.guarded(pl_module, "description"):
-                self.describe(trainer, moment)
+            self._described |= self.values.keys() | self._later_tags
+            with self._guarded(pl_module, "description"):
+                self._describe(trainer, moment)
 
     def _observe_isolated(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Found:
         try:
@@ -269,16 +277,16 @@ class MeasuringCallback(pl.Callback, ABC):
                 raise
             return Found(failure=f"{type(error).__name__}: {error}")
 
-    def log_for_callbacks(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, on_step: bool = False) -> None:
+    def _log_for_callbacks(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, on_step: bool = False) -> None:
         """Log the values that callbacks which follow a tag find now."""
-        values = self.named(self._schedule.values_for(Moment.of(trainer)))
-        on_bar = [self.prefix + tag for tag in self.on_bar]
-        with self.guarded(pl_module, "callbacks"):
+        values = self._named(self._schedule.values_for(Moment.of(trainer)))
+        on_bar = [self._prefix + tag for tag in self._on_bar]
+        with self._guarded(pl_module, "callbacks"):
             log_for_callbacks(trainer, pl_module, values, on_step=on_step, on_bar=on_bar)
 
     @contextmanager
-    def guarded(self, pl_module: pl.LightningModule, topic: str) -> Generator[None, None, None]:
-        """Keep what fails in the block, which a process does by itself, from ending training or blocking others."""
+    def _guarded(self, pl_module: pl.LightningModule, topic: str) -> Generator[None, None, None]:
+        """Run a block that each process does by itself; if it fails on one, all warn, or raise by ``on_error``."""
         reasons = []
         try:
             with fail_together(pl_module.device):
@@ -297,16 +305,16 @@ class MeasuringCallback(pl.Callback, ABC):
             outcome = self._what_training_does(trainer) if moment.is_fitting else "training goes on"
             text = f"could not measure at step {moment.step}, and {outcome}: {failure}"
             self._warnings.warn([text])
-            self.note_failure(trainer, pl_module, moment, text)
+            self._on_failure(trainer, pl_module, moment, text)
         elif failure is None and self._failure is not None:
-            self.note_failure(trainer, pl_module, moment, None)
+            self._on_recovery(moment)
         self._failure = failure
 
     # callbacks that follow a tag
 
     def _followers(self, trainer: pl.Trainer) -> Iterator[tuple[Any, str]]:
         """Callbacks that follow one of our tags, each with that tag."""
-        owned = tuple(self.prefix + group for group in self.groups)
+        owned = tuple(self._prefix + beginning for beginning in self._tag_prefixes)
         for callback in getattr(trainer, "callbacks", []):
             tag = getattr(callback, "monitor", None)
             if isinstance(tag, str) and tag.startswith(owned):
@@ -315,7 +323,7 @@ class MeasuringCallback(pl.Callback, ABC):
     def _warn_of_wrong_modes(self, trainer: pl.Trainer) -> None:
         """Warn of callbacks that follow a tag the wrong way: Lightning's default is ``mode="min"``."""
         for follower, tag in self._followers(trainer):
-            row = meaning_of(tag.removeprefix(self.prefix))
+            row = meaning_of(tag.removeprefix(self._prefix))
             better = row.better if row else "-"
             wanted = {"higher": "max", "lower": "min"}.get(better)
             if wanted is not None and (mode := getattr(follower, "mode", None)) != wanted:
@@ -327,7 +335,7 @@ class MeasuringCallback(pl.Callback, ABC):
     def _what_training_does(self, trainer: pl.Trainer) -> str:
         """Say what happens to training after a measurement that failed: callbacks that check a tag stop at NaN."""
         for follower, tag in self._followers(trainer):
-            last = self.values.get(tag.removeprefix(self.prefix), math.nan)
+            last = self.values.get(tag.removeprefix(self._prefix), math.nan)
             if getattr(follower, "check_finite", False) and math.isnan(last):
                 name = type(follower).__name__
                 return f"training goes on unless {name}, for want of check_finite=False, stops at the NaN of {tag}"

@@ -115,9 +115,8 @@ class JEPAScoreMonitor(MeasuringCallback):
             that can never work, such as the path of a submodule that the module lacks.
     """
 
-    groups = ("density/", "gaussianity/", "jacobian/", "alarm/", "monitor/")
-    on_bar = ("density/spearman", "gaussianity/sliced_ep_ratio")
-    later_tags = frozenset({"density/stability", "monitor/overhead(%)"})
+    _on_bar = ("density/spearman", "gaussianity/sliced_ep_ratio")
+    _later_tags = frozenset({"density/stability", "monitor/overhead(%)"})
 
     def __init__(
         self,
@@ -170,7 +169,11 @@ class JEPAScoreMonitor(MeasuringCallback):
         self._budget = Budget(budget, estimator, takes_all=num_samples is not None)
 
     @property
-    def kind(self) -> str:
+    def _tag_prefixes(self) -> tuple[str, ...]:
+        return "density/", "gaussianity/", "jacobian/", "alarm/", "monitor/"
+
+    @property
+    def _kind(self) -> str:
         """Name in checkpoints and messages, of classes derived from it too."""
         return "JEPAScoreMonitor"
 
@@ -179,9 +182,9 @@ class JEPAScoreMonitor(MeasuringCallback):
         """Seconds of measurements and pictures in this run."""
         return self._budget.spent
 
-    def forget(self) -> None:
+    def _forget(self) -> None:
         """Drop what belongs to one call of the Trainer: the data, and the state of the last measurement."""
-        super().forget()
+        super()._forget()
         self.prepared: Prepared | None = None
         self._is_drawn = True  # the last measurement has its pictures
         self._step_seen = 0  # optimizer step at the end of the last batch
@@ -214,20 +217,20 @@ class JEPAScoreMonitor(MeasuringCallback):
         """
         before, self._step_seen = self._step_seen, trainer.global_step
         if self.every_n_steps and before // self.every_n_steps < trainer.global_step // self.every_n_steps:
-            self.measure_if_affordable(trainer, pl_module)
-            self.log_for_callbacks(trainer, pl_module, on_step=True)
+            self._measure_if_affordable(trainer, pl_module)
+            self._log_for_callbacks(trainer, pl_module, on_step=True)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the last measurement if the budget had left that out."""
         step = self._schedule.step_measured
         if not self._is_drawn:
-            with self._budget.measuring(), self.guarded(pl_module, "pictures"):
+            with self._budget.measuring(), self._guarded(pl_module, "pictures"):
                 self._draw(trainer, pl_module, step)
             overhead = {"monitor/overhead(%)": self._budget.overhead_percent(trainer.global_step)}
             self.values.update(overhead)
             self.history.correct(overhead)
-            with self.guarded(pl_module, "scalars"):
-                log_scalars(trainer, self.named(overhead), step)
+            with self._guarded(pl_module, "scalars"):
+                log_scalars(trainer, self._named(overhead), step)
         self._budget.stop(trainer.global_step)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -236,18 +239,18 @@ class JEPAScoreMonitor(MeasuringCallback):
 
     def on_test_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Try the settings before ``test``."""
-        self.require_possible(trainer, pl_module)
+        self._require_possible(trainer, pl_module)
 
     def on_test_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure in ``test``."""
         self.measure(trainer, pl_module)
-        self.log_for_callbacks(trainer, pl_module)
+        self._log_for_callbacks(trainer, pl_module)
 
-    def is_affordable(self, trainer: pl.Trainer) -> bool:
+    def _is_affordable(self, trainer: pl.Trainer) -> bool:
         """Return true where the budget of the run has time for a measurement at this turn."""
         return self._budget.allows_measurement(horizon_of(trainer))
 
-    def try_settings(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _try_settings(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Resolve the encoder, and find what was given by name."""
         resolve_encoder(pl_module, self.encoder, self.pool)
         resolve_preprocess(pl_module, self.preprocess)
@@ -276,7 +279,7 @@ class JEPAScoreMonitor(MeasuringCallback):
         values["monitor/sketch_rows"] = float(readings.sketch_rows)
         if Moment.of(trainer).is_fitting:
             values |= self._stability(trainer.global_step, readings)
-        values |= self._ring(values, readings)
+        values |= self._alarms(values, readings)
         reasons = problems(readings, prepared.facts, advice=advice_for_more(self.sources, trainer, prepared.size))
         left_out = prepared.left_out.failures | sparing.failures
         reasons += [*noticed, *(f"{part} is left out: {reason}" for part, reason in left_out.items())]
@@ -287,14 +290,14 @@ class JEPAScoreMonitor(MeasuringCallback):
         if self.prepared is None:
             sparing = Sparing(raises=self.on_error == "raise")
             self.prepared = prepare(self.sources, trainer, pl_module.device, sparing=sparing)
-            rank_zero_info(self._subject(trainer, pl_module, self.prepared))
+            rank_zero_info(self._log_line(trainer, pl_module, self.prepared))
         return self.prepared
 
     def _read(self, trainer: pl.Trainer, method: Method, prepared: Prepared, sparing: Sparing) -> Readings:
         plan = self._plan(trainer, method, prepared)
         samples = plan.samples * (1 + len(prepared.ood)) // trainer.world_size
         started = time.monotonic()
-        with progress_bar(trainer, self.title, total=samples) as progress:
+        with progress_bar(trainer, self._title, total=samples) as progress:
             readings = read(
                 replace(method, progress=progress),
                 prepared.probe,
@@ -317,8 +320,8 @@ class JEPAScoreMonitor(MeasuringCallback):
         common = min(len(before), len(density))
         return {"density/stability": rank_stability(before[:common], density[:common])}
 
-    def _ring(self, values: Mapping[str, float], readings: Readings) -> dict[str, float]:
-        """Alarms, 1 where they ring, with a warning for each that begins or ends."""
+    def _alarms(self, values: Mapping[str, float], readings: Readings) -> dict[str, float]:
+        """Return 1 for each alarm that is on, 0 for others; warn of those that begin or end."""
         first_share, *_ = self.history.values.get("gaussianity/variance_share", [math.nan])
         ringing = alarms(values, embedding_size=readings.z.shape[1], first_variance_share=first_share)
         self._warnings.warn(changes(self.history.alarms, ringing))
@@ -344,7 +347,7 @@ class JEPAScoreMonitor(MeasuringCallback):
         known, trial = self._budget.text, partial(self._try_out, trainer, method, prepared)
         plan = self._budget.plan(prepared.size, horizon=horizon_of(trainer), trial=trial)
         if self._budget.text != known:
-            rank_zero_info(f"{self.title} {self._budget.text}")
+            rank_zero_info(f"{self._title} {self._budget.text}")
         return plan
 
     def _try_out(self, trainer: pl.Trainer, method: Method, prepared: Prepared) -> Trial:
@@ -353,9 +356,9 @@ class JEPAScoreMonitor(MeasuringCallback):
             return replace(trial, per_forward=trial.per_forward / HALF_PRECISION_SPEEDUP)
         return trial
 
-    # after it
+    # after a measurement
 
-    def complete(self, trainer: pl.Trainer, pl_module: pl.LightningModule, moment: Moment, found: Found) -> None:
+    def _complete(self, trainer: pl.Trainer, pl_module: pl.LightningModule, moment: Moment, found: Found) -> None:
         """Add what the measurement cost, draw its pictures where there is time, and remember it."""
         budget, failed = self._budget, found.failure is not None
         seconds = broadcast(time.monotonic() - self._started)
@@ -366,7 +369,7 @@ class JEPAScoreMonitor(MeasuringCallback):
             budget.record_measurement(moment.step, cost, failed=failed)
         self._is_drawn = failed or not moment.is_fitting or budget.allows_pictures()
         if self._is_drawn and not failed:
-            with self.guarded(pl_module, "pictures"):
+            with self._guarded(pl_module, "pictures"):
                 self._draw(trainer, pl_module, moment.step)
         if moment.is_fitting:
             if not math.isnan(overhead := budget.overhead_percent(moment.step)):
@@ -379,40 +382,39 @@ class JEPAScoreMonitor(MeasuringCallback):
             return
         started = time.monotonic()
         with isolated(pl_module):
-            log_histograms(trainer, self.readings, step, prefix=self.prefix)
-            log_pictures(trainer, self.named(illustrate(self.readings, self.prepared, self.history)), step)
+            log_histograms(trainer, self.readings, step, prefix=self._prefix)
+            log_pictures(trainer, self._named(illustrate(self.readings, self.prepared, self.history)), step)
         self._budget.record_pictures(time.monotonic() - started)
 
-    def note_failure(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, moment: Moment, text: str | None
-    ) -> None:
-        """Log a failure as a text, and say when it is over."""
-        if text is None:
-            self._warnings.warn([f"it measures again at step {moment.step}."])
-            return
-        with self.guarded(pl_module, "failures"):
-            log_text(trainer, f"{self.prefix}JEPA-SCORE/failures", text, moment.step)
+    def _on_failure(self, trainer: pl.Trainer, pl_module: pl.LightningModule, moment: Moment, text: str) -> None:
+        """Log a failure as a text."""
+        with self._guarded(pl_module, "failures"):
+            log_text(trainer, f"{self._prefix}JEPA-SCORE/failures", text, moment.step)
 
-    def expected_tags(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> tuple[str, ...]:
+    def _on_recovery(self, moment: Moment) -> None:
+        """Say that a failure is over."""
+        self._warnings.warn([f"it measures again at step {moment.step}."])
+
+    def _expected_tags(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> tuple[str, ...]:
         """Tags that do not depend on what may not be there."""
         return broadcast(tags_of_sources(self.sources, trainer))
 
-    def constants(self, trainer: pl.Trainer) -> Mapping[str, float]:
+    def _constants(self, trainer: pl.Trainer) -> Mapping[str, float]:
         """Null values, of the first of several monitors."""
         return NULLS if next(_monitors(trainer), self) is self else {}
 
-    def describe(self, trainer: pl.Trainer, moment: Moment) -> None:
+    def _describe(self, trainer: pl.Trainer, moment: Moment) -> None:
         """Log the page that explains the tags, and the layout of all monitors' tags on one page."""
-        later = dict.fromkeys(sorted(self.later_tags), 0.0)
+        later = dict.fromkeys(sorted(self._later_tags), 0.0)
         known = [*self.values, *later, *NULLS]
-        logged = [tag for monitor in _monitors(trainer) for tag in monitor.named(monitor.values | later)]
-        log_description(trainer, known, [*logged, *NULLS], moment.step, prefix=self.prefix)
+        logged = [tag for monitor in _monitors(trainer) for tag in monitor._named(monitor.values | later)]
+        log_description(trainer, known, [*logged, *NULLS], moment.step, prefix=self._prefix)
 
-    def _subject(self, trainer: pl.Trainer, pl_module: pl.LightningModule, prepared: Prepared) -> str:
+    def _log_line(self, trainer: pl.Trainer, pl_module: pl.LightningModule, prepared: Prepared) -> str:
         """Sentences for the log on what is measured."""
         _, encoder = resolve_encoder(pl_module, self.encoder, self.pool)
         dataset = type(prepared.samples.dataset).__name__
-        text = f"{self.title} measures {encoder} on {prepared.size} samples of {dataset}."
+        text = f"{self._title} measures {encoder} on {prepared.size} samples of {dataset}."
         if loader := which_loader(self.sources, trainer):
             text += f" It {loader}"
         averaging = [type(callback).__name__ for callback in _callbacks(trainer) if hasattr(callback, "_average_model")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from jepa_train.objectives.term import Anticollapse
 from jepa_train.objectives.variance_covariance import VICReg
 from jepa_train.objectives.whitening import WhiteningMSE
 
-# a further term needs its formula's file and a line here
+# a further term needs its formula's file, a line here, and its name for type checkers and the command line
 ANTICOLLAPSE: dict[str, type[Anticollapse]] = {
     "sigreg": SIGReg,
     "vicreg": VICReg,
@@ -27,10 +27,7 @@ ANTICOLLAPSE: dict[str, type[Anticollapse]] = {
 }
 NO_TERM = "none"
 ANTICOLLAPSE_NAMES: tuple[str, ...] = (*ANTICOLLAPSE, NO_TERM)
-if TYPE_CHECKING:
-    AnticollapseName: TypeAlias = str
-else:
-    AnticollapseName = Literal[ANTICOLLAPSE_NAMES]  # the choices of the command line
+AnticollapseName = Literal["sigreg", "vicreg", "barlow", "whitening_mse", "uniformity", "none"]
 AnticollapseOn = Literal["embedding", "tokens", "both"]
 
 

@@ -32,7 +32,7 @@ class OnlineKNN(OnLabels):
     """
 
     group = "knn"
-    groups = usual_tags = ("knn/accuracy",)
+    usual_tags = ("knn/accuracy",)
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class OnlineLinearProbe(OnLabels):
     """
 
     group = "linear_probe"
-    groups = usual_tags = ("linear_probe/accuracy", "linear_probe/train_accuracy")
+    usual_tags = ("linear_probe/accuracy", "linear_probe/train_accuracy")
 
     def __init__(
         self,

@@ -120,14 +120,14 @@ class OnLabels(OnlineEvaluation):
     def scores(self, task: Task, kind: str, found: Found) -> tuple[float, ...]:
         """Compute the values of these."""
 
-    def expected_tags(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> tuple[str, ...]:
+    def _expected_tags(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> tuple[str, ...]:
         """Accuracies of all encoders."""
         _, *further = resolve_encoders(pl_module, self.encoder, self.pool)
         return tuple(f"{self.group}/{end}" for kind in (HEADLINE, *further) for end in self.ends(kind))
 
-    def forget(self) -> None:
+    def _forget(self) -> None:
         """Drop what belongs to one call of the Trainer: the sets, and what is known of them."""
-        super().forget()
+        super()._forget()
         self.shards: tuple[BatchedShard, BatchedShard] | None = None  # queries and bank
         self._is_new: Tensor | None = None  # in the bank, and not among the queries
         self._pixels: tuple[Tensor, Tensor] | None = None  # until they were used

@@ -84,30 +84,34 @@ class OnlineEvaluation(MeasuringCallback):
     def observe(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Found:
         """Gather features on all processes, and compute values on the first."""
         if self._schedule.step_measured < 0 and (loader := which_loader(self.sources, trainer)):
-            rank_zero_info(f"{self.title} {loader}")
+            rank_zero_info(f"{self._title} {loader}")
         compute = self.gather(trainer, pl_module)
         # on one process alone: the others' processors, and their rounding, may be others
         with fail_together(pl_module.device):
             found = compute() if is_global_zero() else Found()
         return broadcast(found)
 
-    def try_settings(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def _try_settings(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Resolve the encoders, and look into a given probe."""
         resolve_encoders(pl_module, self.encoder, self.pool)
         check_probe(self.sources, trainer)
 
-    def expected_tags(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> tuple[str, ...]:
+    @property
+    def _tag_prefixes(self) -> tuple[str, ...]:
+        return self.usual_tags
+
+    def _expected_tags(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> tuple[str, ...]:
         """Tags that there are whatever the data."""
         return self.usual_tags
 
-    def describe(self, trainer: pl.Trainer, moment: Moment) -> None:
+    def _describe(self, trainer: pl.Trainer, moment: Moment) -> None:
         """Log the page that explains the tags, in ``fit``."""
         if moment.is_fitting:
-            log_text(trainer, f"{self.prefix}{self.kind}/tags", tags.explanation(self.values), moment.step)
+            log_text(trainer, f"{self._prefix}{self._kind}/tags", tags.explanation(self.values), moment.step)
 
-    def forget(self) -> None:
+    def _forget(self) -> None:
         """Drop what belongs to one call of the Trainer: the probe, and which encoders were logged."""
-        super().forget()
+        super()._forget()
         self._probe: BatchedShard | None = None
         self._encoders_logged = ""
 
@@ -131,7 +135,7 @@ class OnlineEvaluation(MeasuringCallback):
         encoders = resolve_encoders(pl_module, self.encoder, self.pool)
         described = ", ".join(f"{name}: {description}" for name, (_, description) in encoders.items())
         if self._encoders_logged != described:
-            rank_zero_info(f"{self.title} measures {described}.")
+            rank_zero_info(f"{self._title} measures {described}.")
             self._encoders_logged = described
         return {name: of_batch(encode) for name, (encode, _) in encoders.items()}
 

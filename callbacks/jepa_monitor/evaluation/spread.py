@@ -38,7 +38,7 @@ class LiDAR(OnlineEvaluation):
             ``images``, ``on_error`` and ``name``.
     """
 
-    groups = usual_tags = ("features/lidar", "features/lidar_ratio")
+    usual_tags = ("features/lidar", "features/lidar_ratio")
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class FeatureStatistics(OnlineEvaluation):
             ``images``, ``on_error`` and ``name``.
     """
 
-    groups = usual_tags = (
+    usual_tags = (
         "features/std_mean",
         "features/std_min",
         "features/std_l2_normalised_ratio",

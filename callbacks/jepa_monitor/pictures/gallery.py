@@ -31,7 +31,7 @@ from .figure import (
     render,
     stamp,
 )
-from .scales import Floats, array, some
+from .scales import Floats, evenly_spaced, to_numpy
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -148,7 +148,7 @@ def _put_images(
     sheet: Pixels, images: Tensor, scores: Tensor, span: tuple[float, float], *, left: int, top: int, tile: int
 ) -> None:
     """Write one side of a row, and a score under each image."""
-    values = array(scores)
+    values = to_numpy(scores)
     for column, image in enumerate(thumbnails(images[:MOST_IMAGES], tile, span)):
         x = left + column * (tile + GAP)
         sheet[top : top + tile, x : x + tile] = image
@@ -167,7 +167,7 @@ def gallery_over_training_picture(images: Tensor, steps: Sequence[int], percenti
     Returns:
         (3, H, W), uint8.
     """
-    values = array(percentiles).T[:MOST_THUMBNAILS]
+    values = to_numpy(percentiles).T[:MOST_THUMBNAILS]
     images = images[:MOST_THUMBNAILS]
     if values.shape != (len(images), len(steps)):
         raise ValueError(f"{len(images)} images, {len(steps)} steps, but percentiles {tuple(percentiles.shape)}.")
@@ -258,7 +258,7 @@ def _draw_steps(figure: Figure, strips: _Strips, steps: Sequence[int]) -> None:
     axes.set_xlim(-0.5, strips.measured - 0.5)
     longest = max(len(str(step)) for step in steps)
     room = strips.cell * strips.measured // (12 * longest + 12)
-    ticks = some(strips.measured, max(1, min(strips.measured, room)))
+    ticks = evenly_spaced(strips.measured, max(1, min(strips.measured, room)))
     axes.set_xticks(ticks, [str(steps[tick]) for tick in ticks])
     axes.set_xlabel("optimizer step", fontsize=LABEL, color=INK)
 

@@ -7,7 +7,7 @@ from scipy.special import gammaincinv
 from torch import Tensor
 
 from .figure import BLUE, GREY, ORANGE, canvas, legend_below, nothing, panel, picture, render
-from .scales import Floats, array, log_axis
+from .scales import Floats, log_axis, to_numpy
 
 
 @picture
@@ -65,7 +65,7 @@ def norm_quantiles(z: Tensor) -> tuple[Floats, Floats]:
     Returns:
         Expected and observed, (n,) each, ascending, in squared units of z.
     """
-    rows = array(z)
+    rows = to_numpy(z)
     with np.errstate(over="ignore"):
         squared = np.sort((rows**2).sum(1))
     observed: Floats = squared[np.isfinite(squared)]

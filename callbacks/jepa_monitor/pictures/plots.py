@@ -29,7 +29,7 @@ from .figure import (
     plain,
     render,
 )
-from .scales import Floats, array, limits, percentiles
+from .scales import Floats, limits, percentiles, to_numpy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,7 +55,7 @@ def scatter_picture(truth: ArrayLike, score: ArrayLike, *, spearman: float, name
     """
     rho = f"{spearman:.3f}" if math.isfinite(spearman) else "undefined"
     title = f"{plain(name)} against truth, Spearman {rho}"
-    x, y = array(truth).ravel(), array(score).ravel()
+    x, y = to_numpy(truth).ravel(), to_numpy(score).ravel()
     both = np.isfinite(x) & np.isfinite(y)
     if not both.any():
         return nothing(title)
@@ -96,7 +96,7 @@ def histogram_picture(
     """
     title = f"{plain(name)} of the probe and of other sets" if len(sets) > 1 else f"{plain(name)} of the probe"
     height = max(HEIGHT, 110 + 56 * len(sets))
-    finite = {label: values[np.isfinite(values)] for label, values in ((k, array(v)) for k, v in sets.items())}
+    finite = {label: values[np.isfinite(values)] for label, values in ((k, to_numpy(v)) for k, v in sets.items())}
     edges = bin_edges([values for values in finite.values() if len(values)])
     if edges is None:
         return nothing(title, height=height)
@@ -167,7 +167,7 @@ def heat_map_picture(coordinates: Tensor, panels: Mapping[str, Tensor]) -> Tenso
     Returns:
         (3, H, W), uint8.
     """
-    points = array(coordinates)
+    points = to_numpy(coordinates)
     there = np.isfinite(points).all(1)
     shown = {label: percentiles(values)[there] for label, values in panels.items()}
     if not any(np.isfinite(values).any() for values in shown.values()):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 
-def array(values: Tensor | ArrayLike) -> Floats:
+def to_numpy(values: Tensor | ArrayLike) -> Floats:
     """Bring values to the CPU in float64, wherever and whatever they are."""
     if isinstance(values, Tensor):
         values = values.detach().cpu().double().numpy()
@@ -90,7 +90,7 @@ def _even_ticks(low: float, high: float) -> list[float]:
     return [float(f"{tick:.12g}e{power}") for tick in scaled]
 
 
-def some(count: int, most: int) -> list[int]:
+def evenly_spaced(count: int, most: int) -> list[int]:
     """Choose at most so many of ``count`` indices, a constant stride apart but for the last; both ends are kept."""
     if count <= 1 or most <= 1:
         return list(range(min(count, 1)))

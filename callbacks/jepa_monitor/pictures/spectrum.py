@@ -26,7 +26,7 @@ from .figure import (
     picture,
     render,
 )
-from .scales import Floats, array, log_axis, some
+from .scales import Floats, evenly_spaced, log_axis, to_numpy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -114,7 +114,7 @@ def spectrum_over_training_picture(steps: Sequence[int], spectra: Tensor, rank: 
     full = HEIGHT - 55 - BELOW - 40
     tall = min(full, 45 * len(kept))
     sheet = paper(figure)
-    names = {position + 0.5: str(named[position]) for position in some(len(named), 11)}
+    names = {position + 0.5: str(named[position]) for position in evenly_spaced(len(named), 11)}
     colour_bar(figure, sheet, shades, names, left=WIDTH - 140, top=95, height=tall)
     figure.text((WIDTH - 140) / WIDTH, 1 - 75 / HEIGHT, "step", va="center", fontsize=LABEL, color=INK)
     return render(figure, sheet)
@@ -122,7 +122,7 @@ def spectrum_over_training_picture(steps: Sequence[int], spectra: Tensor, rank: 
 
 def _singular_values(log_singular: Tensor) -> Floats:
     """Singular values from nats, (N, L) -> (N, L), within what a logarithmic axis can show; -inf is 0."""
-    nats = array(log_singular)
+    nats = to_numpy(log_singular)
     inside = np.clip(nats, -MOST_NATS, MOST_NATS)
     sigma: Floats = np.where(np.isneginf(nats), 0.0, np.exp(inside))
     return np.where(np.isposinf(nats), np.nan, sigma)

@@ -119,7 +119,7 @@ def compute_everywhere(
     """Compute values of the whole set, each process on its shard; they are gathered on the CPU of all of them.
 
     Args:
-        shard: this process's.
+        shard: shard of this process.
         functions: name to a function of inputs (b, ...) and indices (b,) to (b, ...); their labels come as ``labels``.
         device: place of tensors that the process group's backend takes.
 

@@ -49,7 +49,7 @@ class Sources:
         log_density: the truth, or several by name.
         images: place of the inputs in a sample.
         labels: place of the class labels in a sample.
-        num_samples: most samples of a set that are read.
+        num_samples: number of samples read from each set, at most.
     """
 
     probe: Any

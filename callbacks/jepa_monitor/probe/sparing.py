@@ -34,14 +34,14 @@ class Sparing:
 
     @contextmanager
     def attempt(self, part: str, lost: Iterable[str] = ()) -> Generator[None, None, None]:
-        """Run a block that a measurement can do without; what it raises is noted, and no further.
+        """Run a block that a measurement can do without; its exception is recorded and goes no further.
 
         Args:
             part: name in messages.
             lost: tags that cannot be logged without it.
 
         Raises:
-            MeasurementError: with the part's name, if failures are not to be borne.
+            MeasurementError: with the part's name, if ``raises``.
         """
         try:
             yield

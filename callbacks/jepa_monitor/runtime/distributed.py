@@ -19,7 +19,7 @@ class MeasurementError(RuntimeError):
     """A measurement failed on some process; the message says on which and why."""
 
 
-class fail_together(AbstractContextManager[None]):
+class fail_together(AbstractContextManager[None]):  # no generator, which would swallow a block's StopIteration
     """Run a block that each process does by itself; if it fails on one of them, all raise at its end.
 
     Every process enters the block, and no collective happens inside. What the block makes is kept in local names until

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from jepa_monitor.pictures.scales import log_ticks, percentiles, some
+from jepa_monitor.pictures.scales import evenly_spaced, log_ticks, percentiles
 from tests.monitor.pictures.helpers import INF, NAN
 
 
@@ -46,7 +46,7 @@ def test_log_ticks_are_few_and_inside(exponent: float, decades: float) -> None:
 
 @given(st.integers(0, 200), st.integers(1, 20))
 def test_some_are_not_too_many_and_keep_the_ends(count: int, most: int) -> None:
-    found = some(count, most)
+    found = evenly_spaced(count, most)
     assert len(found) <= most
     assert found == sorted(set(found))
     if count and most > 1:
