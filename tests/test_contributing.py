@@ -7,6 +7,8 @@ import re
 import shutil
 from pathlib import Path
 
+import pytest
+
 from tests.processes import run_python
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -34,6 +36,7 @@ def apply(diff: str, root: Path) -> str:
     return name
 
 
+@pytest.mark.slow
 def test_a_statistic_needs_a_formula_and_a_record(tmp_path: Path) -> None:
     package = "callbacks/jepa_monitor"
     shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))

@@ -60,6 +60,7 @@ def test_a_full_disk_in_tensorboard(tmp_path: Path) -> None:
     assert re.search(end, ended.stderr), ended.stderr[-3000:]
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_deleted(tmp_path: Path) -> None:
     """Checkpoints make it again, and nothing ends."""
     assert fit(tmp_path, *STEPS, *fault("RemoveRun", 3))["global_step"] == 10

@@ -289,6 +289,7 @@ PROJECTS = {
 
 
 # labels of noise teach the first token to be much the same for all images
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:JEPAScoreMonitor. the embeddings have collapsed")
 @pytest.mark.parametrize("project", PROJECTS.values(), ids=PROJECTS.keys())
 def test_the_submodule_is_measured_and_training_goes_on_unchanged(tmp_path: Path, project: Project) -> None:
@@ -330,6 +331,7 @@ def test_a_resnet_without_its_head_is_measured_by_path(tmp_path: Path) -> None:
     assert math.isfinite(run.callback_metrics["gaussianity/sliced_ep_ratio"])
 
 
+@pytest.mark.slow
 def test_steps_that_go_by_twos_are_not_missed(tmp_path: Path) -> None:
     """Two optimizers make two steps a batch, so that not every multiple of three is met exactly."""
     callback = small_monitor(encoder="discriminator.features", every_n_steps=3, every_n_epochs=0, at_start=False)
@@ -459,6 +461,7 @@ def test_inputs_are_found_in_a_dataset_of(
     assert_embeds(callback, module.network(-pixels() if callable(settings.get("images")) else pixels()))
 
 
+@pytest.mark.slow
 def test_the_other_lightning_package_is_served_too(tmp_path: Path) -> None:
     import pytorch_lightning as other  # here alone: it changes nothing for the other tests
 

@@ -272,6 +272,7 @@ def test_one_bad_logger_does_not_keep_the_others_from_theirs(tmp_path: Path) -> 
     assert len([warning for warning in warned if "no space left" in str(warning.message)]) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, {"cat": 0}, ["cat"], None])
 def test_class_names_may_be_anything(tmp_path: Path, classes: Any) -> None:
     data = TensorDataset(images(16, seed=1), torch.arange(16) % 2)
@@ -335,6 +336,7 @@ def test_two_monitors_in_one_run(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_any_loggers_get_the_scalars(tmp_path: Path) -> None:
     unknown, tables = Memory(), CSVLogger(tmp_path / "csv")
     boards = TensorBoardLogger(tmp_path / "board", default_hp_metric=False)
@@ -452,6 +454,7 @@ def slowed(module: nn.Module, x: Tensor) -> Tensor:
     return module(x)
 
 
+@pytest.mark.slow
 def test_a_budget_is_decided_once_and_a_resumed_run_keeps_to_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -483,6 +486,7 @@ def test_a_budget_is_decided_once_and_a_resumed_run_keeps_to_it(
     assert resumed.values["monitor/samples"] == samples  # so that its values can be compared with those of the run
 
 
+@pytest.mark.slow
 def test_samples_that_were_asked_for_are_measured_less_often_rather_than_fewer(tmp_path: Path) -> None:
     callback = monitor(encoder=slowed, probe=images(100, seed=1), reference=images(), num_samples=100, budget=1e-6)
     trainer(tmp_path, callback, max_epochs=20).fit(Autoencoder(), loader(), loader(seed=1))
@@ -505,6 +509,7 @@ def test_a_sketch_that_cannot_be_calibrated_is_not_replaced(tmp_path: Path) -> N
     assert values["jacobian/nonfinite_fraction"] == pytest.approx(40 / 48)
 
 
+@pytest.mark.slow
 def test_sketches_rank_as_exact_jacobians_do(tmp_path: Path) -> None:
     pl.seed_everything(0, verbose=False)
     module = Autoencoder()

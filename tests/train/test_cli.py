@@ -73,6 +73,7 @@ CONFIG = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @CONFIG
 def test_every_config_trains(config: Path, tmp_path: Path) -> None:
     quick = ["--trainer.fast_dev_run=true", "--trainer.enable_progress_bar=false"]
@@ -81,6 +82,7 @@ def test_every_config_trains(config: Path, tmp_path: Path) -> None:
     assert measured(cli)
 
 
+@pytest.mark.slow
 @CONFIG
 @pytest.mark.parametrize("subcommand", ["validate", "test", "predict"])
 def test_every_config_is_for_every_subcommand(config: Path, subcommand: str, tmp_path: Path) -> None:
@@ -102,6 +104,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[JEPACLI, Path]:
     return fit(folder), folder
 
 
+@pytest.mark.slow
 def test_without_a_config_it_is_the_mixture_from_any_folder(
     run: tuple[JEPACLI, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +113,7 @@ def test_without_a_config_it_is_the_mixture_from_any_folder(
     assert type(main(["fit", "--trainer.fast_dev_run=true", "--data.num_train=256"]).model).__name__ == "JEPA"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks")  # validate has none here
 def test_the_last_checkpoint_is_the_end_and_validate_leaves_the_run_alone(tmp_path: Path) -> None:
     checkpoint = "lightning.pytorch.callbacks.ModelCheckpoint"
@@ -125,6 +129,7 @@ def test_the_last_checkpoint_is_the_end_and_validate_leaves_the_run_alone(tmp_pa
     assert (run / "config.yaml").read_text() == before
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`, callbacks")  # validate has none here
 def test_a_checkpoint_that_began_with_published_weights_fetches_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -163,6 +168,7 @@ def test_forms_of_config_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--ckpt_path last looks below the logger's folder" in message
 
 
+@pytest.mark.slow
 def test_an_overlay_alone_is_laid_over_the_mixture(tmp_path: Path) -> None:
     assert is_overlay(CONFIGS / "ddp.yaml")
     assert not is_overlay(CONFIGS / "fashion_mnist.yaml")
@@ -173,10 +179,12 @@ def test_an_overlay_alone_is_laid_over_the_mixture(tmp_path: Path) -> None:
     assert cli.model.hparams["anticollapse"] == "vicreg"
 
 
+@pytest.mark.slow
 def test_the_progress_bar_shows_loss_and_ranking(run: tuple[JEPACLI, Path]) -> None:
     assert {"train/loss", "density/spearman"} <= set(run[0].trainer.progress_bar_metrics)
 
 
+@pytest.mark.slow
 def test_it_says_where_the_run_lies(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cli = fit(tmp_path, "--trainer.max_epochs=1")
     printed = capsys.readouterr().out
@@ -223,6 +231,7 @@ def text(events: EventAccumulator, name: str) -> str:
     return events.Tensors(f"{name}/text_summary")[0].tensor_proto.string_val[0].decode()
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The dirpath has changed")  # validate has a folder of its own
 def test_validate_repeats_the_last_measurement(run: tuple[JEPACLI, Path]) -> None:
     cli, folder = run

@@ -27,6 +27,7 @@ def timm_arguments(measured: Path) -> tuple[str, dict[str, Any]]:
     return encoder.name, dict(encoder.timm_arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["target", "context"])
 def test_timm_gives_bitwise_the_mean_token(which: Literal["target", "context"], measured: Path) -> None:
     run_export(measured, f"--which={which}")

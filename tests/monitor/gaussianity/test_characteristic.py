@@ -110,6 +110,7 @@ def test_null_of_the_axes_is_exact(n: int, k: int) -> None:
     assert within_error(draws.amax(1), axis_epps_pulley_max_null(n, k), null_draws=256)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n", "k"), [(20, 3), (700, 64), (100, 400)])
 def test_null_of_the_largest_slice(n: int, k: int) -> None:
     draws = torch.stack([sliced_epps_pulley(torch.randn(n, k)).max() for _ in range(100)])

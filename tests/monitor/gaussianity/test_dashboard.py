@@ -54,6 +54,7 @@ def test_a_gaussian_is_one_or_zero(n: int, k: int) -> None:
         assert abs(values.mean() - expected) < 4.0 * (values.std() / math.sqrt(48) + null_error), name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [16, 64])
 @pytest.mark.parametrize("name", ALTERNATIVES)
 def test_power(name: str, k: int) -> None:

@@ -77,6 +77,7 @@ def test_no_reader_of_checkpoints_executes_them(
     assert not Path("executed").exists()
 
 
+@pytest.mark.slow
 def test_addresses_are_read_as_safely(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hostile("beside", trained, Path("bad.ckpt"))
     with get_filesystem("memory://runs").open("memory://runs/bad.ckpt", "wb") as file:

@@ -92,6 +92,7 @@ MODEL_NUMBERS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODEL_NUMBERS)
 def test_a_negative_number_for_the_model_is_one_sentence(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     data = ("image_size", "channels")  # given by the DataModule

@@ -45,6 +45,7 @@ def overlay(name: str, text: str) -> str:
     return f"--config={name}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subcommand", ["fit", "validate", "test"])
 def test_a_setting_changes_what_is_measured(subcommand: str) -> None:
     cli = run("--monitor.num_samples=48", "--monitor.name=mine", subcommand=subcommand)
@@ -75,6 +76,7 @@ def test_null_leaves_it_out_and_a_setting_brings_it_back() -> None:
     assert monitors(run(off, "--monitor.num_samples=48"))[0].num_samples == 48
 
 
+@pytest.mark.slow
 def test_a_monitor_among_the_callbacks_is_the_only_one() -> None:
     (monitor,) = monitors(run(overlay("listed.yaml", LISTED)))
     assert monitor.num_samples == 48

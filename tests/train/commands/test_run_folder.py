@@ -48,6 +48,7 @@ def test_nothing_overwrites_it_and_it_works_for_every_subcommand(subcommand: str
     command(subcommand, "-c", str(run / "config.yaml"), "--trainer.fast_dev_run=true")
 
 
+@pytest.mark.slow
 def test_a_resume_writes_its_settings_once_and_the_next_takes_them_up(run: Path) -> None:
     shutil.copy(last_of(run), "killed.ckpt")
     command("fit", "--ckpt_path=last", "--trainer.max_epochs=2")
@@ -68,6 +69,7 @@ def test_the_record_holds_defaults_that_yaml_cannot(own_folder: Path) -> None:
     command("fit", "-c", str(record), "--trainer.fast_dev_run=true")
 
 
+@pytest.mark.slow
 def test_runs_without_a_logger_share_a_folder_and_leave_no_record(
     own_folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -73,6 +73,7 @@ def test_an_overlay_needs_not_be_given_again(own_folder: Path) -> None:
     assert (cli.model.hparams["anticollapse"], cli.model.hparams["token_weight"]) == ("vicreg", 0.5)
 
 
+@pytest.mark.slow
 def test_what_is_given_lies_on_top(run: Path) -> None:
     Path("mine.yaml").write_text("data: {class_path: MixtureDataModule, init_args: {num_probe: 48}}\n")
     checkpoint = f"--ckpt_path={last_of(run)}"
@@ -102,6 +103,7 @@ def test_a_moved_checkpoint_is_used_with_the_default_and_says_so(
 # last
 
 
+@pytest.mark.slow
 def test_last_is_the_newest_of_all_unless_something_says_which(run: Path, caplog: pytest.LogCaptureFixture) -> None:
     newer = Path("runs/other/version_3")
     shutil.copytree(run, newer)
@@ -151,6 +153,7 @@ def test_a_finished_run_says_so_and_is_left_alone(
     assert sorted((path, path.stat().st_mtime_ns) for path in Path("runs").rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_less_than_was_trained_is_one_sentence(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command("fit", "--ckpt_path=last", "--trainer.max_epochs=3")
     message = one_sentence(lambda: main(["fit", "--ckpt_path=last", "--trainer.max_epochs=2"]), capsys)

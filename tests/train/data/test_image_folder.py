@@ -181,6 +181,7 @@ def pictures(root: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [{"crop_scale": (0.3, 1.0), "flip": True}, {"flip": True}])
 def test_crops_are_the_same_for_any_number_of_workers_and_after_a_resume(
     arguments: dict[str, Any], tmp_path: Path

@@ -168,6 +168,7 @@ assert worker.exitcode == 0
 """
 
 
+@pytest.mark.slow
 def test_a_worker_outlives_the_signal_of_a_stranger_alone(tmp_path: Path) -> None:
     """Schedulers send SIGTERM to every process of a job; the parent's own ends a worker that is of no more use."""
     script = tmp_path / "signalled.py"

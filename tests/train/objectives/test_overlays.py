@@ -28,6 +28,7 @@ def test_there_is_an_overlay_for_each() -> None:
     assert {path.stem for path in OVERLAYS.glob("*.yaml")} == {*ANTICOLLAPSE_NAMES, *CONTROLS} | MODIFIERS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overlays", PAIRINGS, ids=lambda names: "-".join(filter(None, names)))
 def test_every_pairing_trains_two_steps(
     overlays: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
