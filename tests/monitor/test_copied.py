@@ -9,6 +9,7 @@ import sys
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 
 import jepa_monitor
@@ -112,6 +113,7 @@ def environment_with(distributions: list[Distribution], folder: Path) -> Path:
     return folder / "bin" / "python"
 
 
+@pytest.mark.slow
 def test_a_copy_runs_where_there_is_only_what_it_needs(tmp_path: Path) -> None:
     python = environment_with(closure(NEEDED), tmp_path / "environment")
     project = tmp_path / "project"
