@@ -124,7 +124,7 @@ def read(
     """
     z = method.embeddings(probe)
     z_reference, knn = None, None
-    with sparing.attempt("the reference", tags.OF_REFERENCE):
+    with sparing.attempt("the reference", tags.REFERENCE_TAGS):
         z_reference, knn = _embed_reference(method, facts.reference, z)
     # z is equal on all processes, so that from here on they all go the same way
     embedding, problem, few = _fit_embedding(z, z_reference)

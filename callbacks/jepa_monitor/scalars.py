@@ -89,7 +89,7 @@ def _quantiles(readings: Readings) -> dict[str, float]:
     for name in ("log_density", "jepa_score"):
         sample = getattr(readings.scores, name).numpy()
         finite = sample[np.isfinite(sample)]
-        for tag, quantile in zip(tags.of_quantiles(name), tags.QUANTILES.values(), strict=True):
+        for tag, quantile in zip(tags.quantile_tags(name), tags.QUANTILES.values(), strict=True):
             values[tag] = float(np.quantile(finite, quantile)) if len(finite) else math.nan
     return values
 

@@ -277,17 +277,17 @@ TAGS = (
 )
 
 TRUTH = ("density/spearman", "density/spearman_jepa_score", "density/spearman_gaussian")
-OF_REFERENCE = tuple(tag.name for tag in TAGS if tag.needs == "a reference")
-OF_HEADLINE = tuple(tag.name for tag in TAGS if tag.needs == "a truth")
+REFERENCE_TAGS = tuple(tag.name for tag in TAGS if tag.needs == "a reference")
+HEADLINE_TAGS = tuple(tag.name for tag in TAGS if tag.needs == "a truth")
 QUANTILES = {"q10": 0.1, "median": 0.5, "q90": 0.9}
 
 
-def of_quantiles(score: str) -> tuple[str, ...]:
+def quantile_tags(score: str) -> tuple[str, ...]:
     """Tags of the quantiles of ``log_density`` or ``jepa_score``."""
     return tuple(f"density/{score}_{label}(nats)" for label in QUANTILES)
 
 
-OF_ANY = (
+USUAL_TAGS = (
     *(
         tag.name
         for tag in TAGS
@@ -295,17 +295,17 @@ OF_ANY = (
         and not tag.is_beginning
         and not tag.needs
     ),
-    *of_quantiles("log_density"),
-    *of_quantiles("jepa_score"),
+    *quantile_tags("log_density"),
+    *quantile_tags("jepa_score"),
 )
 
 
-def of_truth(name: str, *, headline: bool) -> tuple[str, ...]:
+def truth_tags(name: str, *, headline: bool) -> tuple[str, ...]:
     """Tags of a true log density; the headline's have no name."""
-    return OF_HEADLINE if headline else tuple(f"{tag}_{name}" for tag in TRUTH)
+    return HEADLINE_TAGS if headline else tuple(f"{tag}_{name}" for tag in TRUTH)
 
 
-def of_set(name: str) -> tuple[str, ...]:
+def set_tags(name: str) -> tuple[str, ...]:
     """Tags of a set of samples from elsewhere."""
     return tuple(f"density/ood_auroc{kind}/{name}" for kind in ("", "_jepa_score", "_typicality"))
 

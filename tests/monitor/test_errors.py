@@ -138,8 +138,8 @@ def test_tags_that_cannot_exist_are_not_logged_by_a_failure(tmp_path: Path) -> N
         with pytest.warns(UserWarning, match="a bad day"):
             trainer(tmp_path, callback, logger=logger, max_epochs=1).fit(Autoencoder(), loader(), loader(seed=1))
         logged[known] = logger.tags
-    of_truth = {row.name for row in TAGS if row.needs == "a truth"}
-    assert logged[True] - logged[False] == of_truth
+    truth_tags = {row.name for row in TAGS if row.needs == "a truth"}
+    assert logged[True] - logged[False] == truth_tags
     assert not {"density/stability", "density/sketch_spearman"} & logged[True]
     assert {"density/ood_auroc/far", "gaussianity/sliced_ep_ratio", "density/knn_spearman"} <= logged[False]
 

@@ -23,7 +23,7 @@ from ..runtime.distributed import fail_together, is_global_zero
 from ..runtime.encoder import Encoders, resolve_encoders
 from .features import why_unclassifiable
 from .images import has_pixels, pixels
-from .online import OfBatch, OnlineEvaluation, choose, shard_of
+from .online import BatchFunction, OnlineEvaluation, choose, shard_of
 
 HEADLINE = ""  # kind of the first encoder's features, whose tags have no name
 RESERVED = {"unwhitened", "pixels", "pixels_whitened"}
@@ -131,7 +131,7 @@ class OnLabels(OnlineEvaluation):
         self.shards: tuple[BatchedShard, BatchedShard] | None = None  # queries and bank
         self._is_new: Tensor | None = None  # in the bank, and not among the queries
         self._pixels: tuple[Tensor, Tensor] | None = None  # until they were used
-        self._of_pixels = Found()
+        self._pixels_found = Found()
         self._missing: str | None = None
 
     def gather(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Callable[[], Found]:
@@ -147,7 +147,7 @@ class OnLabels(OnlineEvaluation):
             functions = self.encoders(pl_module)
             names = list(functions)
             if first:
-                functions |= self._of_inputs()
+                functions |= self._input_functions()
         queries, bank = (compute_everywhere(shard, functions, device=device) for shard in self.shards)
         # from here on all processes have the same, and go the same way
         if first or self._is_new is None:
@@ -179,9 +179,9 @@ class OnLabels(OnlineEvaluation):
             return None
         return shard_of(queries, choose(len(queries), count), trainer), shard_of(bank, positions, trainer)
 
-    def _of_inputs(self) -> dict[str, OfBatch]:
+    def _input_functions(self) -> dict[str, BatchFunction]:
         """Choose what is read of the inputs themselves, once."""
-        functions: dict[str, OfBatch] = {FINGERPRINT: lambda inputs, _: fingerprints(inputs)}
+        functions: dict[str, BatchFunction] = {FINGERPRINT: lambda inputs, _: fingerprints(inputs)}
         shown = [shard.peek() for shard in self.shards or ()]
         if self.with_pixels and all(map(has_pixels, shown)) and len({pixels(one).shape for one in shown}) == 1:
             functions[PIXELS] = lambda inputs, _: pixels(inputs)
@@ -197,10 +197,10 @@ class OnLabels(OnlineEvaluation):
         if self._pixels is not None and self._is_new is not None:
             of_queries, of_bank = self._pixels
             task = Task.of(of_queries, of_bank[self._is_new], bank["labels"], queries["labels"])
-            self._of_pixels = Found()
-            self._judge(task, "pixels", self._of_pixels)
+            self._pixels_found = Found()
+            self._judge(task, "pixels", self._pixels_found)
             self._pixels = None
-        return Found(found.values | self._of_pixels.values, found.reasons + self._of_pixels.reasons)
+        return Found(found.values | self._pixels_found.values, found.reasons + self._pixels_found.reasons)
 
     def _judge(self, task: Task, kind: str, found: Found) -> None:
         tags = [f"{self.group}/{end}" for end in self.ends(kind)]

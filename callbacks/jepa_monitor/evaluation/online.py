@@ -30,7 +30,7 @@ from ..runtime.loggers import log_text
 from ..runtime.pooling import Pool
 from ..runtime.schedule import Moment, Schedule
 
-OfBatch = Callable[[Tensor, Tensor], Tensor]
+BatchFunction = Callable[[Tensor, Tensor], Tensor]
 
 
 class OnlineEvaluation(MeasuringCallback):
@@ -125,10 +125,10 @@ class OnlineEvaluation(MeasuringCallback):
         self._probe = shard_of(samples, choose(len(samples), self.sources.num_samples), trainer)
         return self._probe
 
-    def encoders(self, pl_module: pl.LightningModule) -> dict[str, OfBatch]:
+    def encoders(self, pl_module: pl.LightningModule) -> dict[str, BatchFunction]:
         """Name to function from inputs on the CPU and their indices to (b, K) float64, the headline first."""
 
-        def of_batch(encode: Callable[[Tensor], Tensor]) -> OfBatch:
+        def batch_function(encode: Callable[[Tensor], Tensor]) -> BatchFunction:
             precise = measured_encoder(pl_module, encode)
             return lambda inputs, _: embed(precise, input_like(pl_module, inputs, pl_module.device))
 
@@ -137,7 +137,7 @@ class OnlineEvaluation(MeasuringCallback):
         if self._encoders_logged != described:
             rank_zero_info(f"{self._title} measures {described}.")
             self._encoders_logged = described
-        return {name: of_batch(encode) for name, (encode, _) in encoders.items()}
+        return {name: batch_function(encode) for name, (encode, _) in encoders.items()}
 
 
 def choose(size: int, count: int, *, after: int = 0) -> Tensor:

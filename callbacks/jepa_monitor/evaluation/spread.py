@@ -61,7 +61,7 @@ class LiDAR(OnlineEvaluation):
         with fail_together(pl_module.device):
             encode = next(iter(self.encoders(pl_module).values()))
 
-        def of_views(inputs: Tensor, indices: Tensor) -> Tensor:
+        def embed_views(inputs: Tensor, indices: Tensor) -> Tensor:
             # drawn for each image by itself: the views are the same whichever process makes them
             views = [
                 self.view(torch.stack([one] * self.views), torch.Generator().manual_seed(int(i)))
@@ -71,7 +71,7 @@ class LiDAR(OnlineEvaluation):
             return features.reshape(len(inputs), self.views, -1)
 
         shard = self.open_probe(trainer, pl_module)
-        z_NQK = compute_everywhere(shard, {"z": of_views}, device=pl_module.device)["z"]
+        z_NQK = compute_everywhere(shard, {"z": embed_views}, device=pl_module.device)["z"]
         return lambda: self._compute(z_NQK)
 
     def _compute(self, z_NQK: Tensor) -> Found:

@@ -64,7 +64,7 @@ def probe_facts(
 
     truths = {}
     for position, (name, function) in enumerate(log_densities.items()):
-        lost = tags.of_truth(name, headline=position == 0)
+        lost = tags.truth_tags(name, headline=position == 0)
         with sparing.attempt(f"log_density {name!r}", lost):
             truths[name] = one_number_each(function)
     flat = inputs.flatten(1).nan_to_num()

@@ -106,12 +106,12 @@ def prepare(sources: Sources, trainer: pl.Trainer, device: torch.device, *, spar
         labels = None  # numbers of the samples, which make no classes
     ood = {}
     for name, data in found.ood.items():
-        with sparing.attempt(further_set(name), tags.of_set(name)):
+        with sparing.attempt(further_set(name), tags.set_tags(name)):
             samples = open_samples(data, sources, device)
             with fail_together(device):
                 further = read_shard(samples)
             ood[name] = further  # not before all processes have theirs
-    with sparing.attempt("the reference", tags.OF_REFERENCE):
+    with sparing.attempt("the reference", tags.REFERENCE_TAGS):
         reference, baseline = _read_reference(found, sources, shard, read_shard, device)
     facts = probe_facts(
         Shard(shard.indices.to(device), shard.inputs),
@@ -254,9 +254,9 @@ def tags_of_sources(sources: Sources, trainer: pl.Trainer) -> tuple[str, ...]:
         truths, sets, has_reference = list(found.log_densities), list(found.ood), found.reference is not None
     except Exception:  # the reason why there was no measurement
         truths, sets, has_reference = ["truth"] if sources.log_density is not None else [], [], False
-    of_truths = [tag for i, name in enumerate(truths) for tag in tags.of_truth(name, headline=i == 0)]
-    of_sets = [tag for name in sets for tag in tags.of_set(name)]
-    return (*tags.OF_ANY, *of_truths, *of_sets, *(tags.OF_REFERENCE if has_reference else ()))
+    of_truths = [tag for i, name in enumerate(truths) for tag in tags.truth_tags(name, headline=i == 0)]
+    of_sets = [tag for name in sets for tag in tags.set_tags(name)]
+    return (*tags.USUAL_TAGS, *of_truths, *of_sets, *(tags.REFERENCE_TAGS if has_reference else ()))
 
 
 def find_reference(sources: Sources, trainer: pl.Trainer) -> Any:

@@ -58,7 +58,7 @@ class Sparing:
         for name in sets:
             if name == PROBE:
                 continue
-            with self.attempt(further_set(name), tags.of_set(name)):
+            with self.attempt(further_set(name), tags.set_tags(name)):
                 found[name] = function(name, sets[name])
         return found
 
