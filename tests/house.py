@@ -164,6 +164,17 @@ def packages() -> dict[str, Package]:
     }
 
 
+def docstrings_of_tests_without_subject() -> list[str]:
+    """Docstrings of tests and benchmarks that begin with a preposition or a question word."""
+    return [
+        f"{source.path}:{line} {text.splitlines()[0]}"
+        for folder in ("tests", "benchmarks")
+        for source in map(Source.read, sorted((ROOT / folder).rglob("*.py")))
+        for line, text in source.docstrings()
+        if NO_BEGINNING.fullmatch(first_word(text))
+    ]
+
+
 def forbidden_imports() -> list[str]:
     """Imports of tests from another file of tests, or of a private name of this repository."""
     found = []
@@ -212,6 +223,7 @@ def main() -> None:
         report("argument texts that begin with a preposition", package.arguments_without_subject())
         report("names that are used twice", package.duplicate_names())
         report("modules without a test of their name", package.modules_without_test())
+    report("docstrings of tests that begin with a preposition", docstrings_of_tests_without_subject())
     report("tests that import from another test, or a private name", forbidden_imports())
 
 

@@ -53,7 +53,7 @@ def run_python(
 
 
 def run_on(world_size: int, function: Callable[..., Any], *arguments: Any) -> list[Any]:
-    """What ``function(rank, world_size, *arguments)`` returns on each rank; an importable function, plain results."""
+    """Return the results of an importable ``function(rank, world_size, *arguments)`` on each process; plain ones."""
     with tempfile.TemporaryDirectory() as folder:
         shared = (world_size, folder, function, arguments)
         _forking()

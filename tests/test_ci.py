@@ -1,4 +1,4 @@
-"""What checks this repository: the report of skipped tests, and the same tools wherever they are called."""
+"""The checks of this repository: the report of skipped tests, and the same tools wherever they are called."""
 
 from __future__ import annotations
 

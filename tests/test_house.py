@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.house import Package, Source, argument_texts, forbidden_imports, packages
+from tests.house import (
+    Package,
+    Source,
+    argument_texts,
+    docstrings_of_tests_without_subject,
+    forbidden_imports,
+    packages,
+)
 
 PACKAGES = packages()
 every_package = pytest.mark.parametrize("package", PACKAGES.values(), ids=PACKAGES)
@@ -27,6 +34,10 @@ def test_no_two_files_have_one_name_and_none_is_too_long(package: Package) -> No
 @every_package
 def test_each_module_has_a_test_of_its_name(package: Package) -> None:
     assert not package.modules_without_test()
+
+
+def test_docstrings_of_tests_begin_so_too() -> None:
+    assert not docstrings_of_tests_without_subject()
 
 
 def test_tests_import_neither_each_other_nor_private_names() -> None:

@@ -71,7 +71,7 @@ def test_precision_of_training_is_not_that_of_the_measurement(tmp_path: Path, pr
 
 
 def test_half_precision_would_be_off(tmp_path: Path) -> None:
-    """What the float32 copies are for: a bfloat16 backward pass rounds the spectrum."""
+    """The reason for float32 copies: a bfloat16 backward pass rounds the spectrum."""
     module = Project().eval()
     precise = jepa_score(module, PROBE)
     half = jepa_score(copy.deepcopy(module).bfloat16(), PROBE.bfloat16())
@@ -95,7 +95,7 @@ def test_a_compiled_module_is_measured_eagerly(tmp_path: Path) -> None:
 
 
 class Probe(pl.Callback):
-    """What validation sees."""
+    """Weights that validation sees."""
 
     def on_validation_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *args: Any) -> None:
         self.module = copy.deepcopy(pl_module).eval()

@@ -317,7 +317,7 @@ def test_the_submodule_is_measured_and_training_goes_on_unchanged(tmp_path: Path
 
 @pytest.mark.slow
 def test_a_resnet_without_its_head_is_measured_by_path(tmp_path: Path) -> None:
-    """As Lightning's own guide to transfer learning builds it: maps (B, 512, 1, 1), and more dimensions than images."""
+    """The encoder of Lightning's own guide to transfer learning: maps (B, 512, 1, 1), more dimensions than images."""
     module = Classifier(nn.Sequential(*list(resnet18().children())[:-1]), nn.Linear(512, 3), lambda out: out.flatten(1))
     callback = small_monitor(encoder="network", num_samples=16)
     reason = (

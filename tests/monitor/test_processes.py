@@ -168,7 +168,7 @@ def keep_a_budget(rank: int, world_size: int) -> tuple[list[float], list[float]]
 
 
 class Sharded(Autoencoder):
-    """With weights spread over the processes (FSDP2), the encoder within a larger part that runs as a whole."""
+    """Weights are spread over the processes (FSDP2), the encoder within a larger part that runs as a whole."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -22,7 +22,7 @@ def cloud(k: int) -> torch.Tensor:
 
 
 def readings(n: int = 40, scored: int = 30) -> Readings:
-    """Of n samples, ``scored`` of which have a Jacobian with singular values 2 and 0, which is clipped."""
+    """Readings of n samples; ``scored`` of them have a Jacobian with singular values 2 and 0, which is clipped."""
     log_singular = torch.tensor([math.log(2.0), math.log(1e-6)], dtype=torch.float64).expand(scored, 2)
     scores = Scores(jepa_score=cloud(4)[:scored, 0], log_density=cloud(4)[:scored, 1])
     return Readings(

@@ -102,7 +102,7 @@ def _draw_weights(module: JEPA) -> None:
 
 
 def stored() -> dict[str, list[float]]:
-    """What golden_losses.txt holds."""
+    """Read golden_losses.txt."""
     lines = (line.split() for line in FILE.read_text().splitlines())
     return {name: [float(value) for value in values] for name, *values in lines}
 

@@ -70,6 +70,18 @@ def reference(trained: Path, which: str, images: Tensor) -> Tensor:
         return branch.encoder(images).mean(dim=1)
 
 
+TINIEST: dict[str, Any] = {
+    "image_size": 16,
+    "channels": 1,
+    "encoder_overrides": {"embed_dim": 16, "depth": 1, "num_heads": 2},
+    "patch_size": 4,
+    "embedding_size": 3,
+    "projector_hidden": 8,
+    "predictor_width": 16,
+    "predictor_depth": 1,
+    "num_targets": 2,
+    "sigreg_slices": 16,
+}
 SMALL: dict[str, Any] = {
     "image_size": 16,
     "channels": 1,

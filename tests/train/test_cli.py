@@ -42,7 +42,7 @@ def fit(folder: Path, *arguments: str) -> JEPACLI:
 
 
 def data_arguments(name: str, folder: Path) -> list[str]:
-    """What a config needs beside itself, made here."""
+    """Make what a config needs beside itself."""
     if name == "fashion_mnist":
         write_idx(folder)
         return [f"--data.root={folder}"]

@@ -60,7 +60,7 @@ def test_the_weights_are_all_there_and_strictly(measured: Path) -> None:
 
 
 def test_every_argument_in_the_card_is_necessary(measured: Path) -> None:
-    """Without it the weights do not load, or the output is another; except those that equal timm's own default."""
+    """The weights do not load without it, or the output is another; except those that equal timm's own default."""
     run_export(measured)
     images = torch.randn(5, 1, 16, 16)
     expected = reference(measured, "target", images)

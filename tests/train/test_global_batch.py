@@ -103,7 +103,7 @@ def on_one_rank(rank: int, world_size: int) -> dict[Any, Any]:
 
 @pytest.fixture(scope="module")
 def ranks() -> dict[int, list[dict[Any, Any]]]:
-    """What each rank found, for every number of processes: started once, as it takes seconds."""
+    """Results of each process, for every number of processes: started once, as it takes seconds."""
     return {world_size: run_on(world_size, on_one_rank) for world_size in (1, 2, 3)}
 
 

@@ -182,7 +182,7 @@ def test_bf16_mixed_trains(tmp_path: Path) -> None:
 
 
 class EveryBatch(pl.Callback):
-    """What the schedules and the target were at the end of each micro-batch."""
+    """Record the schedules and the target at the end of each micro-batch."""
 
     def __init__(self) -> None:
         self.seen: list[dict[str, float]] = []

@@ -15,20 +15,9 @@ from torch import Tensor, nn
 from jepa_train.data import MixtureDataModule
 from jepa_train.module import JEPA
 from jepa_train.optimization import parameter_groups
+from tests.train.helpers import SMALL
 
-SMALL: dict[str, Any] = {
-    "image_size": 16,
-    "channels": 1,
-    "encoder_overrides": {"embed_dim": 32, "depth": 1, "num_heads": 2},
-    "patch_size": 4,
-    "embedding_size": 4,
-    "projector_hidden": 16,
-    "predictor_width": 16,
-    "predictor_depth": 1,
-    "predictor_heads": 2,
-    "num_targets": 2,
-    "sigreg_slices": 8,
-}
+SHALLOW = SMALL | {"encoder_overrides": {"embed_dim": 32, "depth": 1, "num_heads": 2}, "sigreg_slices": 8}
 
 
 def train(module: JEPA, folder: Path, *, steps: int, ckpt_path: Path | None = None, **settings: Any) -> pl.Trainer:
@@ -51,7 +40,7 @@ def train(module: JEPA, folder: Path, *, steps: int, ckpt_path: Path | None = No
 
 def test_the_predictor_begins_as_a_narrow_normal_with_zero_biases() -> None:
     torch.manual_seed(0)
-    module = JEPA(**SMALL | {"predictor_width": 128, "predictor_depth": 2})
+    module = JEPA(**SHALLOW | {"predictor_width": 128, "predictor_depth": 2})
     named = {name: layer for name, layer in module.predictor.named_modules() if isinstance(layer, nn.Linear)}
     del named["embedding_head"]  # not I-JEPA's
     assert len(named) == 2 + 4 * 2  # input, token head, and qkv, proj, fc1, fc2 of each block
@@ -63,7 +52,7 @@ def test_the_predictor_begins_as_a_narrow_normal_with_zero_biases() -> None:
 
 
 def test_the_encoder_begins_with_zero_biases_and_both_encoders_are_one() -> None:
-    module = JEPA(**SMALL)
+    module = JEPA(**SHALLOW)
     biases = {name: p for name, p in module.online.encoder.named_parameters() if name.endswith("bias")}
     assert "vit.patch_embed.proj.bias" in biases
     assert not any(bias.any() for bias in biases.values())
@@ -72,19 +61,19 @@ def test_the_encoder_begins_with_zero_biases_and_both_encoders_are_one() -> None
 
 
 def test_a_patch_embedding_without_bias_can_be_begun_with() -> None:
-    module = JEPA(**SMALL | {"encoder": "vit_base_patch16_clip_224"})
+    module = JEPA(**SHALLOW | {"encoder": "vit_base_patch16_clip_224"})
     assert module.online.encoder.vit.patch_embed.proj.bias is None
 
 
 def test_every_layer_norm_of_encoder_and_predictor_has_the_published_eps() -> None:
-    module = JEPA(**SMALL)
+    module = JEPA(**SHALLOW)
     norms = [layer for layer in module.modules() if isinstance(layer, nn.LayerNorm)]
     assert len(norms) == 2 * (2 + 1) + 2 + 1  # of two encoders and the predictor, with one block each
     assert {norm.eps for norm in norms} == {1e-6}
 
 
 def test_the_predictors_queries_decay_and_no_other_vector_does() -> None:
-    module = JEPA(**SMALL)
+    module = JEPA(**SHALLOW)
     decayed, others = parameter_groups(module, weight_decay=0.3)
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     vectors = {names[id(parameter)] for parameter in decayed["params"] if parameter.ndim <= 1}
@@ -129,7 +118,7 @@ def published(total: int, warmup: int) -> list[tuple[float, float, float]]:
 @pytest.mark.parametrize("warmup", [0, 3])
 def test_each_step_has_the_published_values(warmup: int, tmp_path: Path) -> None:
     each = EachStep()
-    module = JEPA(**SMALL, ema_start=0.9, warmup_fraction=warmup / 10)
+    module = JEPA(**SHALLOW, ema_start=0.9, warmup_fraction=warmup / 10)
     train(module, tmp_path, steps=10, precision="64-true", callbacks=[each])
     expected = published(10, warmup)
     assert expected[-1][:2] == pytest.approx((1e-6, 0.4))
@@ -155,14 +144,14 @@ def of_an_older_version(checkpoint: dict[str, Any], module: JEPA) -> dict[str, A
 
 
 def test_a_run_whose_queries_did_not_decay_can_be_resumed(tmp_path: Path) -> None:
-    module = JEPA(**SMALL)
+    module = JEPA(**SHALLOW)
     trainer = train(module, tmp_path, steps=3)
     trainer.save_checkpoint(tmp_path / "now.ckpt")
     checkpoint = torch.load(tmp_path / "now.ckpt", weights_only=True)
     torch.save(of_an_older_version(checkpoint, module), tmp_path / "before.ckpt")
     weights = []
     for name in ("now", "before"):
-        resumed = JEPA(**SMALL)
+        resumed = JEPA(**SHALLOW)
         train(resumed, tmp_path, steps=6, ckpt_path=tmp_path / f"{name}.ckpt")
         weights.append(flat(resumed))
     assert torch.equal(*weights)

@@ -163,7 +163,7 @@ def test_labels_are_found(sample: Any, key: Any, label: int | None) -> None:
 
 
 class Stateful(Dataset[Tensor]):
-    """With generators and a cursor that reading moves."""
+    """A source whose reading moves generators and a cursor."""
 
     def __init__(self) -> None:
         self.torch = torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""What a measurement touches is put back, after an error too."""
+"""The state that a measurement touches is put back, after an error too."""
 
 from __future__ import annotations
 

@@ -57,6 +57,15 @@ def test_a_single_bit_is_noticed_wherever_it_lies(trained: Path) -> None:
             read_checkpoint(Path("bad.ckpt"))
 
 
+def weights_or_refusal(path: Path) -> dict[str, torch.Tensor] | str:
+    """Weights of a checkpoint, or the sentence with which it is refused."""
+    try:
+        weights: dict[str, torch.Tensor] = read_checkpoint(path)["state_dict"]
+    except ConfigurationError as error:
+        return str(error)
+    return weights
+
+
 def test_damage_anywhere_is_the_sentence_or_changes_nothing(trained: Path) -> None:
     """Headers and directory too, of which some bits mean nothing."""
     content = bytearray(trained.read_bytes())
@@ -67,10 +76,9 @@ def test_damage_anywhere_is_the_sentence_or_changes_nothing(trained: Path) -> No
         content[place] ^= 1 << (place % 8)
         Path("bad.ckpt").write_bytes(content)
         content[place] ^= 1 << (place % 8)
-        try:
-            read = read_checkpoint(Path("bad.ckpt"))["state_dict"]
-        except ConfigurationError as error:
-            assert "is not a whole checkpoint" in str(error)  # noqa: PT017
+        read = weights_or_refusal(Path("bad.ckpt"))
+        if isinstance(read, str):
+            assert "is not a whole checkpoint" in read
         else:
             assert all(torch.equal(weight, read[name]) for name, weight in good.items())
 

@@ -28,19 +28,8 @@ from jepa_train.export import export
 from jepa_train.module import JEPA
 from tests.monitor.helpers import trainer_on
 from tests.processes import run_on
+from tests.train.helpers import TINIEST
 
-TINY: dict[str, Any] = {
-    "image_size": 16,
-    "channels": 1,
-    "encoder_overrides": {"embed_dim": 16, "depth": 1, "num_heads": 2},
-    "patch_size": 4,
-    "embedding_size": 3,
-    "projector_hidden": 8,
-    "predictor_width": 16,
-    "predictor_depth": 1,
-    "num_targets": 2,
-    "sigreg_slices": 16,
-}
 BATCH, BATCHES = 4, 4
 BAD = 6  # the batch, counted over two epochs
 
@@ -77,7 +66,7 @@ def trainer_in(folder: Path, *callbacks: Callback, **settings: Any) -> pl.Traine
 def fit(trainer: pl.Trainer, *, bad: bool, ckpt_path: str | None = None, module: JEPA | None = None) -> None:
     torch.manual_seed(0)
     training, validation = (DataLoader(Images(bad=bad and train), batch_size=BATCH) for train in (True, False))
-    trainer.fit(module or JEPA(**TINY), training, validation, ckpt_path=ckpt_path, weights_only=True)
+    trainer.fit(module or JEPA(**TINIEST), training, validation, ckpt_path=ckpt_path, weights_only=True)
 
 
 def content(folder: Path) -> dict[Path, str]:
@@ -195,7 +184,7 @@ def test_every_writer(writer: str, tmp_path: Path) -> None:
 
 
 def test_the_first_checkpoint_is_not_written_either(tmp_path: Path) -> None:
-    module = JEPA(**TINY, learning_rate=1e30, learning_rate_start=1e30)
+    module = JEPA(**TINIEST, learning_rate=1e30, learning_rate_start=1e30)
     with pytest.raises(RunFailed, match=r"after step 0, by step 4 .*; no checkpoint was written before"):
         fit(trainer_in(tmp_path, ModelCheckpoint(tmp_path)), bad=False, module=module)
     assert content(tmp_path) == {}
@@ -249,7 +238,7 @@ def test_the_last_checkpoint_is_gone_on_from(
 
 def test_a_module_that_was_never_trained_is_saved(tmp_path: Path) -> None:
     trainer = trainer_in(tmp_path, enable_checkpointing=False)
-    trainer.strategy.connect(JEPA(**TINY))
+    trainer.strategy.connect(JEPA(**TINIEST))
     trainer.save_checkpoint(tmp_path / "new.ckpt")
     assert read_checkpoint(tmp_path / "new.ckpt")["global_step"] == 0
 

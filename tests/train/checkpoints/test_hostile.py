@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def test_no_reader_of_checkpoints_executes_them(
             "export": lambda: main(["export", f"--ckpt_path={path}", "--output=encoder.safetensors"]),
             "last": lambda: run("fit", "--ckpt_path=last", "--weights_only=false"),
         }
-        subcommand = lambda: run(reader, f"--ckpt_path={path}", "--weights_only=false")  # noqa: E731
+        subcommand = partial(run, reader, f"--ckpt_path={path}", "--weights_only=false")
         assert "could run code" in one_sentence(readers.get(reader, subcommand), capsys)
     assert not Path("executed").exists()
 
@@ -85,5 +86,5 @@ def test_addresses_are_read_as_safely(trained: Path, capsys: pytest.CaptureFixtu
     for address in ("memory://runs/bad.ckpt", f"file://{Path('bad.ckpt').absolute()}"):
         for subcommand in ("fit", "validate"):
             arguments = [f"--ckpt_path={address}", "--weights_only=false"]
-            assert "could run code" in one_sentence(lambda: run(subcommand, *arguments), capsys)  # noqa: B023
+            assert "could run code" in one_sentence(partial(run, subcommand, *arguments), capsys)
     assert not Path("executed").exists()

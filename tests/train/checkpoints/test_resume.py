@@ -115,7 +115,7 @@ def test_a_run_shorter_than_the_distance_of_checkpoints_leaves_one(tmp_path: Pat
 
 
 def test_a_checkpoint_that_is_written_in_the_background_does_not_end_training(tmp_path: Path) -> None:
-    """At the last step it may be half there: steps that every_n_train_steps divides, so that it has just been begun."""
+    """The checkpoint of the last step may be half written, as every_n_train_steps divides it: it has just begun."""
     background = "--trainer.plugins=lightning.pytorch.plugins.io.AsyncCheckpointIO"
     ended = fit(tmp_path, background, "--trainer.callbacks.every_n_train_steps=1", "--trainer.max_epochs=1")
     assert ended["global_step"] == BATCHES

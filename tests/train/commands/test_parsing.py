@@ -1,4 +1,4 @@
-"""What cannot be parsed ends in one sentence, with the nearest name where one was mistyped."""
+"""Arguments that cannot be parsed end in one sentence, with the nearest name where one was mistyped."""
 
 from __future__ import annotations
 

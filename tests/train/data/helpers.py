@@ -57,7 +57,7 @@ class NumberedData(ImageDataModule):
 
 
 class Killed(Exception):
-    """What ends a run from outside."""
+    """An end of a run that comes from outside."""
 
 
 class Recorder(pl.LightningModule):

@@ -14,7 +14,7 @@ from tests.train.data.helpers import NumberedData
 
 
 def test_a_batch_needs_as_many_images_a_process() -> None:
-    """Of too few, each process would have an epoch without a batch."""
+    """Too few images would leave each process an epoch without a batch."""
     processes: Any = SimpleNamespace(
         world_size=2, global_rank=1, strategy=SimpleNamespace(root_device=torch.device("cpu"))
     )

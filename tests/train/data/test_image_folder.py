@@ -200,7 +200,7 @@ def test_crops_are_the_same_for_any_number_of_workers_and_after_a_resume(
 
 
 def test_a_crop_has_the_share_of_the_area_it_was_told(tmp_path: Path) -> None:
-    """On a picture whose two channels grow along its sides, the range within a crop is its size."""
+    """The range within a crop is its size, on a picture whose two channels grow along its sides."""
     height, width = 120, 200
     ramp = np.zeros((height, width, 3), dtype=np.uint8)
     ramp[..., 0] = np.linspace(0, 240, height).round()[:, None]

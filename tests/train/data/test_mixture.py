@@ -50,7 +50,7 @@ def test_both_densities_are_those_of_a_mixture_of_normals(channels: int) -> None
 
 
 def test_samples_are_drawn_from_that_density() -> None:
-    """Where they are dense, few standard errors away from what the density says: the mean of log p is -entropy."""
+    """Samples lie where they are dense: the mean of log p is -entropy, but for a few standard errors."""
     mixture = mixture_of(channels=1)
     drawn, component = mixture.sample(20_000, seed=2)
     oracle = normal_mixture(mixture, mixture.patterns.flatten(1))

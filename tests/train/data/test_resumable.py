@@ -85,7 +85,7 @@ def test_a_batch_that_an_exception_broke_off_comes_again(tmp_path: Path) -> None
 
 
 def run_script(world_size: int, die_at: int, folder: Path) -> list[list[Any]]:
-    """What each process of ddp_resume.py saw."""
+    """Read what each process of ddp_resume.py saw."""
     folder.mkdir(exist_ok=True)
     script = Path(__file__).with_name("ddp_resume.py")
     finished = run_python(script, str(world_size), str(die_at), folder, folder=folder)

@@ -161,7 +161,7 @@ def test_a_thin_picture_takes_little_memory() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.integers(1, 12), st.integers(17, 40), st.integers(0, 11), st.integers(8, 64))
 def test_of_a_thin_picture_the_middle_is_seen(width: int, times: int, more: int, size: int) -> None:
-    """Within one pixel of the result, of which 4 grey levels are the slope here."""
+    """The result is within one pixel, of which 4 grey levels are the slope here."""
     height = width * times + more % width
     slope = 4.0 * size / width  # grey levels a pixel of the picture
     rows = 128.0 + slope * (np.arange(height) - (height - 1) / 2)

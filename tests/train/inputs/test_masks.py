@@ -47,7 +47,7 @@ def test_the_seed_decides() -> None:
 
 
 def coverage(masks: MultiBlockMasks, part: int) -> Tensor:
-    """How often each patch of a 14 x 14 grid is drawn, relative to the mean."""
+    """Count how often each patch of a 14 x 14 grid is drawn, relative to the mean."""
     counts = torch.zeros(196)
     for seed in range(200):
         drawn = draw(masks, 64, seed)[part]

@@ -17,20 +17,9 @@ from torch.utils.data import DataLoader
 from jepa_train.models.encoder import EmbeddingEncoder
 from jepa_train.models.projector import GlobalBatchNorm1d, Projector
 from jepa_train.module import JEPA
+from tests.train.helpers import TINIEST
 
-TINY: dict[str, Any] = {
-    "image_size": 16,
-    "channels": 1,
-    "encoder_overrides": {"embed_dim": 16, "depth": 1, "num_heads": 2},
-    "patch_size": 4,
-    "embedding_size": 3,
-    "projector_hidden": 8,
-    "predictor_width": 16,
-    "predictor_depth": 1,
-    "num_targets": 2,
-    "sigreg_slices": 16,
-    "ema_end": 0.999,  # not 1, so that a step too much would be seen
-}
+TINY = TINIEST | {"ema_end": 0.999}  # not 1, so that a step too much would be seen
 
 
 @pytest.mark.parametrize("momentum", [0.1, 0.0, 1.0, None])

@@ -1,4 +1,4 @@
-"""What holds for every anti-collapse term."""
+"""Claims that hold for every anti-collapse term."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def test_the_default_is_the_published_loss_also_of_directions_that_hardly_vary(d
 
 
 def test_nothing_is_won_by_shrinking_a_direction_in_which_the_views_disagree() -> None:
-    """As there is by a ridge, which then leads to a collapse."""
+    """A ridge gives one, which then leads to a collapse."""
     shared, *noises = torch.randn(3, 400, 4, dtype=torch.float64)
     first, second = (shared + torch.tensor([0.1, 0.1, 0.1, 3.0]) * noise for noise in noises)
     shrink = torch.tensor([1.0, 1.0, 1.0, 1e-2])
