@@ -39,7 +39,7 @@ class OnlineKNN(OnLabels):
         k: int = 20,
         temperature: float = 0.07,
         whiten: bool = True,
-        **settings: Any,
+        **settings: Any,  # no Unpack[TypedDict], by which jsonargparse loses defaults and help texts
     ) -> None:
         require_whole(1, k=k)
         if not temperature > 0.0:
@@ -96,7 +96,7 @@ class OnlineLinearProbe(OnLabels):
         self,
         ridge: float = 1e-3,
         max_iterations: int = 1_000,
-        **settings: Any,
+        **settings: Any,  # no Unpack[TypedDict], by which jsonargparse loses defaults and help texts
     ) -> None:
         require_whole(1, max_iterations=max_iterations)
         if not ridge > 0.0:

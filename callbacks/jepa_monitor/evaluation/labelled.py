@@ -101,7 +101,7 @@ class OnLabels(OnlineEvaluation):
         reference: Any = None,
         labels: LabelsKey = None,
         pixels: bool = True,
-        **settings: Any,
+        **settings: Any,  # no Unpack[TypedDict], by which jsonargparse loses defaults and help texts
     ) -> None:
         super().__init__(num_samples=num_queries, **settings)
         require_whole(1, bank_size=bank_size)

@@ -46,7 +46,7 @@ class LiDAR(OnlineEvaluation):
         views: int = 8,
         view: View | None = None,
         delta: float = 1e-4,
-        **settings: Any,
+        **settings: Any,  # no Unpack[TypedDict], by which jsonargparse loses defaults and help texts
     ) -> None:
         require_whole(2, views=views)
         if not delta > 0.0:
@@ -106,7 +106,7 @@ class FeatureStatistics(OnlineEvaluation):
     def __init__(
         self,
         num_samples: int = 2_048,
-        **settings: Any,
+        **settings: Any,  # no Unpack[TypedDict], by which jsonargparse loses defaults and help texts
     ) -> None:
         super().__init__(num_samples=num_samples, **settings)
 

@@ -19,7 +19,7 @@ class MeasurementError(RuntimeError):
     """A measurement failed on some process; the message says on which and why."""
 
 
-class fail_together(AbstractContextManager[None]):  # no generator, which would swallow a block's StopIteration
+class fail_together(AbstractContextManager[None]):
     """Run a block that each process does by itself; if it fails on one of them, all raise at its end.
 
     Every process enters the block, and no collective happens inside. What the block makes is kept in local names until
@@ -44,14 +44,23 @@ class fail_together(AbstractContextManager[None]):  # no generator, which would 
     ) -> None:
         if not in_group() or not (error is None or isinstance(error, Exception)):
             return  # an interrupt ends this process, and with it the run
+        reason = None if error is None else _described(error)  # before the collectives: it may raise
         failed = torch.tensor(int(error is not None), device=self.device)
         dist.all_reduce(failed, op=dist.ReduceOp.MAX)
         if not failed:
             return
         reasons: list[str | None] = [None] * dist.get_world_size()
-        dist.all_gather_object(reasons, None if error is None else f"{type(error).__name__}: {error}")
+        dist.all_gather_object(reasons, reason)
         known = [f"process {global_rank}: {reason}" for global_rank, reason in enumerate(reasons) if reason]
         raise MeasurementError("; ".join(known)) from error
+
+
+def _described(error: Exception) -> str:
+    """Kind and text of an exception, whose own ``__str__`` may fail."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return f"{type(error).__name__}, which cannot be printed"
 
 
 def broadcast(value: T) -> T:

@@ -27,7 +27,7 @@ def outcome(rank: int, failing: list[int]) -> str:
     try:
         with fail_together(CPU):
             if rank in failing:
-                raise StopIteration("nothing left")  # which a generator would turn into another error
+                raise StopIteration("nothing left")
     except MeasurementError as error:
         return f"{error} | {type(error.__cause__).__name__}"
     return "none"

@@ -39,7 +39,7 @@ def test_order_of_samples_and_of_views_does_not_count(name: AnticollapseName, se
     torch.testing.assert_close(term(name)(second, first, 5), expected)
 
 
-@pytest.mark.parametrize(("name", "pairs_rows"), [(name, name in ("barlow", "whitening_mse")) for name in NAMES])
+@pytest.mark.parametrize(("name", "pairs_rows"), [(name, term(name).paired) for name in NAMES])
 def test_terms_of_two_views_pair_their_rows(name: AnticollapseName, pairs_rows: bool) -> None:
     first, second = two_views(20, 3)
     apart = term(name)(first, second.flip(0), 5) - term(name)(first, second, 5)
