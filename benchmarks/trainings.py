@@ -1,0 +1,202 @@
+"""Trains encoders on images of known density and on real ones, and keeps what their density is studied with.
+
+    python benchmarks/trainings.py FOLDER [--only WORD ...] [--seeds 3] [--processes 1]
+
+Each run is ``python train.py fit -c configs/CONFIG.yaml OPTIONS`` on one thread, in a process of its own. Of each
+checkpoint ``readings.pt`` keeps embeddings z and mean tokens of the training images, and embeddings, mean tokens and
+the Gram matrices of both of the probe and of further sets, with the true log densities where they are known. A second
+call goes on where the first was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor
+
+from jepa_monitor.density import gram_and_embedding
+from jepa_train.cli import main as command_line
+from jepa_train.data.base import ImageDataModule
+from jepa_train.module import JEPA
+
+ROOT = Path(__file__).resolve().parents[1]
+NUM_REFERENCE = 20_000
+NUM_PROBE = 1_024
+NUM_SET = 400  # images of a further set
+
+
+@dataclass(frozen=True)
+class Training:
+    """What is trained, from a config and options of ``fit``.
+
+    Attributes:
+        config: name of a file in configs/.
+        options: further options.
+        steps: optimizer steps whose checkpoints are kept, beside the last one.
+        rank: number of factors of the images, where it is known.
+    """
+
+    config: str
+    options: str
+    steps: tuple[int, ...] = ()
+    rank: int | None = None
+
+
+def _mixture(r: int, size: int, options: str = "") -> Training:
+    chosen = f"--trainer.max_epochs=20 --data.latent_size={r} --model.embedding_size={size} {options}"
+    return Training("mixture", chosen, steps=(100, 1000), rank=r)
+
+
+TRAININGS: Mapping[str, Training] = {
+    "mixture r=2 K=2": _mixture(2, 2),
+    "mixture r=8 K=16": _mixture(8, 16),
+    "fashion_mnist": Training("fashion_mnist", "", steps=(100, 1000)),
+    "mixture r=4 K=8": _mixture(4, 8),
+    "mixture r=2 K=2 separation 3": _mixture(2, 2, "--data.separation=3"),
+    "mixture r=16 K=32": _mixture(16, 32),
+    "mixture r=16 K=16": _mixture(16, 16),
+    "mixture r=4 K=4": _mixture(4, 4),
+    "mixture r=8 K=8": _mixture(8, 8),
+    "mixture r=2 K=4": _mixture(2, 4),
+    "mixture r=8 K=192": Training(
+        "mixture",
+        "--trainer.max_epochs=-1 --trainer.max_steps=10000 --data.latent_size=8 --model.embedding_size=192",
+        steps=(100, 1000),
+        rank=8,
+    ),
+    "fashion_mnist K=192": Training("fashion_mnist", "--model.embedding_size=192", steps=(100, 1000)),
+}
+
+
+class KeepSteps(pl.Callback):
+    """Save ``step_N.ckpt`` after each of the given optimizer steps and after the last.
+
+    Args:
+        folder: folder of the checkpoints.
+        steps: optimizer steps.
+    """
+
+    def __init__(self, folder: str, steps: list[int]) -> None:
+        self.folder, self.steps, self.kept = Path(folder), steps, 0
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Save after a step that is wanted."""
+        if trainer.global_step in self.steps and trainer.global_step != self.kept:
+            self.kept = trainer.global_step
+            trainer.save_checkpoint(self.folder / f"step_{self.kept}.ckpt", weights_only=True)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the last."""
+        trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=True)
+
+
+def arguments_of(training: Training, seed: int, folder: Path) -> list[str]:
+    """Return the arguments of ``fit``."""
+    quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.logger=false"]
+    quiet += ["--monitor=null", "--trainer.limit_val_batches=0", "--trainer.enable_checkpointing=false"]
+    seeds = [f"--seed_everything={seed}", f"--model.seed={seed}", f"--data.seed={seed}"]
+    keep = ["--trainer.callbacks=trainings.KeepSteps", f"--trainer.callbacks.folder={folder}"]
+    keep += [f"--trainer.callbacks.steps={json.dumps(training.steps)}"]
+    config = ["-c", str(ROOT / "configs" / f"{training.config}.yaml")]
+    return ["fit", *config, *training.options.split(), *seeds, *quiet, *keep]
+
+
+def train(training: Training, seed: int, folder: Path) -> None:
+    """Write checkpoints, their readings and ``seconds.json``."""
+    started = time.process_time()
+    cli = command_line(arguments_of(training, seed, folder))
+    assert cli is not None
+    seconds = time.process_time() - started
+    for checkpoint in sorted(folder.glob("*.ckpt")):
+        module = JEPA.load_from_checkpoint(checkpoint, map_location="cpu").eval()
+        readings = read(module, cli.datamodule, sets=checkpoint.stem == "last")
+        torch.save(readings | {"rank": training.rank}, folder / f"{checkpoint.stem}.pt")
+    (folder / "seconds.json").write_text(json.dumps(seconds))
+
+
+@torch.no_grad()
+def read(module: JEPA, data: ImageDataModule, *, sets: bool) -> dict[str, Any]:
+    """Return what is studied: see the module's docstring."""
+    reference = _images(data.reference_dataset(), NUM_REFERENCE)
+    probe = data.probe_dataset()
+    inputs = _images(probe, NUM_PROBE)
+    found: dict[str, Any] = {"reference": _embed(module, reference), "probe": _measure(module, inputs)}
+    found["truths"] = {name: truth(inputs) for name, truth in getattr(probe, "log_densities", {}).items()}
+    others = further_sets(inputs, data) if sets and not found["truths"] else {}
+    found["sets"] = {name: _measure(module, images) for name, images in others.items()}
+    return found
+
+
+def further_sets(inputs: Tensor, data: ImageDataModule) -> dict[str, Tensor]:
+    """Return five sets that differ from the probe, each ``NUM_SET`` images."""
+    own = {name: _images(dataset, NUM_SET) for name, dataset in data.ood_datasets().items()}
+    # those of the probe that follow what is measured, so that no set is a copy of it
+    rest = inputs[-NUM_SET:]
+    blurred = torch.nn.functional.avg_pool2d(rest, 5, stride=1, padding=2, count_include_pad=False)
+    return own | {"upside down": rest.flip(2), "inverted": inputs.min() + inputs.max() - rest, "blurred": blurred}
+
+
+def _images(dataset: Any, count: int) -> Tensor:
+    return torch.stack([dataset[index]["image"] for index in range(min(count, len(dataset)))])
+
+
+def _embed(module: JEPA, images: Tensor) -> dict[str, Tensor]:
+    parts = [(module(part), module.features(part)) for part in images.split(500)]
+    z, tokens = (torch.cat(values) for values in zip(*parts, strict=True))
+    return {"z": z, "tokens": tokens}
+
+
+def _measure(module: JEPA, images: Tensor) -> dict[str, Tensor]:
+    z_gram, z = gram_and_embedding(module.target, images)
+    tokens_gram, tokens = gram_and_embedding(module.features, images)
+    return {"z": z, "z gram": z_gram, "tokens": tokens, "tokens gram": tokens_gram}
+
+
+def run(name: str, seed: int, folder: Path) -> None:
+    """Train and read in a process of its own, on one thread."""
+    own = folder / f"{name.replace(' ', '_')}_{seed}"
+    if (own / "seconds.json").is_file():
+        return
+    own.mkdir(parents=True, exist_ok=True)
+    path = os.pathsep.join([str(ROOT), str(ROOT / "callbacks"), str(Path(__file__).parent)])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    command = [sys.executable, __file__, str(own), "--child", name, str(seed)]
+    subprocess.run(command, check=True, env=environment, cwd=own, stdout=subprocess.DEVNULL)
+    seconds = json.loads((own / "seconds.json").read_text())
+    print(f"{name}, seed {seed}: {seconds / 60.0:.1f} CPU minutes of training", flush=True)
+
+
+def main() -> None:
+    """Train seed by seed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--only", nargs="*", default=[""], help="trainings whose name contains one of these")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--processes", type=int, default=1, help="runs at the same time, each on one thread")
+    parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    folder = arguments.folder.resolve()
+    if arguments.child:
+        return train(TRAININGS[arguments.child[0]], int(arguments.child[1]), folder)
+    names = [name for name in TRAININGS if any(word in name for word in arguments.only)]
+    with ThreadPoolExecutor(arguments.processes) as pool:
+        jobs = [pool.submit(run, name, seed, folder) for seed in range(arguments.seeds) for name in names]
+        for job in jobs:
+            job.result()
+    return None
+
+
+if __name__ == "__main__":
+    main()
