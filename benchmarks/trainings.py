@@ -39,7 +39,7 @@ NUM_SET = 400  # images of a further set
 
 @dataclass(frozen=True)
 class Training:
-    """What is trained, from a config and options of ``fit``.
+    """One training, by a config and options of ``fit``.
 
     Attributes:
         config: name of a file in configs/.

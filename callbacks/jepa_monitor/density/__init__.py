@@ -2,10 +2,11 @@
 
 from .embedding import EmbeddingReference
 from .jacobian import differentiable, gram_and_embedding, jacobian_gram, map_grams
+from .neighbours import knn_distance, nearest
 from .score import aggregate_views, jepa_score, log_density, log_density_from_spectrum, log_density_from_volume
 from .sketch import Sketch
 from .strategies import Encode, Strategy
-from .survey import require_real
+from .survey import finite_rows, require_real
 from .volume import auto_rank, is_imprecise, leading_volume, log_singular_values, log_volume, rounding_error
 
 __all__ = [
@@ -16,10 +17,12 @@ __all__ = [
     "aggregate_views",
     "auto_rank",
     "differentiable",
+    "finite_rows",
     "gram_and_embedding",
     "is_imprecise",
     "jacobian_gram",
     "jepa_score",
+    "knn_distance",
     "leading_volume",
     "log_density",
     "log_density_from_spectrum",
@@ -27,6 +30,7 @@ __all__ = [
     "log_singular_values",
     "log_volume",
     "map_grams",
+    "nearest",
     "require_real",
     "rounding_error",
 ]

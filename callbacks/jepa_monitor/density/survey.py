@@ -157,6 +157,17 @@ def require_real(z: object) -> Tensor:
     return z
 
 
+def finite_rows(samples: Tensor) -> Tensor:
+    """Flatten samples (N, ...) to rows (M, D) without gradient, and leave out those that are not finite.
+
+    Raises:
+        TypeError, ValueError: as :func:`require_real` does.
+    """
+    rows = require_real(samples.detach()).flatten(1)
+    finite = torch.isfinite(rows).all(1)
+    return rows if bool(finite.all()) else rows[finite]
+
+
 def _require_embedding(z: Tensor, pair: Tensor) -> None:
     require_real(z)
     if z.ndim != 2 or len(z) != len(pair):

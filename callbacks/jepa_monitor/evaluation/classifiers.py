@@ -17,9 +17,9 @@ from scipy.optimize import minimize
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..density.neighbours import largest_products
 from ..runtime.concise import Concise
 
-CHUNK = 2048  # queries whose similarities to the bank are held at once
 # a standard deviation below this share of the column's largest value is rounding of float32 features
 SMALLEST_SPREAD = 1e-6
 
@@ -44,8 +44,7 @@ def weighted_knn(queries: Tensor, bank: Tensor, labels: Tensor, *, k: int = 20, 
     mean = bank.mean(0)
     bank = F.normalize(bank - mean, dim=1)
     votes = []
-    for part in queries.split(CHUNK):
-        similarity, neighbours = (F.normalize(part - mean, dim=1) @ bank.T).topk(min(k, len(bank)), dim=1)
+    for part, similarity, neighbours in largest_products(F.normalize(queries - mean, dim=1), bank, min(k, len(bank))):
         weight = ((similarity - similarity[:, :1]) / temperature).exp()
         tally = weight.new_zeros(len(part), int(labels.max()) + 1)
         votes.append(tally.scatter_add_(1, labels[neighbours], weight).argmax(1))

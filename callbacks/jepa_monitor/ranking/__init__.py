@@ -1,12 +1,12 @@
 """Ranking quality of scores: against a truth, between sets, and beside rankings that need no encoder."""
 
+from ..density import knn_distance
 from .baselines import (
     GaussianBaseline,
     Mahalanobis,
     NearestNeighbours,
     compressed_size,
     fingerprints,
-    knn_distance,
     log_frobenius,
     shares_samples,
 )

@@ -4,9 +4,8 @@
 were fitted to from more of the same with AUROC up to 1: ``score`` refuses a batch that was fitted as a whole, and
 :func:`shares_samples` finds single copies.
 
-Both are written out, and run on the device of their tensors. On one CPU thread scikit-learn's Ledoit-Wolf takes
-longer from a few thousand samples on, and its neighbours, as fast or faster, lose half of the digits where all
-embeddings share an offset (``benchmarks/solvers.py``).
+Mahalanobis is written out, and runs on the device of its tensors. On one CPU thread scikit-learn's Ledoit-Wolf takes
+longer from a few thousand samples on (``benchmarks/solvers.py``).
 """
 
 from __future__ import annotations
@@ -20,12 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..density import auto_rank, require_real
+from ..density import auto_rank, finite_rows, knn_distance, require_real
 from ..runtime.concise import Concise
 
 MAX_COMPONENTS = 64
 CHUNK_ROWS = 4096
-CHUNK_DISTANCES = 2**23  # 64 MiB in float64
 
 
 @dataclass(frozen=True, repr=False)
@@ -99,7 +97,7 @@ class Mahalanobis(Concise):
             ValueError: if there are fewer than 2 finite embeddings, they are all equal, or the covariance is singular
                 after shrinkage.
         """
-        rows = _finite_rows(reference)
+        rows = finite_rows(reference)
         if len(rows) < 2:
             raise ValueError("a Mahalanobis baseline needs at least 2 finite reference embeddings.")
         mean, covariance, shrinkage = _ledoit_wolf(rows)
@@ -152,34 +150,6 @@ class NearestNeighbours(Concise):
         return -knn_distance(z, self.reference, k=self.k)
 
 
-def knn_distance(z: Tensor, reference: Tensor, *, k: int = 10) -> Tensor:
-    """Distance to the k-th nearest reference embedding: (N, D) and (M, D) -> (N,); low where the density is high.
-
-    Plain distances: a sample that is also in the reference finds itself, at distance 0. Exact in float64, but for
-    neighbours whose squared distances agree to 1e-14 of the squared norms. Takes 64 MiB beside its inputs in float64.
-
-    Args:
-        z: (N, D).
-        reference: (M, D); embeddings that are not finite are left out.
-        k: number of the neighbour, from 1; the farthest where the reference has fewer.
-
-    Returns:
-        (N,) float64; NaN if the reference has no finite embedding.
-
-    Raises:
-        ValueError: if k is below 1.
-    """
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}.")
-    points = _finite_rows(reference).double()
-    if not len(points):
-        return torch.full((len(z),), torch.nan, dtype=torch.float64, device=z.device)
-    centre = points.mean(0)  # a common offset would cost digits below
-    points, queries = points - centre, z.double() - centre
-    neighbours = _kth_neighbours(queries, points, min(k, len(points)))
-    return torch.cat([torch.linalg.vector_norm(rows - points[index], dim=1) for rows, index in neighbours])
-
-
 def shares_samples(z: Tensor, reference: Tensor) -> Tensor:
     """Mark those of (N, ...) samples that are exact copies of one of the (M, ...) reference samples: (N,) bool.
 
@@ -224,12 +194,6 @@ def compressed_size(images: Tensor, *, low: float, high: float) -> np.ndarray:
     return np.array([len(zlib.compress(image.tobytes(), level=9)) for image in pixels], dtype=np.float64)
 
 
-def _finite_rows(samples: Tensor) -> Tensor:
-    rows = require_real(samples.detach()).flatten(1)
-    finite = torch.isfinite(rows).all(1)
-    return rows if bool(finite.all()) else rows[finite]
-
-
 def _ledoit_wolf(rows: Tensor) -> tuple[Tensor, Tensor, float]:
     """Mean (D,), shrunk covariance (D, D) and shrinkage of (N, D) embeddings, as Ledoit and Wolf (2004) estimate it."""
     count, size = rows.shape
@@ -244,15 +208,6 @@ def _ledoit_wolf(rows: Tensor) -> tuple[Tensor, Tensor, float]:
     error = ((fourth_moment - covariance.square().sum()) / count).clamp_min(0.0)
     shrinkage = float(torch.minimum(error, spread) / spread) if float(spread) > 0.0 else 0.0
     return mean, torch.lerp(covariance, target, shrinkage), shrinkage
-
-
-def _kth_neighbours(queries: Tensor, points: Tensor, k: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Chunks of the queries (B, D), each with the index of its k-th nearest point (B,)."""
-    squared_norms = points.square().sum(1)
-    for rows in queries.split(max(1, CHUNK_DISTANCES // len(points))):
-        # |x - y|^2 less |x|^2, which is the same for all y
-        order = torch.addmm(squared_norms[None], rows, points.T, alpha=-2.0)
-        yield rows, order.topk(k, dim=1, largest=False).indices[:, -1]
 
 
 def _digests(samples: Tensor) -> Iterator[bytes]:

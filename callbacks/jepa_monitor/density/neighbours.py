@@ -1,0 +1,110 @@
+"""Nearest neighbours by exact search, in blocks: no matrix of all distances is ever held.
+
+They are written out, and run on the device of their tensors. On one CPU thread scikit-learn's, as fast or faster, lose
+half of the digits where all embeddings share an offset (``benchmarks/solvers.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from .survey import finite_rows
+
+BLOCK = 2**23  # elements: 64 MiB in float64
+
+
+def nearest(queries: Tensor, points: Tensor, k: int, *, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Distances and indices of the k nearest points.
+
+    Exact in float64, but for neighbours whose squared distances agree to 1e-14 of the squared norms, which may change
+    places. Takes some 64 MiB beside its inputs in float64.
+
+    Args:
+        queries: (N, D).
+        points: (M, D), all finite.
+        k: number of neighbours, from 1 to M, or to M - 1 with ``own``.
+        own: (N,) the index at which each query stands among the points; that point is left out.
+
+    Returns:
+        distances: (N, k) float64, the nearest first; NaN for a query that is not finite.
+        indices: (N, k) int64 of the points.
+
+    Raises:
+        ValueError: if k is out of range, or a point is not finite.
+    """
+    largest = len(points) - (own is not None)
+    if not 1 <= k <= largest:
+        raise ValueError(f"k must be from 1 to {largest}, the number of points to choose from, got {k}.")
+    if not bool(torch.isfinite(points).all()):
+        raise ValueError("points must be finite: leave out those that are not.")
+    queries, points = _centred(queries, points)
+    # |x - y|^2 is |x|^2 - 2 (x y - |y|^2 / 2): the first is the same for all y
+    found = largest_products(queries, points, k, offsets=-0.5 * points.square().sum(1), own=own)
+    distances, indices = [], []
+    for rows, _, index in found:
+        exact, order = torch.linalg.vector_norm(rows[:, None] - points[index], dim=2).sort(dim=1)
+        distances.append(exact)
+        indices.append(index.gather(1, order))
+    return torch.cat(distances), torch.cat(indices)
+
+
+def knn_distance(z: Tensor, reference: Tensor, *, k: int = 10) -> Tensor:
+    """Distance to the k-th nearest reference embedding: (N, D) and (M, D) -> (N,); low where the density is high.
+
+    Plain distances: a sample that is also in the reference finds itself, at distance 0. As exact as :func:`nearest`.
+
+    Args:
+        z: (N, D).
+        reference: (M, D); embeddings that are not finite are left out.
+        k: number of the neighbour, from 1; the farthest where the reference has fewer.
+
+    Returns:
+        (N,) float64; NaN if the reference has no finite embedding.
+
+    Raises:
+        ValueError: if k is below 1.
+    """
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}.")
+    points = finite_rows(reference)
+    if not len(points):
+        return torch.full((len(z),), torch.nan, dtype=torch.float64, device=z.device)
+    queries, points = _centred(z, points)
+    found = largest_products(queries, points, min(k, len(points)), offsets=-0.5 * points.square().sum(1))
+    return torch.cat([torch.linalg.vector_norm(rows - points[index[:, -1]], dim=1) for rows, _, index in found])
+
+
+def largest_products(
+    queries: Tensor, points: Tensor, k: int, *, offsets: Tensor | None = None, own: Tensor | None = None
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Search the points whose inner products with a query are largest, in blocks of queries.
+
+    Args:
+        queries: (N, D).
+        points: (M, D), in the precision of the queries.
+        k: number of points, from 1 to M.
+        offsets: (M,) added to the products.
+        own: (N,) the index of a point that is left out for each query.
+
+    Yields:
+        rows of the queries (B, D), one block after the other, and of each row the k largest values (B, k), the largest
+        first, and the indices of their points (B, k).
+    """
+    # the rows that a caller picks from the points, (B, k, D), are no larger than the products
+    size = max(1, BLOCK // max(len(points), k * points.shape[1]))
+    blocks = queries.split(size)
+    for rows, left_out in zip(blocks, [None] * len(blocks) if own is None else own.split(size), strict=True):
+        products = rows @ points.T if offsets is None else torch.addmm(offsets[None], rows, points.T)
+        if left_out is not None:
+            products.scatter_(1, left_out[:, None], -torch.inf)
+        values, index = products.topk(k, dim=1)
+        yield rows, values, index
+
+
+def _centred(queries: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in float64 from the mean of the points: a common offset would cost digits."""
+    centre = points.mean(0, dtype=torch.float64)
+    return queries.double() - centre, points.double() - centre
