@@ -2,10 +2,10 @@
 
     python benchmarks/trainings.py FOLDER [--only WORD ...] [--seeds 3] [--processes 1]
 
-Each run is ``python train.py fit -c configs/CONFIG.yaml OPTIONS`` on one thread, in a process of its own. Of each
-checkpoint ``readings.pt`` keeps embeddings z and mean tokens of the training images, and embeddings, mean tokens and
-the Gram matrices of both of the probe and of further sets, with the true log densities where they are known. A second
-call goes on where the first was stopped.
+Each run is ``python train.py fit -c configs/CONFIG.yaml OPTIONS`` on one thread, in a process of its own; one trains
+the same encoder with labels instead. Beside each checkpoint a file of readings keeps embeddings z and mean tokens of
+the training images, and embeddings, mean tokens and the Gram matrices of both of the probe and of further sets, with
+the true log densities where they are known. A second call goes on where the first was stopped.
 """
 
 from __future__ import annotations
@@ -24,10 +24,12 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from jepa_monitor.density import gram_and_embedding
+from jepa_train.cli import JEPACLI
 from jepa_train.cli import main as command_line
+from jepa_train.commands.parsing import Parser
 from jepa_train.data.base import ImageDataModule
 from jepa_train.module import JEPA
 
@@ -35,6 +37,9 @@ ROOT = Path(__file__).resolve().parents[1]
 NUM_REFERENCE = 20_000
 NUM_PROBE = 1_024
 NUM_SET = 400  # images of a further set
+# what a study reads, which has many runs and few questions to each
+NUM_REFERENCE_OF_STUDY = 8_000
+NUM_PROBE_OF_STUDY = 512
 
 
 @dataclass(frozen=True)
@@ -46,12 +51,20 @@ class Training:
         options: further options.
         steps: optimizer steps whose checkpoints are kept, beside the last one.
         rank: number of factors of the images, where it is known.
+        overlays: names of files in configs/objective/.
+        supervised: train the encoder with labels, see ``Supervised``.
+        brief: read fewer images, and mean tokens of the last checkpoint alone.
+        unread: keep checkpoints alone, where Gram matrices would be too large to keep.
     """
 
     config: str
     options: str
     steps: tuple[int, ...] = ()
     rank: int | None = None
+    overlays: tuple[str, ...] = ()
+    supervised: bool = False
+    brief: bool = False
+    unread: bool = False
 
 
 def _mixture(r: int, size: int, options: str = "") -> Training:
@@ -59,7 +72,13 @@ def _mixture(r: int, size: int, options: str = "") -> Training:
     return Training("mixture", chosen, steps=(100, 1000), rank=r)
 
 
-TRAININGS: Mapping[str, Training] = {
+def _study(options: str = "", *, size: int = 8, **changes: Any) -> Training:
+    """Six epochs on images with four factors; what is not said is as in configs/mixture.yaml."""
+    chosen = f"--trainer.max_epochs=6 --data.latent_size=4 --model.embedding_size={size} {options}"
+    return Training("mixture", chosen, **{"steps": (0, 50, 150, 400), "rank": 4, "brief": True} | changes)
+
+
+KNOWN_AND_REAL: Mapping[str, Training] = {
     "mixture r=2 K=2": _mixture(2, 2),
     "mixture r=8 K=16": _mixture(8, 16),
     "fashion_mnist": Training("fashion_mnist", "", steps=(100, 1000)),
@@ -78,28 +97,74 @@ TRAININGS: Mapping[str, Training] = {
     ),
     "fashion_mnist K=192": Training("fashion_mnist", "--model.embedding_size=192", steps=(100, 1000)),
 }
+STUDIED: Mapping[str, Training] = {
+    "study K=8": _study(),
+    "study none": _study(overlays=("none",)),
+    "study weight=1": _study("--model.anticollapse_weight=1"),
+    "study K=4": _study(size=4),
+    "study K=32": _study(size=32, steps=()),
+    "study vicreg": _study(overlays=("vicreg",), steps=()),
+    "study supervised": _study(supervised=True, steps=()),
+    "study weight=0.1": _study("--model.anticollapse_weight=0.1"),
+    "study barlow": _study(overlays=("barlow",), steps=()),
+    "study EMA alone": _study(overlays=("i_jepa",), steps=()),
+    "study K=128": _study(size=128, steps=()),
+    "study weight=0.03": _study("--model.anticollapse_weight=0.03"),
+    "study K=16": _study(size=16, steps=()),
+    "study weight decay": _study(overlays=("weight_decay",), steps=()),
+    "study spectral norm": _study(overlays=("spectral_norm",), steps=()),
+    "study K=64": _study(size=64, steps=()),
+    "study K=768": _study(size=768, steps=(), unread=True),
+}
+TRAININGS = {**KNOWN_AND_REAL, **STUDIED}
 
 
 class KeepSteps(pl.Callback):
-    """Save ``step_N.ckpt`` after each of the given optimizer steps and after the last.
+    """Save ``step_N.ckpt`` after each of the given optimizer steps, ``last.ckpt``, and all losses in ``losses.json``.
 
     Args:
-        folder: folder of the checkpoints.
-        steps: optimizer steps.
+        folder: folder of the files.
+        steps: optimizer steps; 0 is before the first.
     """
 
     def __init__(self, folder: str, steps: list[int]) -> None:
-        self.folder, self.steps, self.kept = Path(folder), steps, 0
+        self.folder, self.steps = Path(folder), steps
+        self.losses: dict[str, list[float]] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save the first weights, if they are wanted."""
+        self._save(trainer)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Save after a step that is wanted."""
-        if trainer.global_step in self.steps and trainer.global_step != self.kept:
-            self.kept = trainer.global_step
-            trainer.save_checkpoint(self.folder / f"step_{self.kept}.ckpt", weights_only=True)
+        """Keep the losses, and save after a step that is wanted."""
+        for name, value in trainer.callback_metrics.items():
+            if name.startswith("train/loss"):
+                self.losses.setdefault(name.removeprefix("train/"), []).append(float(value))
+        self._save(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Save the last."""
+        """Save the last weights and the losses."""
         trainer.save_checkpoint(self.folder / "last.ckpt", weights_only=True)
+        (self.folder / "losses.json").write_text(json.dumps(self.losses))
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        if trainer.global_step in self.steps:
+            trainer.save_checkpoint(self.folder / f"step_{trainer.global_step}.ckpt", weights_only=True)
+
+
+class Supervised(JEPA):
+    """The same encoder and projector, trained to tell the two components of a mixture apart; nothing is predicted."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.head = nn.Linear(self.hparams["embedding_size"], 2)
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        """Compute the cross-entropy of the labels."""
+        _, view = self._draws().views(self.view, batch["image"])
+        loss = nn.functional.cross_entropy(self.head(self.online(view)), batch["label"])
+        self.log("train/loss", loss)
+        return loss
 
 
 def arguments_of(training: Training, seed: int, folder: Path) -> list[str]:
@@ -109,32 +174,51 @@ def arguments_of(training: Training, seed: int, folder: Path) -> list[str]:
     seeds = [f"--seed_everything={seed}", f"--model.seed={seed}", f"--data.seed={seed}"]
     keep = ["--trainer.callbacks=trainings.KeepSteps", f"--trainer.callbacks.folder={folder}"]
     keep += [f"--trainer.callbacks.steps={json.dumps(training.steps)}"]
-    config = ["-c", str(ROOT / "configs" / f"{training.config}.yaml")]
+    files = [training.config, *(f"objective/{overlay}" for overlay in training.overlays)]
+    config = [word for file in files for word in ("-c", str(ROOT / "configs" / f"{file}.yaml"))]
     return ["fit", *config, *training.options.split(), *seeds, *quiet, *keep]
 
 
 def train(training: Training, seed: int, folder: Path) -> None:
     """Write checkpoints, their readings and ``seconds.json``."""
     started = time.process_time()
-    cli = command_line(arguments_of(training, seed, folder))
+    arguments = arguments_of(training, seed, folder)
+    cli = with_labels(arguments) if training.supervised else command_line(arguments)
     assert cli is not None
     seconds = time.process_time() - started
-    for checkpoint in sorted(folder.glob("*.ckpt")):
-        module = JEPA.load_from_checkpoint(checkpoint, map_location="cpu").eval()
-        readings = read(module, cli.datamodule, sets=checkpoint.stem == "last")
+    for checkpoint in [] if training.unread else sorted(folder.glob("*.ckpt")):
+        module = type(cli.model).load_from_checkpoint(checkpoint, map_location="cpu").eval()
+        readings = read(module, cli.datamodule, last=checkpoint.stem == "last", brief=training.brief)
         torch.save(readings | {"rank": training.rank}, folder / f"{checkpoint.stem}.pt")
     (folder / "seconds.json").write_text(json.dumps(seconds))
 
 
+def with_labels(arguments: list[str]) -> JEPACLI:
+    """Run ``fit`` for the module that is trained with labels."""
+    return JEPACLI(
+        Supervised,
+        pl.LightningDataModule,
+        subclass_mode_data=True,
+        auto_configure_optimizers=False,
+        parser_class=Parser,
+        save_config_callback=None,
+        args=arguments,
+    )
+
+
 @torch.no_grad()
-def read(module: JEPA, data: ImageDataModule, *, sets: bool) -> dict[str, Any]:
+def read(module: JEPA, data: ImageDataModule, *, last: bool, brief: bool) -> dict[str, Any]:
     """Return what is studied: see the module's docstring."""
-    reference = _images(data.reference_dataset(), NUM_REFERENCE)
+    reference = _images(data.reference_dataset(), NUM_REFERENCE_OF_STUDY if brief else NUM_REFERENCE)
     probe = data.probe_dataset()
-    inputs = _images(probe, NUM_PROBE)
-    found: dict[str, Any] = {"reference": _embed(module, reference), "probe": _measure(module, inputs)}
+    inputs = _images(probe, NUM_PROBE_OF_STUDY if brief else NUM_PROBE)
+    with_tokens = last or not brief
+    found: dict[str, Any] = {
+        "reference": _embed(module, reference),
+        "probe": _measure(module, inputs, with_tokens=with_tokens),
+    }
     found["truths"] = {name: truth(inputs) for name, truth in getattr(probe, "log_densities", {}).items()}
-    others = further_sets(inputs, data) if sets and not found["truths"] else {}
+    others = further_sets(inputs, data) if last and not found["truths"] else {}
     found["sets"] = {name: _measure(module, images) for name, images in others.items()}
     return found
 
@@ -158,10 +242,12 @@ def _embed(module: JEPA, images: Tensor) -> dict[str, Tensor]:
     return {"z": z, "tokens": tokens}
 
 
-def _measure(module: JEPA, images: Tensor) -> dict[str, Tensor]:
-    z_gram, z = gram_and_embedding(module.target, images)
-    tokens_gram, tokens = gram_and_embedding(module.features, images)
-    return {"z": z, "z gram": z_gram, "tokens": tokens, "tokens gram": tokens_gram}
+def _measure(module: JEPA, images: Tensor, *, with_tokens: bool = True) -> dict[str, Tensor]:
+    encoders = {"z": module.target, **({"tokens": module.features} if with_tokens else {})}
+    found = {}
+    for name, encode in encoders.items():
+        found[f"{name} gram"], found[name] = gram_and_embedding(encode, images)
+    return found
 
 
 def run(name: str, seed: int, folder: Path) -> None:
