@@ -53,7 +53,7 @@ class Training:
         rank: number of factors of the images, where it is known.
         overlays: names of files in configs/objective/.
         supervised: train the encoder with labels, see ``Supervised``.
-        brief: read fewer images, and mean tokens of the last checkpoint alone.
+        brief: read fewer images, and mean tokens of the first and the last weights alone.
         unread: keep checkpoints alone, where Gram matrices would be too large to keep.
     """
 
@@ -188,7 +188,7 @@ def train(training: Training, seed: int, folder: Path) -> None:
     seconds = time.process_time() - started
     for checkpoint in [] if training.unread else sorted(folder.glob("*.ckpt")):
         module = type(cli.model).load_from_checkpoint(checkpoint, map_location="cpu").eval()
-        readings = read(module, cli.datamodule, last=checkpoint.stem == "last", brief=training.brief)
+        readings = read(module, cli.datamodule, checkpoint.stem, brief=training.brief)
         torch.save(readings | {"rank": training.rank}, folder / f"{checkpoint.stem}.pt")
     (folder / "seconds.json").write_text(json.dumps(seconds))
 
@@ -207,18 +207,18 @@ def with_labels(arguments: list[str]) -> JEPACLI:
 
 
 @torch.no_grad()
-def read(module: JEPA, data: ImageDataModule, *, last: bool, brief: bool) -> dict[str, Any]:
-    """Return what is studied: see the module's docstring."""
+def read(module: JEPA, data: ImageDataModule, checkpoint: str, *, brief: bool) -> dict[str, Any]:
+    """Return what is studied of ``last`` or ``step_N``: see the module's docstring."""
     reference = _images(data.reference_dataset(), NUM_REFERENCE_OF_STUDY if brief else NUM_REFERENCE)
     probe = data.probe_dataset()
     inputs = _images(probe, NUM_PROBE_OF_STUDY if brief else NUM_PROBE)
-    with_tokens = last or not brief
+    with_tokens = not brief or checkpoint in ("step_0", "last")
     found: dict[str, Any] = {
         "reference": _embed(module, reference),
         "probe": _measure(module, inputs, with_tokens=with_tokens),
     }
     found["truths"] = {name: truth(inputs) for name, truth in getattr(probe, "log_densities", {}).items()}
-    others = further_sets(inputs, data) if last and not found["truths"] else {}
+    others = further_sets(inputs, data) if checkpoint == "last" and not found["truths"] else {}
     found["sets"] = {name: _measure(module, images) for name, images in others.items()}
     return found
 
@@ -250,9 +250,14 @@ def _measure(module: JEPA, images: Tensor, *, with_tokens: bool = True) -> dict[
     return found
 
 
+def folder_name(name: str, seed: int) -> str:
+    """Return the name of a run's folder."""
+    return f"{name.replace(' ', '_')}_{seed}"
+
+
 def run(name: str, seed: int, folder: Path) -> None:
     """Train and read in a process of its own, on one thread."""
-    own = folder / f"{name.replace(' ', '_')}_{seed}"
+    own = folder / folder_name(name, seed)
     if (own / "seconds.json").is_file():
         return
     own.mkdir(parents=True, exist_ok=True)
