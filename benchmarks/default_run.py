@@ -28,7 +28,7 @@ TAGS = (
     "density/spearman_jepa_score",
     "density/spearman_gaussian",
     "gaussianity/sliced_ep_ratio",
-    "monitor/overhead(%)",
+    "monitor/overhead_percent",
 )
 
 

@@ -48,8 +48,8 @@ class FitSeconds(pl.Callback):
                 history = callback.history.values
                 values["measuring"] = callback.seconds_spent
                 values["samples"] = history["monitor/samples"]
-                values["each"] = history["monitor/seconds(s)"]
-                values["logged %"] = history["monitor/overhead(%)"][-1]
+                values["each"] = history["monitor/seconds"]
+                values["logged %"] = history["monitor/overhead_percent"][-1]
         self.file.write_text(json.dumps(values))
 
 

@@ -14,12 +14,13 @@ from tests.processes import run_python
 ROOT = Path(__file__).resolve().parents[1]
 SEEN = """
 import json, torch
-from jepa_monitor import gaussianity_statistics, tags
+from jepa_monitor import gaussianity_statistics
+from jepa_monitor.description import explanation, layout
 
 z = torch.randn(400, 8, generator=torch.Generator().manual_seed(0))
 values = gaussianity_statistics(z)
 logged = [f"gaussianity/{name}" for name in values]
-print(json.dumps({"values": values, "page": tags.explanation(logged), "layout": tags.layout(logged)}))
+print(json.dumps({"values": values, "page": explanation(logged), "layout": layout(logged)}))
 """
 
 

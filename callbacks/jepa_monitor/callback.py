@@ -19,7 +19,7 @@ from .runtime.isolation import isolated
 from .runtime.loggers import Warnings, log_for_callbacks, log_scalars
 from .runtime.pooling import Pool, check_pool
 from .runtime.schedule import Moment, Schedule, is_last_batch_of_validation
-from .tags import meaning_of
+from .tags import current_name, meaning_of
 
 OnError = Literal["warn", "raise"]
 T = TypeVar("T")
@@ -216,7 +216,7 @@ class MeasuringCallback(pl.Callback, ABC):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Inverse of :meth:`state_dict`."""
-        self._schedule.resume(state_dict["last"])
+        self._schedule.resume({current_name(tag): value for tag, value in state_dict["last"].items()})
 
     # before, during and after a measurement
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .pictures.scales import percentiles
+from .tags import current_name
 
 MOST_MEASUREMENTS = 64
 MOST_SPECTRA = 24
@@ -102,7 +103,8 @@ class History:
         """Restore what :meth:`state_dict` returned."""
         for name in vars(self):
             setattr(self, name, state[name])
-        self.values = dict(zip(state["values"]["tags"], state["values"]["table"].tolist(), strict=True))
+        names = map(current_name, state["values"]["tags"])
+        self.values = dict(zip(names, state["values"]["table"].tolist(), strict=True))
         self.spectra, self.percentiles = _unpacked(state["spectra"]), _unpacked(state["percentiles"])
 
 

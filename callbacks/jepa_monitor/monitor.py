@@ -116,7 +116,7 @@ class JEPAScoreMonitor(MeasuringCallback):
     """
 
     _on_bar = ("density/spearman", "gaussianity/sliced_ep_ratio")
-    _later_tags = frozenset({"density/stability", "monitor/overhead(%)"})
+    _later_tags = frozenset({"density/stability", "monitor/overhead_percent"})
 
     def __init__(
         self,
@@ -226,7 +226,7 @@ class JEPAScoreMonitor(MeasuringCallback):
         if not self._is_drawn:
             with self._budget.measuring(), self._guarded(pl_module, "pictures"):
                 self._draw(trainer, pl_module, step)
-            overhead = {"monitor/overhead(%)": self._budget.overhead_percent(trainer.global_step)}
+            overhead = {"monitor/overhead_percent": self._budget.overhead_percent(trainer.global_step)}
             self.values.update(overhead)
             self.history.correct(overhead)
             with self._guarded(pl_module, "scalars"):
@@ -362,7 +362,7 @@ class JEPAScoreMonitor(MeasuringCallback):
         """Add what the measurement cost, draw its pictures where there is time, and remember it."""
         budget, failed = self._budget, found.failure is not None
         seconds = broadcast(time.monotonic() - self._started)
-        found.values |= {"monitor/failed": float(failed), "monitor/seconds(s)": seconds}
+        found.values |= {"monitor/failed": float(failed), "monitor/seconds": seconds}
         if moment.is_fitting:
             # the first one also reads data and draws null values
             cost = self._reading_seconds if self._reads_data else seconds
@@ -373,7 +373,7 @@ class JEPAScoreMonitor(MeasuringCallback):
                 self._draw(trainer, pl_module, moment.step)
         if moment.is_fitting:
             if not math.isnan(overhead := budget.overhead_percent(moment.step)):
-                found.values["monitor/overhead(%)"] = overhead
+                found.values["monitor/overhead_percent"] = overhead
             self.history.append(moment.step, moment.epoch, found.values)
 
     def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int) -> None:

@@ -1,9 +1,7 @@
-"""Tags, one record each; the page that explains them and TensorBoard's one-page layout follow from the records."""
+"""Tags, one record each: meaning, value for a Gaussian, value after a collapse, chart."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .gaussianity.dashboard import DEVIATIONS, RATIOS, STATISTICS
@@ -11,6 +9,8 @@ from .gaussianity.dashboard import DEVIATIONS, RATIOS, STATISTICS
 # titles of charts; those of Gaussianity stand beside its statistics
 TRUTHS = "rank correlation with the true log density"
 OTHER_SETS = "out-of-distribution AUROC (0.5 = chance)"
+LOG_DENSITY = "log density of the probe, nats"
+SCORE = "JEPA-SCORE of the probe, nats"
 CONFOUNDS = "confounds and stability"
 JACOBIAN = "Jacobian"
 ALARMS = "alarms"
@@ -167,8 +167,18 @@ TAGS = (
         chart=CONFOUNDS,
         needs="a reference",
     ),
-    Tag("density/log_density_", "quantiles of `log_density` in nats, up to a constant", collapsed="NaN"),
-    Tag("density/jepa_score_", "quantiles of JEPA-SCORE in nats; moves with the scale of z", collapsed="K log 1e-6"),
+    Tag(
+        "density/log_density_",
+        "quantiles of `log_density` in nats, up to a constant",
+        collapsed="NaN",
+        chart=LOG_DENSITY,
+    ),
+    Tag(
+        "density/jepa_score_",
+        "quantiles of JEPA-SCORE in nats; moves with the scale of z",
+        collapsed="K log 1e-6",
+        chart=SCORE,
+    ),
     *(Tag(f"gaussianity/{s.name}", s.meaning, s.gaussian, s.collapsed, s.better, chart=s.chart) for s in STATISTICS),
     Tag("gaussianity/variance_share", "total variance over mean square", gaussian="1", collapsed="0", better="near 1"),
     Tag(
@@ -265,9 +275,9 @@ TAGS = (
     Tag("monitor/samples", "samples with a Jacobian, the same for the whole run"),
     Tag("monitor/sketch_rows", "rows of a sketch, the same for the whole run; 0 if Jacobians are exact"),
     Tag("monitor/failed", "1 if the measurement failed: every other value is NaN then", better="lower", chart=ALARMS),
-    Tag("monitor/seconds(s)", "duration of the measurement, without pictures"),
+    Tag("monitor/seconds", "duration of the measurement, without pictures"),
     Tag(
-        "monitor/overhead(%)",
+        "monitor/overhead_percent",
         "time measured so far, with pictures, over time trained so far: about 5 % of the training time by default, "
         "at least 2 s a run",
         better="lower",
@@ -284,8 +294,14 @@ QUANTILES = {"q10": 0.1, "median": 0.5, "q90": 0.9}
 
 def quantile_tags(score: str) -> tuple[str, ...]:
     """Tags of the quantiles of ``log_density`` or ``jepa_score``."""
-    return tuple(f"density/{score}_{label}(nats)" for label in QUANTILES)
+    return tuple(f"density/{score}_{label}" for label in QUANTILES)
 
+
+_NAMES_OF_NOW = {
+    "monitor/seconds(s)": "monitor/seconds",
+    "monitor/overhead(%)": "monitor/overhead_percent",
+    **{f"{tag}(nats)": tag for score in ("log_density", "jepa_score") for tag in quantile_tags(score)},
+}
 
 USUAL_TAGS = (
     *(
@@ -310,41 +326,13 @@ def set_tags(name: str) -> tuple[str, ...]:
     return tuple(f"density/ood_auroc{kind}/{name}" for kind in ("", "_jepa_score", "_typicality"))
 
 
+def current_name(name: str) -> str:
+    """Name that the tag of a checkpoint has now: some had a unit in parentheses, which charts cannot show."""
+    return _NAMES_OF_NOW.get(name, name)
+
+
 def meaning_of(name: str) -> Tag | None:
     """The record of a tag: its own, else that of the longest beginning; ``None`` for a tag that is not ours."""
     own = next((tag for tag in TAGS if tag.name == name), None)
     beginnings = [tag for tag in TAGS if tag.is_beginning and name.startswith(tag.name)]
     return own or max(beginnings, key=lambda tag: len(tag.name), default=None)
-
-
-def explanation(logged: Iterable[str]) -> str:
-    """A Markdown page on those of the tags that were logged."""
-    present = {meaning_of(name) for name in logged}
-    head = (
-        "N probe samples, K embedding dimensions; natural logarithms. A ratio is divided by its value under N(0, I) "
-        "for the same N and K. A value without meaning is NaN, with one warning that says why. Where higher is better, "
-        '`ModelCheckpoint` and `EarlyStopping` need `mode="max"`.\n\n'
-        "| tag | what it is | better | Gaussian embedding | collapsed |\n|---|---|---|---|---|\n"
-    )
-    return head + "\n".join(tag.row for tag in TAGS if tag in present)
-
-
-def layout(logged: Iterable[str]) -> dict[str, dict[str, list[object]]]:
-    """TensorBoard's custom-scalars layout: density ranking, Gaussianity, Jacobian and alarms on one page.
-
-    Tags with a unit in parentheses are not on it: TensorBoard 2.21 finds them and draws no line.
-
-    Args:
-        logged: tags as logged; those of a named monitor begin with its name, and share the chart.
-    """
-    present = sorted(set(logged))
-    charts: dict[str, list[str]] = {}
-    for tag in TAGS:
-        if tag.chart and (lines := tag.lines(present)):
-            charts.setdefault(tag.chart, []).extend(lines)
-    for title, (null, _) in NULL_OF_CHART.items():
-        if title in charts:
-            charts[title].append(null)
-    # TensorBoard takes each entry as a regular expression that may match anywhere in a tag
-    patterns = {title: [f"^{re.escape(tag)}$" for tag in tags] for title, tags in charts.items()}
-    return {"JEPA-SCORE": {title: ["Multiline", wanted] for title, wanted in patterns.items()}}

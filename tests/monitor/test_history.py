@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,6 +38,24 @@ def test_it_survives_safe_loading_and_stays_small() -> None:
         assert all(torch.equal(rows[step], expected[step]) for step in rows)
     assert again.previous is not None
     assert torch.equal(again.previous, history.previous)
+
+
+@pytest.mark.parametrize(
+    ("before", "now"),
+    [
+        ("monitor/seconds(s)", "monitor/seconds"),
+        ("monitor/overhead(%)", "monitor/overhead_percent"),
+        ("density/log_density_median(nats)", "density/log_density_median"),
+        ("density/jepa_score_q10(nats)", "density/jepa_score_q10"),
+        ("density/spearman_a truth(s)", "density/spearman_a truth(s)"),
+    ],
+)
+def test_tags_of_a_checkpoint_have_the_names_of_now(before: str, now: str) -> None:
+    history, again = History(), History()
+    history.append(0, 0, {before: 1.0})
+    again.load_state_dict(history.state_dict())
+    again.append(5, 1, {now: 2.0})
+    assert again.values == {now: [1.0, 2.0]}
 
 
 def test_many_measurements_are_thinned_and_the_ends_stay() -> None:

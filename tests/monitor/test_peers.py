@@ -110,7 +110,7 @@ def test_a_module_of_stable_pretraining_is_measured_and_trains_as_without(
     torch.testing.assert_close(callback.readings.z, encoder(images(1)).detach().double(), rtol=1e-4, atol=1e-5)
     events = EventAccumulator(run.logger.log_dir, size_guidance={"images": 0, "scalars": 0}).Reload()
     for tag in (
-        "density/log_density_median(nats)",
+        "density/log_density_median",
         "density/complexity_spearman",
         "gaussianity/sliced_ep_ratio",
         "jacobian/rank",

@@ -11,8 +11,8 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor
 
-from .. import tags
 from ..callback import Found, MeasuringCallback, OnError
+from ..description import explanation
 from ..errors import require_whole
 from ..probe.samples import ImagesKey, Samples
 from ..probe.shards import BatchedShard
@@ -107,7 +107,7 @@ class OnlineEvaluation(MeasuringCallback):
     def _describe(self, trainer: pl.Trainer, moment: Moment) -> None:
         """Log the page that explains the tags, in ``fit``."""
         if moment.is_fitting:
-            log_text(trainer, f"{self._prefix}{self._kind}/tags", tags.explanation(self.values), moment.step)
+            log_text(trainer, f"{self._prefix}{self._kind}/tags", explanation(self.values), moment.step)
 
     def _forget(self) -> None:
         """Drop what belongs to one call of the Trainer: the probe, and which encoders were logged."""

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .. import tags
+from ..description import explanation, layout
 from ..readings import Readings
 
 SECONDS_UNTIL_BAR = 2.0
@@ -89,7 +89,7 @@ def log_histograms(trainer: pl.Trainer, readings: Readings, step: int, *, prefix
             values = getattr(readings.scores, name)
             finite = values[torch.isfinite(values)]
             if len(finite):
-                experiment.add_histogram(f"{prefix}density/{name}(nats)", finite.numpy(), step)
+                experiment.add_histogram(f"{prefix}density/{name}", finite.numpy(), step)
 
 
 def log_description(
@@ -105,8 +105,8 @@ def log_description(
         prefix: beginning of this monitor's tags.
     """
     for experiment in tensorboards(trainer):
-        experiment.add_text(f"{prefix}JEPA-SCORE/tags", tags.explanation(known), step)
-        experiment.add_custom_scalars(tags.layout(logged))
+        experiment.add_text(f"{prefix}JEPA-SCORE/tags", explanation(known), step)
+        experiment.add_custom_scalars(layout(logged))
 
 
 def log_text(trainer: pl.Trainer, tag: str, text: str, step: int) -> None:

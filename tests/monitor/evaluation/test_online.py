@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from jepa_monitor import FeatureStatistics, LiDAR, OnlineKNN, OnlineLinearProbe
+from jepa_monitor.description import explanation
 from jepa_monitor.evaluation import LinearProbe, crop_and_flip, feature_statistics, lidar, weighted_knn, whiten
 from jepa_monitor.evaluation.online import choose
-from jepa_monitor.tags import explanation
 from tests.monitor.evaluation.helpers import (
     Dicts,
     classes,

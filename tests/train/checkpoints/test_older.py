@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +25,8 @@ SETTINGS = [
     "--model.encoder_overrides={embed_dim: 8, depth: 2, num_heads: 2, drop_path_rate: 0.2}",
     *("--model.embedding_size=4", "--model.projector_hidden=8", "--model.sigreg_slices=8"),
     *("--model.predictor_width=8", "--model.predictor_heads=2", "--model.predictor_depth=1"),
-    *("--model.noise=0.1", "--model.flip=true", "--monitor.num_samples=16"),
+    *("--model.noise=0.1", "--model.flip=true"),
+    *("--monitor.num_samples=16", "--monitor.every_n_steps=4", "--monitor.budget=null"),
     "--trainer.callbacks=lightning.pytorch.callbacks.ModelCheckpoint",
     *("--trainer.callbacks.every_n_train_steps=4", "--trainer.callbacks.save_top_k=-1"),
     "--trainer.callbacks.save_last=true",
@@ -32,17 +35,23 @@ SETTINGS = [
 ]
 
 
-@pytest.fixture
-def checkpoint(tmp_path: Path) -> Path:
-    path = tmp_path / "step_8.ckpt"
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("older") / "step_8.ckpt"
     path.write_bytes(gzip.decompress((HERE / WRITTEN).read_bytes()))
     return path
 
 
-def test_it_goes_on_to_the_same_weights(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(checkpoint.parent)
-    main(["fit", *SETTINGS, "--trainer.logger.save_dir=runs", f"--ckpt_path={checkpoint}"])
-    reached = read_checkpoint(last_checkpoint(Path("runs")))
+@pytest.fixture(scope="module")
+def reached(checkpoint: Path) -> dict[str, Any]:
+    """The last checkpoint of a run that went on from the older one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(checkpoint.parent)
+        main(["fit", *SETTINGS, "--trainer.logger.save_dir=runs", f"--ckpt_path={checkpoint}"])
+        return read_checkpoint(last_checkpoint(Path("runs")))
+
+
+def test_it_goes_on_to_the_same_weights(reached: dict[str, Any]) -> None:
     assert reached["global_step"] == 12
     lines = [line.split() for line in (HERE / REACHED).read_text().splitlines()]
     assert [name for name, *_ in lines] == list(reached["state_dict"])
@@ -50,6 +59,17 @@ def test_it_goes_on_to_the_same_weights(checkpoint: Path, monkeypatch: pytest.Mo
     np.testing.assert_allclose(
         found, [[float(value) for value in values] for _, *values in lines], rtol=1e-7, atol=1e-9
     )
+
+
+def test_its_history_goes_on_under_the_names_of_now(checkpoint: Path, reached: dict[str, Any]) -> None:
+    before, now = (read["callbacks"]["JEPAScoreMonitor"] for read in (read_checkpoint(checkpoint), reached))
+    assert {"monitor/seconds(s)", "density/log_density_median(nats)"} <= set(before["values"]["tags"])
+    assert not any("(" in tag for tag in [*now["values"]["tags"], *now["last"]])
+    assert (now["steps"][0], now["steps"][-1]) == (0, 12)
+    columns = dict(zip(now["values"]["tags"], now["values"]["table"].tolist(), strict=True))
+    for tag in ("monitor/seconds", "density/log_density_median", "density/jepa_score_q10"):
+        assert all(map(math.isfinite, columns[tag])), tag
+        assert now["last"][tag] == columns[tag][-1]
 
 
 def test_callbacks_keep_their_names_and_states(checkpoint: Path) -> None:

@@ -1,0 +1,40 @@
+"""The page that explains tags, and the layout that shows their charts on one page of TensorBoard."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from .tags import NULL_OF_CHART, TAGS, meaning_of
+
+
+def explanation(logged: Iterable[str]) -> str:
+    """A Markdown page on those of the tags that were logged."""
+    present = {meaning_of(name) for name in logged}
+    head = (
+        "N probe samples, K embedding dimensions; natural logarithms. A ratio is divided by its value under N(0, I) "
+        "for the same N and K. A value without meaning is NaN, with one warning that says why. Where higher is better, "
+        '`ModelCheckpoint` and `EarlyStopping` need `mode="max"`.\n\n'
+        "| tag | what it is | better | Gaussian embedding | collapsed |\n|---|---|---|---|---|\n"
+    )
+    return head + "\n".join(tag.row for tag in TAGS if tag in present)
+
+
+def layout(logged: Iterable[str]) -> dict[str, dict[str, list[object]]]:
+    """TensorBoard's custom-scalars layout: density ranking, Gaussianity, Jacobian and alarms on one page.
+
+    Args:
+        logged: tags as logged; those of a named monitor begin with its name, and share the chart.
+    """
+    present = sorted(set(logged))
+    charts: dict[str, list[str]] = {}
+    for tag in TAGS:
+        if tag.chart and (lines := tag.lines(present)):
+            charts.setdefault(tag.chart, []).extend(lines)
+    for title, (null, _) in NULL_OF_CHART.items():
+        if title in charts:
+            charts[title].append(null)
+    # TensorBoard takes each entry as a regular expression that may match anywhere in a tag; sets, truths and monitors
+    # have names that the user gave
+    patterns = {title: [f"^{re.escape(tag)}$" for tag in tags] for title, tags in charts.items()}
+    return {"JEPA-SCORE": {title: ["Multiline", wanted] for title, wanted in patterns.items()}}
