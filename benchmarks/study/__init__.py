@@ -1,0 +1,1 @@
+"""The studies of benchmarks/studies.py: one file a question, and what they share."""
