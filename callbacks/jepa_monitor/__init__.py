@@ -2,9 +2,11 @@
 
 from .density import (
     EmbeddingReference,
+    IntrinsicDimension,
     Sketch,
     aggregate_views,
     auto_rank,
+    intrinsic_dimension,
     jacobian_gram,
     jepa_score,
     log_density,
@@ -31,6 +33,7 @@ __all__ = [
     "EmbeddingGaussianity",
     "EmbeddingReference",
     "FeatureStatistics",
+    "IntrinsicDimension",
     "JEPAScoreMonitor",
     "LiDAR",
     "OODDetection",
@@ -44,6 +47,7 @@ __all__ = [
     "covariance_error",
     "effective_rank",
     "gaussianity_statistics",
+    "intrinsic_dimension",
     "jacobian_gram",
     "jepa_score",
     "log_density",

@@ -1,6 +1,7 @@
 """The density of samples behind an encoder: Jacobian -> Gram -> spectrum -> log volume -> score."""
 
 from .embedding import EmbeddingReference
+from .intrinsic import IntrinsicDimension, intrinsic_dimension
 from .jacobian import differentiable, gram_and_embedding, jacobian_gram, map_grams
 from .neighbours import knn_distance, nearest
 from .score import aggregate_views, jepa_score, log_density, log_density_from_spectrum, log_density_from_volume
@@ -12,6 +13,7 @@ from .volume import auto_rank, is_imprecise, leading_volume, log_singular_values
 __all__ = [
     "EmbeddingReference",
     "Encode",
+    "IntrinsicDimension",
     "Sketch",
     "Strategy",
     "aggregate_views",
@@ -19,6 +21,7 @@ __all__ = [
     "differentiable",
     "finite_rows",
     "gram_and_embedding",
+    "intrinsic_dimension",
     "is_imprecise",
     "jacobian_gram",
     "jepa_score",

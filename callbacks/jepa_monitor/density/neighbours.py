@@ -43,12 +43,11 @@ def nearest(queries: Tensor, points: Tensor, k: int, *, own: Tensor | None = Non
     queries, points = _centred(queries, points)
     # |x - y|^2 is |x|^2 - 2 (x y - |y|^2 / 2): the first is the same for all y
     found = largest_products(queries, points, k, offsets=-0.5 * points.square().sum(1), own=own)
-    distances, indices = [], []
-    for rows, _, index in found:
-        exact, order = torch.linalg.vector_norm(rows[:, None] - points[index], dim=2).sort(dim=1)
-        distances.append(exact)
-        indices.append(index.gather(1, order))
-    return torch.cat(distances), torch.cat(indices)
+    size = max(1, BLOCK // (k * points.shape[1]))  # rows whose k neighbours are held at once
+    pairs = [pair for rows, _, index in found for pair in zip(rows.split(size), index.split(size), strict=True)]
+    distances = torch.cat([torch.linalg.vector_norm(rows[:, None] - points[index], dim=2) for rows, index in pairs])
+    exact, order = distances.sort(dim=1)
+    return exact, torch.cat([index for _, index in pairs]).gather(1, order)
 
 
 def knn_distance(z: Tensor, reference: Tensor, *, k: int = 10) -> Tensor:
@@ -93,8 +92,7 @@ def largest_products(
         rows of the queries (B, D), one block after the other, and of each row the k largest values (B, k), the largest
         first, and the indices of their points (B, k).
     """
-    # the rows that a caller picks from the points, (B, k, D), are no larger than the products
-    size = max(1, BLOCK // max(len(points), k * points.shape[1]))
+    size = max(1, BLOCK // len(points))
     blocks = queries.split(size)
     for rows, left_out in zip(blocks, [None] * len(blocks) if own is None else own.split(size), strict=True):
         products = rows @ points.T if offsets is None else torch.addmm(offsets[None], rows, points.T)

@@ -57,3 +57,16 @@ ENCODERS = {
 
 def distances(p: float) -> Encode:
     return lambda inputs: torch.cdist(inputs, CENTRES.to(inputs), p=p)
+
+
+def on_sphere(count: int, dimension: int) -> Tensor:
+    """Uniform on the unit sphere of this dimension, (count, dimension + 1) float64."""
+    z = torch.randn(count, dimension + 1).double()
+    return z / z.norm(dim=1, keepdim=True)
+
+
+def embed_isometrically(z: Tensor, size: int) -> Tensor:
+    """Rotate (N, r) into ``size`` coordinates, or none where that is fewer, and away from the origin; float64."""
+    size = max(size, z.shape[1])
+    frame = torch.linalg.qr(torch.randn(size, z.shape[1]).double()).Q
+    return z.double() @ frame.T + torch.randn(size).double()
