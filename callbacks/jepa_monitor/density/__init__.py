@@ -7,6 +7,7 @@ from .neighbours import knn_distance, nearest
 from .score import aggregate_views, jepa_score, log_density, log_density_from_spectrum, log_density_from_volume
 from .sketch import Sketch
 from .strategies import Encode, Strategy
+from .subspace import Subspace, encoder_volume
 from .survey import finite_rows, require_real
 from .volume import auto_rank, is_imprecise, leading_volume, log_singular_values, log_volume, rounding_error
 
@@ -16,9 +17,11 @@ __all__ = [
     "IntrinsicDimension",
     "Sketch",
     "Strategy",
+    "Subspace",
     "aggregate_views",
     "auto_rank",
     "differentiable",
+    "encoder_volume",
     "finite_rows",
     "gram_and_embedding",
     "intrinsic_dimension",

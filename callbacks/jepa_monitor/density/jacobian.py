@@ -71,7 +71,7 @@ def jacobian_gram(
     Args:
         encode: maps (B, ...) inputs to (B, K) embeddings, each sample by itself: in eval mode.
         x: (N, ...) floating-point inputs.
-        rows: (M, K) combinations of outputs to differentiate instead of all K.
+        rows: (M, K) combinations of outputs to differentiate instead of all K, or (N, M, K) for each sample its own.
         strategy: how the Jacobian is computed; all give the same values.
 
             - ``loop``: M backward passes, whatever the encoder is made of;
@@ -144,7 +144,7 @@ def map_grams(
         if not len(inputs):
             with torch.no_grad():
                 z = require_real(encode(inputs)).to(gram_dtype)
-            size = z.shape[1] if rows is None else len(rows)
+            size = z.shape[1] if rows is None else rows.shape[-2]
             return [function(z.new_empty(0, size, size), z)]
         facts = survey(encode, inputs)
         if facts.depends_on_grad_mode:
@@ -174,8 +174,9 @@ def _grams_by_part(
     compared: set[tuple[_Route, int]] = set()
     while start < len(x):
         part = x[start : start + route.samples]
+        own = _rows_of(rows, slice(start, start + len(part)))
         try:
-            gram, z = route.gram(encode, part, rows, facts, gram_dtype, compare=(route, len(part)) not in compared)
+            gram, z = route.gram(encode, part, own, facts, gram_dtype, compare=(route, len(part)) not in compared)
         except torch.OutOfMemoryError:
             route = route.halved()
         except _WrongRule:
@@ -222,7 +223,7 @@ class _Route:
     @classmethod
     def choose(cls, strategy: Strategy, facts: Survey, x: Tensor, rows: Tensor | None, chunk: int | None) -> _Route:
         """Choose a route by the encoder, the rows that are asked for, and the free memory."""
-        count = facts.embedding_size if rows is None else len(rows)
+        count = facts.embedding_size if rows is None else rows.shape[-2]
         if strategy == "patches" and facts.patch_layer is None:
             raise ValueError(
                 "the input does not enter the encoder through one patch embedding that shrinks it: use strategy='auto'."
@@ -246,10 +247,9 @@ class _Route:
             entering = x if layer is None else layer(x)
         jacobian, z = self._jacobian(_behind(layer, encode, x), entering, rows, facts.embedding_size)
         few = slice(None, None, -(-len(x) // _COMPARED_SAMPLES))
-        if compare and self.strategy != "loop":
-            encode_few = _behind(layer, encode, x[few])
-            if not agrees_with_autograd(jacobian[few], encode_few, entering[few], rows):
-                raise _WrongRule
+        compared = (jacobian[few], _behind(layer, encode, x[few]), entering[few], _rows_of(rows, few))
+        if compare and self.strategy != "loop" and not agrees_with_autograd(*compared):
+            raise _WrongRule
         return _squared(jacobian, dtype, through=None if layer is None else cast("Tensor", layer.weight)), z
 
     def _jacobian(self, encode: Encode, x: Tensor, rows: Tensor | None, size: int) -> tuple[Tensor, Tensor]:
@@ -271,6 +271,11 @@ class _Route:
     def without_vmap(self) -> _Route:
         """The same by copies of the samples where several fit into one pass, else by one row after the other."""
         return replace(self, strategy="replicate" if self.vectors > 1 else "loop")
+
+
+def _rows_of(rows: Tensor | None, samples: slice) -> Tensor | None:
+    """Rows for some of the samples: all of them where samples share theirs."""
+    return rows if rows is None or rows.ndim == 2 else rows[samples]
 
 
 def _behind(layer: nn.Module | None, encode: Encode, x: Tensor) -> Encode:

@@ -1,8 +1,9 @@
 """Ways to compute Jacobian rows of a batch of independent samples; all give the same numbers at different costs.
 
-Each maps ``(encode, x (B, ...), rows (M, K) or None)`` to J (B, M, D) and the embeddings z (B, K), in the encoder's
-precision, with D = numel of a sample. Independent samples let one pass serve the whole batch: the gradient of a sum
-over the batch has each sample's own gradient in its place.
+Each maps ``(encode, x (B, ...), rows)`` to J (B, M, D) and the embeddings z (B, K), in the encoder's precision, with
+D = numel of a sample; rows are (M, K), or (B, M, K) where each sample has its own, or ``None`` for all K outputs.
+Independent samples let one pass serve the whole batch: the gradient of a sum over the batch has each sample's own
+gradient in its place.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def agrees_with_autograd(jacobian: Tensor, encode: Encode, x: Tensor, rows: Tens
         x = x.detach().requires_grad_(True)
         z = encode(x)
         of_outputs = weights if rows is None else weights @ rows.to(weights)
-        (gradient,) = torch.autograd.grad((z @ of_outputs.to(z)).sum(), x)
+        (gradient,) = torch.autograd.grad((z * of_outputs.to(z)).sum(), x)
     expected, found = gradient.flatten(1), weights @ jacobian
     tolerance = computed.eps**0.5
     # gradients as small as that, beside a sample's embedding and input, are rounding themselves
@@ -77,7 +78,7 @@ def jacobian_by_loop(encode: Encode, x: Tensor, rows: Tensor | None) -> tuple[Te
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
         z = encode(x)
-        outputs = (z if rows is None else z @ rows.to(z).T).sum(0)
+        outputs = (z if rows is None else (rows.to(z) @ z[:, :, None])[..., 0]).sum(0)
     jacobian = x.new_empty(len(x), len(outputs), x[0].numel())
     for k in range(len(outputs)):
         (gradient,) = torch.autograd.grad(outputs[k], x, retain_graph=k + 1 < len(outputs))
@@ -89,32 +90,33 @@ def jacobian_by_replication(
     encode: Encode, x: Tensor, rows: Tensor | None, *, embedding_size: int, rows_per_pass: int
 ) -> tuple[Tensor, Tensor]:
     """Repeat each sample and ask each copy for another row: ``rows_per_pass`` rows a forward and backward pass."""
-    cotangents = _identity_or(rows, embedding_size, x)
-    jacobian = x.new_empty(len(x), len(cotangents), x[0].numel())
-    for start in range(0, len(cotangents), rows_per_pass):
-        part = cotangents[start : start + rows_per_pass]
+    cotangents = _cotangents(rows, embedding_size, x)
+    jacobian = x.new_empty(*cotangents.shape[:2], x[0].numel())
+    for start in range(0, cotangents.shape[1], rows_per_pass):
+        part = cotangents[:, start : start + rows_per_pass]
+        count = part.shape[1]
         with torch.enable_grad():
-            copies = x.detach().repeat_interleave(len(part), 0).requires_grad_(True)
+            copies = x.detach().repeat_interleave(count, 0).requires_grad_(True)
             z = encode(copies)
-        (gradient,) = torch.autograd.grad(z, copies, part.repeat(len(x), 1).to(z))
-        jacobian[:, start : start + len(part)] = gradient.reshape(len(x), len(part), -1)
-    return jacobian, z.detach()[:: len(part)]
+        (gradient,) = torch.autograd.grad(z, copies, part.flatten(0, 1).to(z))
+        jacobian[:, start : start + count] = gradient.reshape(len(x), count, -1)
+    return jacobian, z.detach()[::count]
 
 
 def jacobian_by_jacrev(
     encode: Encode, x: Tensor, rows: Tensor | None, *, embedding_size: int, rows_per_pass: int
 ) -> tuple[Tensor, Tensor]:
     """Take one forward pass, then vectorised backward passes of ``rows_per_pass`` rows each."""
-    cotangents = _identity_or(rows, embedding_size, x)
-    jacobian = x.new_empty(len(x), len(cotangents), x[0].numel())
+    cotangents = _cotangents(rows, embedding_size, x)
+    jacobian = x.new_empty(*cotangents.shape[:2], x[0].numel())
     # fused attention has no vmap rule and falls back to a slow loop; without grad mode nothing is kept for weights
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         with _SavedDerivatives():
             z, backward = torch.func.vjp(encode, x)[:2]
-        for start in range(0, len(cotangents), rows_per_pass):
-            part = cotangents[start : start + rows_per_pass].to(z)
-            (gradients,) = torch.func.vmap(backward)(part[:, None].expand(-1, len(x), -1))
-            jacobian[:, start : start + len(part)] = gradients.flatten(2).transpose(0, 1)
+        for start in range(0, cotangents.shape[1], rows_per_pass):
+            part = cotangents[:, start : start + rows_per_pass].to(z)
+            (gradients,) = torch.func.vmap(backward)(part.transpose(0, 1))
+            jacobian[:, start : start + part.shape[1]] = gradients.flatten(2).transpose(0, 1)
     return jacobian, z
 
 
@@ -139,8 +141,10 @@ def jacobian_by_forward_mode(
     return jacobian if rows is None else rows.to(jacobian) @ jacobian, passes[0][0]
 
 
-def _identity_or(rows: Tensor | None, size: int, x: Tensor) -> Tensor:
-    return torch.eye(size, dtype=x.dtype, device=x.device) if rows is None else rows.to(x)
+def _cotangents(rows: Tensor | None, size: int, x: Tensor) -> Tensor:
+    """Rows of each sample, (B, M, K); all K outputs where none are given."""
+    shared = torch.eye(size, dtype=x.dtype, device=x.device) if rows is None else rows.to(x)
+    return shared.expand(len(x), -1, -1)
 
 
 class _SavedDerivatives(TorchFunctionMode):

@@ -168,8 +168,21 @@ def test_autocast_is_switched_off() -> None:
 def test_rows_combine_outputs() -> None:
     mlp, x, rows = make_mlp(6, 5), torch.randn(4, 6), torch.randn(2, 5)
     gram = jacobian_gram(mlp, x)
-    sketched = jacobian_gram(mlp, x, rows=rows)
-    torch.testing.assert_close(sketched, rows.double() @ gram @ rows.double().T, rtol=1e-5, atol=1e-7)
+    compressed = jacobian_gram(mlp, x, rows=rows)
+    torch.testing.assert_close(compressed, rows.double() @ gram @ rows.double().T, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("strategy", ["loop", "replicate", "jacrev", "forward", "auto"])
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_each_sample_may_have_its_own_rows(strategy: Strategy, chunk: int | None) -> None:
+    mlp, x, rows = make_mlp(6, 5), torch.randn(5, 6), torch.randn(5, 2, 5)
+    expected = rows.double() @ jacobian_gram(mlp, x) @ rows.double().mT
+    compressed = jacobian_gram(mlp, x, rows=rows, strategy=strategy, chunk=chunk)
+    torch.testing.assert_close(compressed, expected, rtol=1e-5, atol=1e-6)
+    rows[3] = torch.nan
+    compressed = jacobian_gram(mlp, x, rows=rows, strategy=strategy, chunk=chunk)
+    assert torch.isfinite(compressed).flatten(1).all(1).tolist() == [True, True, True, False, True]
+    assert jacobian_gram(mlp, x[:0], rows=rows[:0], strategy=strategy).shape == (0, 2, 2)
 
 
 def test_leaves_gradients_alone() -> None:
