@@ -138,7 +138,7 @@ class ShapesDataModule(ImageDataModule):
     Args:
         image_size: height and width, in pixels.
         latent_size: number of content factors, from 1 to 4: log width, log aspect, angle, bend.
-        num_components, separation, narrowest: of the content's mixture, see ``random_mixture``.
+        num_components, separation, narrowest: mixture of the content, see ``random_mixture``.
         shift, contrast, background, noise: what views vary, see :class:`Shapes`.
         num_train: training contents.
         num_probe: images that are measured.

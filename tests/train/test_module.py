@@ -326,7 +326,7 @@ def test_a_batch_may_bring_view_b(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         return terms(view_a, view_b, *rest, **named)
 
     monkeypatch.setattr(module, "terms", keep)
-    make_trainer(tmp_path, steps=1).fit(module, DataLoader(Pairs(), batch_size=4))
+    make_trainer(tmp_path, steps=1).fit(module, DataLoader(Pairs(), batch_size=4), DataLoader(Images(), batch_size=4))
     ((view_a, view_b),) = seen
     assert torch.equal(view_a, torch.stack([Pairs()[index]["image"] for index in range(4)]))
     assert torch.equal(view_b, torch.stack([Pairs()[index]["view_b"] for index in range(4)]))
@@ -344,4 +344,6 @@ def test_view_b_that_cannot_be_compared_is_refused(
     settings: dict[str, Any], size: int, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        make_trainer(tmp_path, steps=1).fit(JEPA(**SMALL, **settings), DataLoader(Pairs(size), batch_size=4))
+        make_trainer(tmp_path, steps=1).fit(
+            JEPA(**SMALL, **settings), DataLoader(Pairs(size), batch_size=4), DataLoader(Images(), batch_size=4)
+        )
