@@ -96,6 +96,7 @@ KNOWN_AND_REAL: Mapping[str, Training] = {
         rank=8,
     ),
     "fashion_mnist K=192": Training("fashion_mnist", "--model.embedding_size=192", steps=(100, 1000)),
+    "shapes": Training("shapes", "", steps=(100, 1000), rank=4),
 }
 STUDIED: Mapping[str, Training] = {
     "study K=8": _study(),
@@ -217,7 +218,10 @@ def read(module: JEPA, data: ImageDataModule, checkpoint: str, *, brief: bool) -
         "reference": _embed(module, reference),
         "probe": _measure(module, inputs, with_tokens=with_tokens),
     }
-    found["truths"] = {name: truth(inputs) for name, truth in getattr(probe, "log_densities", {}).items()}
+    found["truths"] = {
+        name: truth(inputs) if callable(truth) else truth[: len(inputs)]
+        for name, truth in getattr(probe, "log_densities", {}).items()
+    }
     others = further_sets(inputs, data) if checkpoint == "last" and not found["truths"] else {}
     found["sets"] = {name: _measure(module, images) for name, images in others.items()}
     return found
