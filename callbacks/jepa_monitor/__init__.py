@@ -1,8 +1,11 @@
 """See what an encoder learns: density, Gaussianity, useful features; formulas, and Lightning callbacks for them."""
 
 from .density import (
+    EmbeddingDensity,
     EmbeddingReference,
+    GaussianDensity,
     IntrinsicDimension,
+    NeighbourDensity,
     Sketch,
     Subspace,
     aggregate_views,
@@ -32,12 +35,15 @@ from .ranking import DensityRanking, OODDetection, rank_stability
 
 __all__ = [
     "DensityRanking",
+    "EmbeddingDensity",
     "EmbeddingGaussianity",
     "EmbeddingReference",
     "FeatureStatistics",
+    "GaussianDensity",
     "IntrinsicDimension",
     "JEPAScoreMonitor",
     "LiDAR",
+    "NeighbourDensity",
     "OODDetection",
     "OnlineKNN",
     "OnlineLinearProbe",

@@ -1,5 +1,6 @@
 """The density of samples behind an encoder: Jacobian -> Gram -> spectrum -> log volume -> score."""
 
+from .densities import EmbeddingDensity, GaussianDensity, NeighbourDensity
 from .embedding import EmbeddingReference
 from .intrinsic import IntrinsicDimension, intrinsic_dimension
 from .jacobian import differentiable, gram_and_embedding, jacobian_gram, map_grams
@@ -12,9 +13,12 @@ from .survey import finite_rows, require_real
 from .volume import auto_rank, is_imprecise, leading_volume, log_singular_values, log_volume, rounding_error
 
 __all__ = [
+    "EmbeddingDensity",
     "EmbeddingReference",
     "Encode",
+    "GaussianDensity",
     "IntrinsicDimension",
+    "NeighbourDensity",
     "Sketch",
     "Strategy",
     "Subspace",

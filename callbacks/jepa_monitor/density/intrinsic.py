@@ -12,11 +12,10 @@ from scipy.special import digamma
 from scipy.stats import chi2, ncx2
 from torch import Tensor
 
-from .neighbours import nearest
+from .neighbours import nearest, neighbourhood
 from .survey import finite_rows
 
 MOST_POINTS, MOST_QUERIES = 20_000, 1_024
-SHARE, FEWEST = 1 / 40, 10  # of the cloud, and number of points, that are a neighbourhood
 RESAMPLES = 1_000
 SMALLEST = 0.25  # dimension
 
@@ -76,7 +75,7 @@ def intrinsic_dimension(
         raise ValueError(f"embeddings must be (N, K), got shape {tuple(z.shape)}.")
     generator = torch.Generator().manual_seed(seed)
     points = _draw(torch.unique(finite_rows(z).double(), dim=0), MOST_POINTS, generator)[0]
-    k = _neighbourhood(len(points), k)
+    k = _number(len(points), k)
     inverses = _inverses(points, k, generator)
     again = torch.randint(len(inverses), (RESAMPLES, len(inverses)), generator=generator)
     interval = inverses[again].mean(1).quantile(torch.tensor([0.975, 0.025], dtype=torch.float64))
@@ -87,13 +86,13 @@ def intrinsic_dimension(
     return IntrinsicDimension(estimate, low, high)
 
 
-def _neighbourhood(count: int, k: int | None) -> int:
+def _number(count: int, k: int | None) -> int:
     """Number of neighbours among this number of different embeddings."""
     if count == 1:
         raise ValueError("all embeddings are equal: the encoder has collapsed to a point.")
     if k is not None and k < 2:
         raise ValueError(f"k must be at least 2, got {k}.")
-    chosen = max(FEWEST, round(SHARE * count)) if k is None else k
+    chosen = neighbourhood(count) if k is None else k
     if count < chosen + 2:
         raise ValueError(
             f"{count} different finite embeddings cannot give the intrinsic dimension from {chosen} neighbours: use at "

@@ -14,6 +14,15 @@ from torch import Tensor
 from .survey import finite_rows
 
 BLOCK = 2**23  # elements: 64 MiB in float64
+SHARE, FEWEST = 1 / 40, 10  # of the points, and number of them, that are a neighbourhood
+
+
+def neighbourhood(count: int) -> int:
+    """Number of neighbours that are looked at where none is given: a fortieth of the points, at least 10.
+
+    A fixed share is a fixed scale: more points do not bring the noise nearer, which has all K dimensions at its own.
+    """
+    return max(FEWEST, round(SHARE * count))
 
 
 def nearest(queries: Tensor, points: Tensor, k: int, *, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -71,8 +80,13 @@ def knn_distance(z: Tensor, reference: Tensor, *, k: int = 10) -> Tensor:
     points = finite_rows(reference)
     if not len(points):
         return torch.full((len(z),), torch.nan, dtype=torch.float64, device=z.device)
-    queries, points = _centred(z, points)
-    found = largest_products(queries, points, min(k, len(points)), offsets=-0.5 * points.square().sum(1))
+    return kth_distance(z, points, min(k, len(points)))
+
+
+def kth_distance(queries: Tensor, points: Tensor, k: int, *, own: Tensor | None = None) -> Tensor:
+    """Distance to the k-th nearest point alone, (N,): the last of what :func:`nearest` finds, with its arguments."""
+    queries, points = _centred(queries, points)
+    found = largest_products(queries, points, k, offsets=-0.5 * points.square().sum(1), own=own)
     return torch.cat([torch.linalg.vector_norm(rows - points[index[:, -1]], dim=1) for rows, _, index in found])
 
 
