@@ -5,12 +5,14 @@
     python benchmarks/studies.py NAME --runs FOLDER --finished    # measure the finished runs alone
 
 NAME is ``convergence``, ``size``, ``objectives``, ``jacobian`` or ``volume``. Rows are kept in docs/studies/NAME.json,
-the figure in docs/images/studies/NAME.png. Each run is trained once, and serves every study that reads it.
+the figure in docs/images/studies/NAME.png, and tables between the marks of the study in docs/studies.md. Each run is
+trained once, and serves every study that reads it.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 import torch
@@ -45,6 +47,12 @@ def measure(study: rows.Study, seeds: int, runs: Path) -> list[rows.Row]:
     ]
 
 
+def with_tables(page: str, name: str, tables: str) -> str:
+    """Return the page with these tables in place of those between the marks of a study."""
+    marked = re.compile(f"(?<=<!-- {name} -->\n).*?(?=\n<!-- end -->)", re.DOTALL)
+    return marked.sub(lambda _: tables, page)
+
+
 def main() -> None:
     """Train and measure if asked to, then print and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -52,7 +60,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, help="folder of the runs, as benchmarks/trainings.py makes it")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--finished", action="store_true", help="train nothing")
-    parser.add_argument("--docs", type=Path, default=DOCS, help="folder that rows and figure are written into")
+    parser.add_argument("--docs", type=Path, default=DOCS, help="folder of page, rows and figure")
     arguments = parser.parse_args()
     study = STUDIES[arguments.name]
     kept = arguments.docs / "studies" / f"{arguments.name}.json"
@@ -63,7 +71,10 @@ def main() -> None:
         torch.set_num_threads(1)
         rows.write(measure(study, arguments.seeds, runs), kept)
     found = rows.read(kept)
-    print(study.tables(found))
+    tables = study.tables(found)
+    print(tables)
+    page = arguments.docs / "studies.md"
+    page.write_text(with_tables(page.read_text(), arguments.name, tables))
     drawing.save(study.draw(found), arguments.docs / "images" / "studies" / f"{arguments.name}.png")
 
 

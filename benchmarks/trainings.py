@@ -210,9 +210,9 @@ def with_labels(arguments: list[str]) -> JEPACLI:
 @torch.no_grad()
 def read(module: JEPA, data: ImageDataModule, checkpoint: str, *, brief: bool) -> dict[str, Any]:
     """Return what is studied of ``last`` or ``step_N``: see the module's docstring."""
-    reference = _images(data.reference_dataset(), NUM_REFERENCE_OF_STUDY if brief else NUM_REFERENCE)
+    reference = first_images(data.reference_dataset(), NUM_REFERENCE_OF_STUDY if brief else NUM_REFERENCE)
     probe = data.probe_dataset()
-    inputs = _images(probe, NUM_PROBE_OF_STUDY if brief else NUM_PROBE)
+    inputs = first_images(probe, NUM_PROBE_OF_STUDY if brief else NUM_PROBE)
     with_tokens = not brief or checkpoint in ("step_0", "last")
     found: dict[str, Any] = {
         "reference": _embed(module, reference),
@@ -229,14 +229,15 @@ def read(module: JEPA, data: ImageDataModule, checkpoint: str, *, brief: bool) -
 
 def further_sets(inputs: Tensor, data: ImageDataModule) -> dict[str, Tensor]:
     """Return five sets that differ from the probe, each ``NUM_SET`` images."""
-    own = {name: _images(dataset, NUM_SET) for name, dataset in data.ood_datasets().items()}
+    own = {name: first_images(dataset, NUM_SET) for name, dataset in data.ood_datasets().items()}
     # those of the probe that follow what is measured, so that no set is a copy of it
     rest = inputs[-NUM_SET:]
     blurred = torch.nn.functional.avg_pool2d(rest, 5, stride=1, padding=2, count_include_pad=False)
     return own | {"upside down": rest.flip(2), "inverted": inputs.min() + inputs.max() - rest, "blurred": blurred}
 
 
-def _images(dataset: Any, count: int) -> Tensor:
+def first_images(dataset: Any, count: int) -> Tensor:
+    """Stack the first images of a dataset, (N, C, H, W)."""
     return torch.stack([dataset[index]["image"] for index in range(min(count, len(dataset)))])
 
 

@@ -47,7 +47,7 @@ def plain(axes: Axes) -> None:
 def log_scale(axes: Axes) -> None:
     """Make the horizontal axis logarithmic, with few numbers that are written out."""
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=5))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
@@ -78,14 +78,21 @@ def label_ends(axes: Axes, texts: Mapping[str, tuple[float, str]]) -> None:
         axes.text(1.02, at, text, transform=axes.transAxes, color=colour, fontsize=9, va="center")
 
 
-def dots(axes: Axes, of_labels: Mapping[str, Sequence[float]], colour: str) -> None:
-    """Draw a line of dots for each label, the first above: seeds small, their median large."""
-    for height, found in enumerate(of_labels.values()):
-        axes.plot(found, [height] * len(found), "o", color=colour, markersize=3, alpha=0.5)
-        if found:
-            axes.plot(np.median(found), height, "o", color=colour, markersize=8, markeredgewidth=0)
-    axes.set_yticks(range(len(of_labels)), list(of_labels))
-    axes.set_ylim(max(len(of_labels), 1) - 0.5, -0.5)
+def dots(axes: Axes, names: Sequence[str], of_colours: Mapping[str, Sequence[Sequence[float]]]) -> None:
+    """Draw a line of dots for each name, the first above: seeds small, their median large.
+
+    Args:
+        axes: where.
+        names: names, one a line.
+        of_colours: for each colour the values of every name's seeds.
+    """
+    apart = np.linspace(-0.15, 0.15, len(of_colours))
+    for (colour, of_names), above in zip(of_colours.items(), apart, strict=True):
+        for height, found in enumerate(of_names):
+            axes.plot(found, [height + above] * len(found), "o", color=colour, markersize=3, alpha=0.5)
+            axes.plot(np.median(found or np.nan), height + above, "o", color=colour, markersize=7, markeredgewidth=0)
+    axes.set_yticks(range(len(names)), names)
+    axes.set_ylim(max(len(names), 1) - 0.5, -0.5)
 
 
 def legend(made: Figure, colours: Mapping[str, str]) -> None:

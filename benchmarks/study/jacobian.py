@@ -12,121 +12,159 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
+from trainings import first_images
 
-from jepa_monitor.density import gram_and_embedding
+from jepa_monitor.density.jacobian import jacobian_gram
+from jepa_monitor.density.subspace import Subspace, encoder_volume, subspace_rows
 from jepa_monitor.density.volume import leading_volume, log_singular_values
 from jepa_monitor.ranking import log_frobenius, spearman
 from study import drawing
-from study.readings import NUM_REFERENCE, Encoder, known_images, module_of
+from study.readings import NUM_REFERENCE, Encoder, data_of, module_of
 from study.rows import Row, Study, labels, middle, table
 from study.scores import fitted
 
-SIZES = (8, 32, 128, 768)
-COLOURS = dict(zip(SIZES, drawing.SHADES[1:], strict=True))
-FACTORS = 4  # of the images: the rank r
-NUM_IMAGES, NUM_CALIBRATION = 256, 48
+ENCODERS = (
+    Encoder("8", "mixture r=4 K=8"),
+    Encoder("64", "mixture r=4 K=8", output="tokens"),
+    Encoder("192", "fashion_mnist K=192"),
+    Encoder("768", "study K=768"),
+)
+COLOURS = dict(zip((int(encoder.label) for encoder in ENCODERS), drawing.SHADES[1:], strict=True))
+NUM_IMAGES, NUM_CALIBRATION = 256, 16
 SCORED = 1_000  # images that share the cost of a calibration
 EXACT = "exact"
 
 Encode = Callable[[Tensor], Tensor]
+Volume = Callable[[Tensor], Tensor]  # of images (N, ...): (N,) nats
 
 
 @dataclass(frozen=True)
-class Method:
-    """One way to a volume.
+class Setting:
+    """Means by which a method may be calibrated.
 
     Attributes:
-        rows: combinations of outputs (m, K) that are differentiated, from the encoder and calibration images.
-        volume: volumes (N,) in nats, from Gram matrices (N, m, m).
-        marker: its mark in the figure.
+        encode: the encoder.
+        images: some training images.
+        reference: (M, K) embeddings of many.
+        rank: r.
     """
 
-    rows: Callable[[Encode, Tensor], Tensor | None]
-    volume: Callable[[Tensor], Tensor]
-    marker: str
+    encode: Encode
+    images: Tensor
+    reference: Tensor
+    rank: int
+
+    @property
+    def num_rows(self) -> int:
+        """Rows m that every method but the exact one takes."""
+        return subspace_rows(self.rank, self.reference.shape[1])
 
 
-def leading_rows(m: int, encode: Encode, images: Tensor) -> Tensor:
-    """Return the m leading directions of the mean Gram matrix, (m, K)."""
-    mean_gram = gram_and_embedding(encode, images)[0].mean(0)
-    return torch.linalg.eigh(mean_gram).eigenvectors.flip(1)[:, :m].T.to(images)
+def exact(setting: Setting) -> Volume:
+    """All K rows."""
+    return partial(encoder_volume, setting.encode, rank=setting.rank)
 
 
-def random_rows(m: int, encode: Encode, images: Tensor) -> Tensor:
-    """Return m random orthonormal directions, (m, K)."""
-    size = encode(images[:1]).shape[1]
-    draws = torch.randn(size, m, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return torch.linalg.qr(draws).Q.T.to(images)
+def own_directions(setting: Setting) -> Volume:
+    """Rows that are each image's own: what jepa_monitor does."""
+    subspace = Subspace.fit(setting.encode, setting.images, setting.rank, reference=setting.reference)
+    return partial(subspace.log_volume, setting.encode)
 
 
-def all_rows(encode: Encode, images: Tensor) -> None:
-    """Leave out none, and calibrate nothing."""
+def mean_directions(setting: Setting) -> Volume:
+    """Leading directions of the mean Gram matrix, the same for all images."""
+    axes = torch.linalg.eigh(jacobian_gram(setting.encode, setting.images).mean(0)).eigenvectors
+    return partial(_rank_volume, setting, axes[:, -setting.num_rows :].T)
 
 
-def rank_volume(gram: Tensor) -> Tensor:
-    """Sum the logs of the r largest singular values."""
-    return leading_volume(log_singular_values(gram), FACTORS)
+def random_directions(setting: Setting) -> Volume:
+    """Random orthonormal rows."""
+    return partial(_rank_volume, setting, _random_rows(setting))
 
 
-METHODS = {
-    EXACT: Method(all_rows, rank_volume, "D"),
-    "subspace, r rows": Method(partial(leading_rows, FACTORS), rank_volume, "o"),
-    "subspace, 2 r rows": Method(partial(leading_rows, 2 * FACTORS), rank_volume, "o"),
-    "random rows, 2 r": Method(partial(random_rows, 2 * FACTORS), rank_volume, "s"),
-    "Frobenius norm, 2 r random rows": Method(partial(random_rows, 2 * FACTORS), log_frobenius, "X"),
+def frobenius(setting: Setting) -> Volume:
+    """Log Frobenius norm, from random rows: no volume, but cheap."""
+    rows = _random_rows(setting)
+    return lambda images: log_frobenius(jacobian_gram(setting.encode, images, rows=rows.to(images)))
+
+
+def _rank_volume(setting: Setting, rows: Tensor, images: Tensor) -> Tensor:
+    gram = jacobian_gram(setting.encode, images, rows=rows.to(images))
+    return leading_volume(log_singular_values(gram), setting.rank)
+
+
+def _random_rows(setting: Setting) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.randn(setting.reference.shape[1], setting.num_rows, generator=generator, dtype=torch.float64)
+    return torch.linalg.qr(draws).Q.T
+
+
+# with their marks in the figure
+METHODS: dict[str, tuple[Callable[[Setting], Volume], str]] = {
+    EXACT: (exact, "D"),
+    "subspace": (own_directions, "o"),
+    "mean directions": (mean_directions, "v"),
+    "random directions": (random_directions, "s"),
+    "Frobenius norm": (frobenius, "X"),
 }
 
 
 @torch.no_grad()
 def measure(encoder: Encoder, seed: int, runs: Path) -> list[dict[str, Any]]:
     """Compare the volumes of one encoder with the exact ones, and their cost in CPU time."""
-    module = module_of(encoder, seed, runs)
-    images, truth, training_images = known_images(FACTORS, seed, NUM_IMAGES, NUM_REFERENCE)
-    reference = torch.cat([module(part) for part in training_images.split(500)])
-    log_density = fitted(reference, "own").log_density(module(images))
+    module, data = module_of(encoder, seed, runs), data_of(encoder, seed)
+    encode = module.target if encoder.output == "z" else module.features
+    images = first_images(data.probe_dataset(), NUM_IMAGES)
+    training_images = first_images(data.reference_dataset(), NUM_REFERENCE)
+    reference = torch.cat([encode(part) for part in training_images.split(500)])
+    model = fitted(reference)["own"]
+    setting = Setting(encode, training_images[:NUM_CALIBRATION], reference, model.rank)
+    truth = getattr(data.probe_dataset(), "log_densities", {}).get("semantic")
+    log_density = model.log_density(encode(images))
     rows: list[dict[str, Any]] = []
-    exact = torch.empty(0)
-    for name, method in METHODS.items():
-        volume, seconds = timed(method, module.target, training_images[:NUM_CALIBRATION], images)
-        exact = volume if name == EXACT else exact
-        row = {"label": int(encoder.label), "method": name, "seed": seed, "milliseconds": 1000.0 * seconds}
-        row |= {"agreement": spearman(volume, exact), "truth": spearman(volume + log_density, truth)}
-        rows.append(row | {"share": row["milliseconds"] / (rows or [row])[0]["milliseconds"]})
+    volumes: dict[str, Tensor] = {}
+    for name, (method, _) in METHODS.items():
+        volumes[name], milliseconds = timed(method, setting, images)
+        row = {"label": int(encoder.label), "method": name, "seed": seed, "r": model.rank, "ms": milliseconds}
+        row["agreement"] = spearman(volumes[name], volumes[EXACT])
+        row |= {"truth": spearman(volumes[name] + log_density, truth(images))} if truth else {}
+        rows.append(row | {"share": milliseconds / (rows or [row])[0]["ms"]})
     return rows
 
 
-def timed(method: Method, encode: Encode, calibration: Tensor, images: Tensor) -> tuple[Tensor, float]:
-    """Return volumes and the CPU seconds an image takes, where 1,000 share the calibration."""
+def timed(method: Callable[[Setting], Volume], setting: Setting, images: Tensor) -> tuple[Tensor, float]:
+    """Return volumes and the CPU time of an image in milliseconds, where 1,000 share the calibration."""
     started = time.process_time()
-    rows = method.rows(encode, calibration)
+    volume = method(setting)
     calibrated = time.process_time()
-    volume = method.volume(gram_and_embedding(encode, images, rows=rows)[0])
-    return volume, (calibrated - started) / SCORED + (time.process_time() - calibrated) / len(images)
+    found = volume(images)
+    seconds = (calibrated - started) / SCORED + (time.process_time() - calibrated) / len(images)
+    return found, 1000.0 * seconds
 
 
 def tables(rows: Sequence[Row]) -> str:
     """Print a line for each method and size."""
-    columns = {"Spearman with the exact volume": "agreement", "with the truth": "truth", "ms an image": "milliseconds"}
-    columns["share of the exact cost"] = "share"
+    columns = {"r": "r", "with the exact volume": "agreement", "own density + volume, with the truth": "truth"}
+    columns |= {"ms an image": "ms", "share of the exact cost": "share"}
     named = [{**row, "name": f"K = {row['label']}: {row['method']}"} for row in rows]
-    return table(named, "", {title: {"column": column} for title, column in columns.items()}, key="name")
+    return table(named, "rank correlation", {title: {"column": column} for title, column in columns.items()}, "name")
 
 
 def draw(rows: Sequence[Row]) -> Figure:
     """Draw agreement with the exact volume, and with the truth, against the share of the exact cost."""
-    figure, (axes,) = drawing.figure(3.6, 1, 2)
+    figure, (axes,) = drawing.figure(3.6, 1, 2, sharex=True)
     for one, column in zip(axes, ("agreement", "truth"), strict=True):
         for size in labels(rows):
-            for name, method in METHODS.items():
+            for name, (_, marker) in METHODS.items():
                 at = [middle(rows, key, label=size, method=name) for key in ("share", column)]
-                one.plot(*at, method.marker, color=COLOURS[size], markersize=7, alpha=0.85, markeredgewidth=0)
-        one.set_xscale("log")
+                one.plot(*at, marker, color=COLOURS[size], markersize=7, alpha=0.85, markeredgewidth=0)
+        drawing.log_scale(one)
         one.set_xlabel("CPU time over that of the exact volume")
-    axes[0].set_ylabel("Spearman with the exact volume")
-    axes[1].set_ylabel("own density + volume:\nSpearman with the truth")
-    drawing.legend(figure, {f"K = {size}": colour for size, colour in COLOURS.items()})
-    drawing.legend_of_markers(figure, {name.split(",")[0]: method.marker for name, method in METHODS.items()})
+    axes[0].set_ylabel("rank correlation with the exact volume")
+    axes[1].set_ylabel("own density + volume:\nrank correlation with the truth")
+    drawing.legend(figure, {f"K = {size}": colour for size, colour in COLOURS.items() if size in labels(rows)})
+    drawing.legend_of_markers(figure, {name: marker for name, (_, marker) in METHODS.items()})
     return figure
 
 
-STUDY = Study(tuple(Encoder(str(size), f"study K={size}") for size in SIZES), measure, tables, draw)
+STUDY = Study(ENCODERS, measure, tables, draw)

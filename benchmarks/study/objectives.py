@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from study import drawing
 from study.readings import LAST, Encoder, read
-from study.rows import Row, Study, labels, table, values
+from study.rows import Row, Study, by_label, labels, table
 from study.scores import ranking
 
 RUNS = {
@@ -54,8 +54,8 @@ def draw(rows: Sequence[Row]) -> Figure:
     figure, (axes,) = drawing.figure(3.8, 1, 2, sharey=True, sharex=True)
     names = labels(rows)
     for (output, title), one in zip(OUTPUTS.items(), axes, strict=True):
-        for column, colour in SCORES.values():
-            drawing.dots(one, {name: values(rows, column, label=name, output=output) for name in names}, colour)
+        scores = {colour: by_label(rows, column, names, output=output) for column, colour in SCORES.values()}
+        drawing.dots(one, names, scores)
         one.set_title(title)
         one.set_xlabel("rank correlation with the truth")
         one.axvline(0.0, color=drawing.GREY, linewidth=0.8)

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pydoc import locate
 
 import torch
 import trainings
@@ -13,7 +14,7 @@ import yaml
 from torch import Tensor
 
 from jepa_train.cli import CONFIGS
-from jepa_train.data import MixtureDataModule
+from jepa_train.data.base import ImageDataModule
 from jepa_train.module import JEPA
 
 LAST = "last"
@@ -84,7 +85,7 @@ def read(encoder: Encoder, seed: int, runs: Path) -> Reading:
     return Reading(
         reference=kept["reference"][encoder.output][:NUM_REFERENCE],
         probe=samples(kept["probe"]),
-        truth=kept["truths"].get("semantic"),
+        truth=next(iter(kept["truths"].values()), None),
         sets={name: samples(values) for name, values in kept["sets"].items()},
     )
 
@@ -95,12 +96,15 @@ def module_of(encoder: Encoder, seed: int, runs: Path) -> JEPA:
     return JEPA.load_from_checkpoint(path, map_location="cpu").eval()
 
 
-def known_images(factors: int, seed: int, count: int, training: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Make images of configs/mixture.yaml: unseen ones, their true log densities, and training images."""
-    config = yaml.safe_load((CONFIGS / "mixture.yaml").read_text())["data"]["init_args"]
-    data = MixtureDataModule(**config | {"latent_size": factors, "seed": seed})
-    images = data.make_probe().images[:count]
-    return images, data.mixture.semantic_log_density(images), data.make_train().images[:training]
+def data_of(encoder: Encoder, seed: int) -> ImageDataModule:
+    """Make the images of a run anew."""
+    training = trainings.TRAININGS[encoder.run]
+    config = yaml.safe_load((CONFIGS / f"{training.config}.yaml").read_text())["data"]
+    options = dict(word.removeprefix("--data.").split("=") for word in training.options.split() if "--data." in word)
+    changes = {name: yaml.safe_load(value) for name, value in options.items()}
+    made = locate(config["class_path"])(**config["init_args"] | changes | {"seed": seed})
+    assert isinstance(made, ImageDataModule)
+    return made
 
 
 def losses(encoder: Encoder, seed: int, runs: Path) -> dict[str, float]:

@@ -62,6 +62,11 @@ def values(rows: Sequence[Row], column: str, **chosen: Any) -> list[float]:
     return [value for value in found if math.isfinite(value)]
 
 
+def by_label(rows: Sequence[Row], column: str, names: Sequence[Any], **chosen: Any) -> list[list[float]]:
+    """Return :func:`values` for each label."""
+    return [values(rows, column, label=name, **chosen) for name in names]
+
+
 def middle(rows: Sequence[Row], column: str, **chosen: Any) -> float:
     """Return the median over seeds; NaN where there is none."""
     return median(values(rows, column, **chosen) or [math.nan])

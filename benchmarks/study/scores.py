@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from jepa_monitor.density import EmbeddingReference
+from jepa_monitor.density.intrinsic import intrinsic_dimension
 from jepa_monitor.density.neighbours import nearest
 from jepa_monitor.density.volume import leading_volume, log_singular_values
 from jepa_monitor.gaussianity import sliced_epps_pulley, sliced_epps_pulley_null
 from jepa_monitor.ranking import auroc, spearman
 from study.readings import Reading, Samples
 
-DENSITIES = ("own", "gaussian")  # that of the embeddings, and the one the theorem assumes
+NEIGHBOURS = 20
+SMALLEST_DEVIATION = 1e-5  # of the largest
 
 
 @dataclass(frozen=True)
@@ -37,47 +40,46 @@ class Parts:
 
 
 @dataclass(frozen=True)
-class Scratch:
-    """Stands in for the library's until that has landed."""
+class Model:
+    """A density fitted to reference embeddings, and the r directions of its volume.
 
-    reference: Tensor
-    white: EmbeddingReference | None
+    Attributes:
+        log_density: log density (N,) of embeddings (N, K).
+        log_singular_values: log singular values (N, L), largest first, from Gram matrices (N, K, K).
+        rank: r.
+    """
+
+    log_density: Callable[[Tensor], Tensor]
+    log_singular_values: Callable[[Tensor], Tensor]
     rank: int
 
-    @classmethod
-    def fit(cls, reference: Tensor, density: str) -> Scratch:
-        index = torch.arange(len(reference))
-        d, _ = nearest(reference, reference, 20, own=index)
-        logs = d.clamp_min(1e-12).log()
-        inverse = (logs[:, -1:] - logs[:, :-1]).sum(1) / 18
-        rank = max(1, min(reference.shape[1], round(float(1 / inverse.mean()))))
-        return cls(reference, EmbeddingReference.fit(reference) if density == "gaussian" else None, rank)
-
-    def log_density(self, z: Tensor) -> Tensor:
-        if self.white is not None:
-            return self.white.log_density(self.white.whiten(z))
-        return -self.rank * nearest(z, self.reference, 20)[0][:, -1].log()
-
     def parts(self, samples: Samples) -> Parts:
-        if self.white is not None:
-            r = min(self.rank, len(self.white.whitener))
-            values = self.white.log_singular_values(samples.gram)
-            return Parts(self.white.log_density(self.white.whiten(samples.z)), leading_volume(values, r))
-        d, _ = nearest(samples.z, self.reference, 20)
-        return Parts(-self.rank * d[:, -1].log(), leading_volume(log_singular_values(samples.gram), self.rank))
+        """Return log density and log volume."""
+        volume = leading_volume(self.log_singular_values(samples.gram), self.rank)
+        return Parts(self.log_density(samples.z), volume)
 
 
-def fitted(reference: Tensor, density: str) -> Scratch:
-    """Fit a density of ``DENSITIES`` to reference embeddings."""
-    return Scratch.fit(reference, density)
+def fitted(reference: Tensor) -> dict[str, Model]:
+    """Fit the density that reference embeddings (M, K) have, and the one that the theorem assumes, with the same r."""
+    rank = min(intrinsic_dimension(reference).rank, reference.shape[1])
+    white = EmbeddingReference.fit(reference)
+
+    def neighbours(z: Tensor) -> Tensor:
+        return -rank * nearest(z, reference, NEIGHBOURS)[0][:, -1].log()
+
+    return {
+        "own": Model(neighbours, log_singular_values, rank),
+        "gaussian": Model(
+            lambda z: white.log_density(white.whiten(z)), white.log_singular_values, min(rank, len(white.whitener))
+        ),
+    }
 
 
 def ranking(reading: Reading) -> dict[str, float]:
     """Rank correlations with the true log density, the dimension r, and how Gaussian the embeddings are."""
     assert reading.truth is not None
     values: dict[str, float] = {}
-    for name in DENSITIES:
-        model = fitted(reading.reference, name)
+    for name, model in fitted(reading.reference).items():
         parts = model.parts(reading.probe)
         values[name] = spearman(parts.both, reading.truth)
         values[f"{name} density alone"] = spearman(parts.density, reading.truth)
@@ -90,8 +92,7 @@ def ranking(reading: Reading) -> dict[str, float]:
 def detection(reading: Reading) -> dict[str, dict[str, float]]:
     """AUROC of the probe against each other set, by set: of both parts together and of each alone."""
     found: dict[str, dict[str, float]] = {name: {} for name in reading.sets}
-    for density in DENSITIES:
-        model = fitted(reading.reference, density)
+    for density, model in fitted(reading.reference).items():
         inside = model.parts(reading.probe)
         for name, samples in reading.sets.items():
             outside = model.parts(samples)
@@ -110,7 +111,9 @@ def gaussianity(z: Tensor) -> float:
 
 def norm_spread(z: Tensor) -> float:
     """Standard deviation of the norm of whitened embeddings over its mean: 0 where all lie on one sphere."""
-    norms = EmbeddingReference.fit(z).whiten(z).norm(dim=1)
+    centred = z.double() - z.double().mean(0)
+    axes, deviations, _ = torch.linalg.svd(centred, full_matrices=False)
+    norms = axes[:, deviations > SMALLEST_DEVIATION * deviations[0]].norm(dim=1)
     return float(norms.std() / norms.mean())
 
 

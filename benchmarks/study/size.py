@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from study import drawing
 from study.readings import Encoder, read
-from study.rows import Row, Study, labels, table, values
+from study.rows import Row, Study, by_label, labels, table
 from study.scores import norm_spread_of_gaussian, ranking
 
 SIZES = (4, 8, 16, 32, 64, 128)
@@ -41,12 +41,10 @@ def draw(rows: Sequence[Row]) -> Figure:
     sizes = labels(rows)
     ends = {}
     for title, (column, colour) in LINES.items():
-        of_sizes = [values(rows, column, label=size) for size in sizes]
-        ends[title] = (drawing.line(ranks, sizes, of_sizes, colour), colour)
+        ends[title] = (drawing.line(ranks, sizes, by_label(rows, column, sizes), colour), colour)
     ranks.set_ylabel("rank correlation with the truth")
     drawing.label_ends(ranks, ends)
-    spread = [values(rows, "norm spread", label=size) for size in sizes]
-    last = drawing.line(norms, sizes, spread, drawing.BLUE)
+    last = drawing.line(norms, sizes, by_label(rows, "norm spread", sizes), drawing.BLUE)
     last_gaussian = drawing.line(norms, sizes, [[norm_spread_of_gaussian(size)] for size in sizes], drawing.GREY)
     norms.set_ylabel("deviation of the norm over its mean")
     norms.set_ylim(bottom=0.0)

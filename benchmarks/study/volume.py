@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from study import drawing
 from study.readings import Encoder, read
-from study.rows import Row, Study, labels, table, values
+from study.rows import Row, Study, by_label, labels, table
 from study.scores import detection, ranking
 
 KNOWN = {
@@ -20,11 +20,12 @@ KNOWN = {
     "8 factors": "mixture r=8 K=16",
 }
 REAL = "fashion_mnist"
+NAMES = {"mnist": "MNIST"}
 OUTPUTS = {"z": "z", "tokens": "mean token"}
 # title, column, colour
 PARTS = {
     "both": ("own", drawing.BLUE),
-    "density of z alone": ("own density alone", drawing.GREEN),
+    "density alone": ("own density alone", drawing.GREEN),
     "volume alone": ("own volume alone", drawing.PURPLE),
 }
 WITHIN, OUT = "within", "out"
@@ -36,7 +37,8 @@ def measure(encoder: Encoder, seed: int, runs: Path) -> list[dict[str, Any]]:
     about = {"seed": seed, "output": encoder.output}
     if reading.truth is not None:
         return [about | {"label": encoder.label, "kind": WITHIN, **ranking(reading)}]
-    return [about | {"label": name, "kind": OUT, **found} for name, found in detection(reading).items()]
+    found = detection(reading)
+    return [about | {"label": NAMES.get(name, name), "kind": OUT, **scores} for name, scores in found.items()]
 
 
 def tables(rows: Sequence[Row]) -> str:
@@ -58,8 +60,8 @@ def draw(rows: Sequence[Row]) -> Figure:
     for (kind, title), line in zip(titles.items(), axes, strict=True):
         names = labels([row for row in rows if row["kind"] == kind])
         for (output, name), one in zip(OUTPUTS.items(), line, strict=True):
-            for column, colour in PARTS.values():
-                drawing.dots(one, {label: values(rows, column, label=label, output=output) for label in names}, colour)
+            parts = {colour: by_label(rows, column, names, output=output) for column, colour in PARTS.values()}
+            drawing.dots(one, names, parts)
             one.set_xlabel(title)
             one.set_title(name)
     for one in axes[1]:
