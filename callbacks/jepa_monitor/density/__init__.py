@@ -2,8 +2,10 @@
 
 from .densities import EmbeddingDensity, GaussianDensity, NeighbourDensity
 from .embedding import EmbeddingReference
+from .flow import FlowDensity
 from .intrinsic import IntrinsicDimension, intrinsic_dimension
 from .jacobian import differentiable, gram_and_embedding, jacobian_gram, map_grams
+from .mixtures import MixtureDensity
 from .neighbours import knn_distance, nearest
 from .score import aggregate_views, jepa_score, log_density, log_density_from_spectrum, log_density_from_volume
 from .sketch import Sketch
@@ -16,8 +18,10 @@ __all__ = [
     "EmbeddingDensity",
     "EmbeddingReference",
     "Encode",
+    "FlowDensity",
     "GaussianDensity",
     "IntrinsicDimension",
+    "MixtureDensity",
     "NeighbourDensity",
     "Sketch",
     "Strategy",

@@ -99,15 +99,19 @@ class GaussianDensity(EmbeddingDensity):
         """K, number of coordinates."""
         return len(self.mean)
 
+    @property
+    def log_determinant(self) -> Tensor:
+        """log |W|, a scalar in nats: what the log density of whitened coordinates lacks."""
+        lengths: Tensor = torch.linalg.vector_norm(self.whitener, dim=1)
+        return lengths.log().sum()  # the rows are orthogonal
+
     def whiten(self, z: Tensor) -> Tensor:
         """Coordinates in which the Gaussian is N(0, I), (N, K) -> (N, L) float64."""
         return (z.double() - self.mean) @ self.whitener.T
 
     def evaluate(self, z: Tensor) -> Tensor:
         """Log density of finite float64 embeddings, (N, K) -> (N,) nats."""
-        # the rows of W are orthogonal: |W| is the product of their lengths
-        lengths: Tensor = torch.linalg.vector_norm(self.whitener, dim=1)
-        constant = lengths.log().sum() - 0.5 * len(lengths) * math.log(2.0 * math.pi)
+        constant = self.log_determinant - 0.5 * len(self.whitener) * math.log(2.0 * math.pi)
         return constant - 0.5 * self.whiten(z).square().sum(1)
 
 
