@@ -25,17 +25,26 @@ from jepa_train.models.projector import reestimates_statistics
 from jepa_train.objectives import AnticollapseName, AnticollapseOn, TokenLoss, embedding_prediction, spectral_penalty
 from jepa_train.optimization import Schedules, adamw, regroup, steps_of_run, update_ema
 from jepa_train.parallel import check_strategy, shard
-from jepa_train.parts import build_encoder, build_masks, build_objective, build_predictor, build_view, check_numbers
+from jepa_train.parts import (
+    build_encoder,
+    build_masks,
+    build_objective,
+    build_predictor,
+    build_view,
+    check_numbers,
+    check_pairs,
+)
 from jepa_train.pictures import explanation, log_masks, log_text
 
 
 class JEPA(pl.LightningModule):
     """Joint-embedding predictive architecture over image patches.
 
-    Per step, with view A and view B of an image: the context encoder sees some patches of A, the EMA target encoder
-    all of A, and the predictor goes from the first to the second, block by block (I-JEPA, arXiv 2301.08243). One more
-    query of the predictor is for the embedding z = projector(mean token) of all of B, with gradient to both sides, and
-    an anti-collapse term acts on z of the context and of B, on their tokens, or on both:
+    Per step, with view A and view B of an image (of a batch's ``image``, and of its ``view_b`` if it has one): the
+    context encoder sees some patches of A, the EMA target encoder all of A, and the predictor goes from the first to
+    the second, block by block (I-JEPA, arXiv 2301.08243). One more query of the predictor is for the embedding
+    z = projector(mean token) of all of B, with gradient to both sides, and an anti-collapse term acts on z of the
+    context and of B, on their tokens, or on both:
 
         loss = token_weight * tokens + embedding_weight * embedding + anticollapse_weight * anticollapse
              + spectral_weight * spectral
@@ -205,10 +214,11 @@ class JEPA(pl.LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Compute the loss of one batch of the global batch, and log its terms."""
         images = batch["image"]
-        check_image_size(images, self.hparams["image_size"])
+        images_b = batch.get("view_b", images)
+        self._check_images(images, images_b)
         draws = self._draws()
         torch.manual_seed(draws.own_seed(Purpose.DROPPING))  # what dropped paths and dropout draw from
-        view_a, view_b = draws.views(self.view, images)
+        view_a, view_b = draws.views(self.view, images, images_b)
         context_BV, targets_BMT = draws.masks(self.masks, len(images), self.device)
         if draws.step == 0:
             log_text(self.trainer, "train/tags", explanation())
@@ -223,6 +233,17 @@ class JEPA(pl.LightningModule):
             with torch.no_grad():
                 self.target(view_b)  # has no other forward pass, and must not take the statistics of other weights
         return loss
+
+    def _check_images(self, images: Tensor, images_b: Tensor) -> None:
+        """See that a batch's images (B, C, H, W), and those of view B, are what the terms can compare.
+
+        Raises:
+            ConfigurationError: if not.
+        """
+        check_image_size(images, self.hparams["image_size"])
+        if images_b is not images:
+            check_image_size(images_b, self.hparams["image_size"])
+            check_pairs(self.objective, self.hparams["anticollapse"], views_move=True)
 
     def terms(
         self, view_a: Tensor, view_b: Tensor, context_BV: Tensor, targets_BMT: Tensor, *, slice_seed: int

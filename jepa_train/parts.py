@@ -63,13 +63,22 @@ def build_objective(settings: Settings, *, views_move: bool) -> Objective:
         anticollapse=build_anticollapse(settings["anticollapse"], num_slices=settings["sigreg_slices"]),
         anticollapse_on=settings["anticollapse_on"],
     )
+    check_pairs(objective, settings["anticollapse"], views_move=views_move)
+    return objective
+
+
+def check_pairs(objective: Objective, anticollapse: str, *, views_move: bool) -> None:
+    """See that no term compares tokens at one place of two views that move.
+
+    Raises:
+        ConfigurationError: if ``anticollapse`` does.
+    """
     if objective.pairs_tokens and views_move:
         raise ConfigurationError(
-            f"{settings['anticollapse']} compares tokens at one place of two views, which show different things after "
-            "crops, shifts or flips: set crop_scale to 1, shift to 0 and flip to false, or anticollapse_on to "
-            "embedding."
+            f"{anticollapse} compares tokens at one place of two views, which show different things after crops, "
+            "shifts or flips, or where the data bring a view_b: set crop_scale to 1, shift to 0 and flip to false, or "
+            "anticollapse_on to embedding."
         )
-    return objective
 
 
 def build_encoder(settings: Settings, *, with_projector: bool) -> EmbeddingEncoder:

@@ -78,7 +78,8 @@ class JEPAScoreMonitor(MeasuringCallback):
 
     What is not given is taken from the DataModule, which may offer ``probe_dataset()``, ``reference_dataset()`` and
     ``ood_datasets()`` (name to dataset), then from the Trainer's loaders. A dataset with ``log_densities`` (name to
-    function of inputs) has a known truth; one with ``coordinates`` (inputs to (N, 2)) is drawn in that plane.
+    function of inputs, or to a tensor by index) has a known truth; one with ``coordinates`` (inputs to (N, 2)) is drawn
+    in that plane.
 
     Args:
         encoder: dotted path to a submodule, a function ``(module, inputs) -> embeddings``, or ``None`` for the first
@@ -90,7 +91,8 @@ class JEPAScoreMonitor(MeasuringCallback):
         probe: dataset, DataLoader or tensors to measure on; default: validation data, else training data.
         reference: the same, that baselines are fitted to; default: training data.
         ood: name to dataset, DataLoader or tensor of samples from elsewhere.
-        log_density: true log density of inputs, (N, ...) -> (N,), or several by name, the headline first.
+        log_density: true log density: a function of inputs, (n, ...) -> (n,), or a tensor (N,) by index in the probe's
+            dataset; or several by name, the headline first.
         images: place of the inputs in a sample: a key, a position, or a function; the usual places are tried.
         labels: place of the class labels, for the gallery; the usual places are tried.
         num_samples: samples of the probe, the reference and each other set, from the first on. ``None`` means 512, of

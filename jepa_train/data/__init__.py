@@ -7,6 +7,7 @@ from jepa_train.data.hugging_face import HuggingFaceDataModule
 from jepa_train.data.image_folder import ImageFolderDataModule
 from jepa_train.data.mixture import ImageMixture, MixtureDataModule, MixtureDataset, image_mixture
 from jepa_train.data.resumable import DrawnPerEpoch, EpochSampler, ResumableDataLoader
+from jepa_train.data.shapes import ShapesDataModule, ShapesDataset
 from jepa_train.data.transforms import data_config
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "MixtureDataset",
     "PictureDataModule",
     "ResumableDataLoader",
+    "ShapesDataModule",
+    "ShapesDataset",
     "data_config",
     "image_mixture",
 ]

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from jepa_monitor.runtime.concise import Concise
 from jepa_train.data.base import ImageDataModule, ImageTensors
+from jepa_train.data.latents import LatentMixture, random_mixture
 from jepa_train.data.transforms import data_config
 from jepa_train.errors import ConfigurationError, check_above_0, check_at_least
 
@@ -29,26 +30,20 @@ class ImageMixture(Concise):
 
     Attributes:
         patterns: (r, C, H, W), orthonormal.
-        means: (M, r) component means of the latent.
-        widths: (M,) component standard deviations of the latent.
-        weights: (M,) component probabilities.
+        latents: distribution of the latent y0.
         amplitude: a, pixel units per latent unit.
         noise: s, standard deviation of the pixel noise.
     """
 
     patterns: Tensor
-    means: Tensor
-    widths: Tensor
-    weights: Tensor
+    latents: LatentMixture
     amplitude: float
     noise: float
 
     def sample(self, count: int, *, seed: int) -> tuple[Tensor, Tensor]:
         """Draw ``count`` images (count, C, H, W) in float32 and the components (count,) they came from."""
         generator = torch.Generator().manual_seed(seed)
-        component = torch.multinomial(self.weights, count, replacement=True, generator=generator)
-        latent = torch.randn(count, self.means.shape[1], generator=generator, dtype=torch.float64)
-        latent = self.means[component] + self.widths[component].unsqueeze(1) * latent
+        latent, component = self.latents.sample(count, generator)
         images = torch.tensordot(self.amplitude * latent.float(), self.patterns.float(), dims=1)
         return images + self.noise * torch.randn(images.shape, generator=generator, dtype=torch.float32), component
 
@@ -58,12 +53,10 @@ class ImageMixture(Concise):
 
     def semantic_log_density(self, images: Tensor) -> Tensor:
         """log p(y) in nats, (N,): the density of what the patterns show."""
-        y = self.coordinates(images)
-        variances = (self.amplitude * self.widths).square() + self.noise**2
-        squared = (y.unsqueeze(1) - self.amplitude * self.means).square().sum(-1)
-        r = y.shape[1]
-        log_normal = -0.5 * (squared / variances + r * torch.log(2.0 * math.pi * variances))
-        return torch.logsumexp(self.weights.log() + log_normal, dim=1)
+        drawn = self.latents
+        widths = ((self.amplitude * drawn.widths).square() + self.noise**2).sqrt()
+        seen = LatentMixture(self.amplitude * drawn.means, widths, drawn.weights)
+        return seen.log_density(self.coordinates(images))
 
     def ambient_log_density(self, images: Tensor) -> Tensor:
         """log p(x) in nats, (N,): the density of all pixels, noise included.
@@ -92,17 +85,13 @@ def image_mixture(
     noise: float = 0.3,
     seed: int = 0,
 ) -> ImageMixture:
-    """A mixture with random means on a sphere and widths from ``narrowest`` to 1, in geometric steps.
-
-    A narrow component beside wide ones puts the mode away from the mean, which one Gaussian cannot rank.
+    """Images of a latent from :func:`random_mixture`, through as many smooth patterns as it has coordinates.
 
     Args:
         image_size: H = W, in pixels.
         channels: C; all channels show the same pattern.
         latent_size: r.
-        num_components: M, equally likely.
-        separation: distance of the component means from the origin.
-        narrowest: standard deviation of the narrowest component.
+        num_components, separation, narrowest: see :func:`random_mixture`.
         contrast: standard deviation per pixel of the patterns for a latent of unit variance.
         noise: standard deviation of the pixel noise.
         seed: seed of the means.
@@ -110,22 +99,19 @@ def image_mixture(
     Raises:
         ConfigurationError: for a number that cannot work, or if the images have too few pixels for the patterns.
     """
-    check_at_least(1, image_size=image_size, channels=channels, latent_size=latent_size, num_components=num_components)
-    check_at_least(0, separation=separation, noise=noise, seed=seed)
-    check_above_0(narrowest=narrowest, contrast=contrast)
+    check_at_least(1, image_size=image_size, channels=channels)
+    check_at_least(0, noise=noise)
+    check_above_0(contrast=contrast)
+    latents = random_mixture(
+        latent_size, num_components=num_components, separation=separation, narrowest=narrowest, seed=seed
+    )
     if latent_size > image_size**2 - 1:
         raise ConfigurationError(
             f"{latent_size} patterns do not fit into {image_size} x {image_size} pixels: lower latent_size."
         )
-    generator = torch.Generator().manual_seed(seed)
-    means = torch.randn(num_components, latent_size, generator=generator, dtype=torch.float64)
-    means = separation * means / means.norm(dim=1, keepdim=True)
-    widths = torch.logspace(math.log10(narrowest), 0.0, num_components, dtype=torch.float64)
     return ImageMixture(
         patterns=cosine_patterns(latent_size, image_size=image_size, channels=channels),
-        means=means,
-        widths=widths,
-        weights=torch.full((num_components,), 1.0 / num_components, dtype=torch.float64),
+        latents=latents,
         amplitude=contrast * math.sqrt(channels * image_size**2 / latent_size),
         noise=noise,
     )

@@ -66,18 +66,19 @@ class BatchDraws:
         """Seed of this process alone."""
         return seed_of(purpose, seed=self.seed, step=self.step, global_rank=self.global_rank)
 
-    def views(self, view: RandomView, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Make two views of this process's images (B, C, H, W).
+    def views(self, view: RandomView, images_a: Tensor, images_b: Tensor) -> tuple[Tensor, Tensor]:
+        """Make a view of each of this process's images (B, C, H, W), which may be the same twice.
 
         Pixel noise is too large to be drawn for the global batch: each process draws its own.
         """
         if view.is_identity:
-            return images, images
+            return images_a, images_b
         generator = Generator().manual_seed(self.shared_seed(Purpose.VIEWS))
-        draws = torch.rand(2, len(images) * self.world_size, 4, generator=generator, dtype=torch.float32)
-        noise_generator = Generator(images.device).manual_seed(self.own_seed(Purpose.PIXEL_NOISE))
+        draws = torch.rand(2, len(images_a) * self.world_size, 4, generator=generator, dtype=torch.float32)
+        noise_generator = Generator(images_a.device).manual_seed(self.own_seed(Purpose.PIXEL_NOISE))
         view_a, view_b = (
-            view(images, draws=draw[self._share], noise_generator=noise_generator) for draw in draws.unbind()
+            view(images, draws=draw[self._share], noise_generator=noise_generator)
+            for images, draw in zip((images_a, images_b), draws.unbind(), strict=True)
         )
         return view_a, view_b
 

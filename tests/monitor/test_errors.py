@@ -65,7 +65,7 @@ NO_SUCH: dict[str, tuple[Any, str]] = {
     "preprocess": (3, "preprocess must be a function, the path of a submodule or None, got 3"),
     "probe": (3, "int has no length or no access by index"),
     "ood": ([images(9)], "ood must be a mapping from names to data, got a list"),
-    "log_density": ("abc", "log_density must be a function of inputs, or several by name, got 'abc'"),
+    "log_density": ("abc", "log_density must be a function of inputs, or a tensor of one number for each"),
 }
 
 

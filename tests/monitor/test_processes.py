@@ -24,7 +24,7 @@ from torch.utils.data import Dataset, IterableDataset
 
 from jepa_monitor import FeatureStatistics, JEPAScoreMonitor
 from jepa_monitor.probe.shards import gather_by_index
-from tests.monitor.helpers import Autoencoder, images, loader, monitor, trainer_on
+from tests.monitor.helpers import Autoencoder, images, loader, monitor, trainer_on, true_log_density
 from tests.processes import run_on
 
 pytestmark = pytest.mark.slow
@@ -53,6 +53,14 @@ def measure_probes(rank: int, world_size: int, sizes: list[int]) -> dict[int, di
         (validated,) = trainer_on(rank, world_size, callback).validate(module(), loader(7, seed=1), verbose=False)
         found[size] |= {f"validated {tag}": value for tag, value in validated.items()}
     return found
+
+
+def measure_with_truth_by_sample(rank: int, world_size: int, size: int) -> float:
+    """Ranking quality of a probe of ``size`` of 20 samples, whose densities are a tensor."""
+    truth = true_log_density(images(20, seed=2))
+    callback = monitor_with_set(probe=images(20, seed=2), log_density=truth, num_samples=size)
+    trainer_on(rank, world_size, callback).validate(module(), loader(7, seed=1), verbose=False)
+    return callback.values["density/spearman"]
 
 
 def gather_uneven(rank: int, world_size: int, counts: list[int]) -> list[list[float]]:
@@ -276,6 +284,12 @@ def test_uneven_shards_measure_what_one_process_does() -> None:
 def test_uneven_and_empty_parts_are_put_together(counts: list[int]) -> None:
     expected = [[float(i), -float(i)] for i in range(sum(counts))]
     assert run_on(len(counts), gather_uneven, counts) == [expected] * len(counts)
+
+
+def test_each_process_looks_up_the_densities_of_its_own_samples() -> None:
+    (one,) = run_on(1, measure_with_truth_by_sample, 15)
+    assert math.isfinite(one)
+    assert run_on(2, measure_with_truth_by_sample, 15) == pytest.approx([one, one])
 
 
 def test_checkpoints_and_early_stopping_follow_our_tags_on_two_processes() -> None:

@@ -304,3 +304,46 @@ def test_nan_images_end_training_with_a_sentence(tmp_path: Path) -> None:
     loader = DataLoader(NaN(), batch_size=16)
     with pytest.raises(RunFailed, match="images that are not finite"):
         trainer.fit(JEPA(**SMALL), loader, loader)
+
+
+class Pairs(Images):
+    """Samples that bring their own view B."""
+
+    def __init__(self, size: int = 16) -> None:
+        self.size = size
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(1000 + index)
+        return super().__getitem__(index) | {"view_b": torch.randn(1, self.size, self.size, generator=generator)}
+
+
+def test_a_batch_may_bring_view_b(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, seen = JEPA(**SMALL), []
+    terms = module.terms
+
+    def keep(view_a: Tensor, view_b: Tensor, *rest: Any, **named: Any) -> dict[str, Tensor]:
+        seen.append((view_a, view_b))
+        return terms(view_a, view_b, *rest, **named)
+
+    monkeypatch.setattr(module, "terms", keep)
+    make_trainer(tmp_path, steps=1).fit(module, DataLoader(Pairs(), batch_size=4), DataLoader(Images(), batch_size=4))
+    ((view_a, view_b),) = seen
+    assert torch.equal(view_a, torch.stack([Pairs()[index]["image"] for index in range(4)]))
+    assert torch.equal(view_b, torch.stack([Pairs()[index]["view_b"] for index in range(4)]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "size", "message"),
+    [
+        ({}, 8, "training images have 8 x 8 pixels"),
+        ({"anticollapse": "barlow", "anticollapse_on": "tokens"}, 16, "or where the data bring a view_b"),
+    ],
+    ids=["size", "tokens by place"],
+)
+def test_view_b_that_cannot_be_compared_is_refused(
+    settings: dict[str, Any], size: int, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        make_trainer(tmp_path, steps=1).fit(
+            JEPA(**SMALL, **settings), DataLoader(Pairs(size), batch_size=4), DataLoader(Images(), batch_size=4)
+        )

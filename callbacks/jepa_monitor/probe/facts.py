@@ -18,7 +18,40 @@ from ..runtime.distributed import fail_together
 from .shards import Shard, gather_by_index
 from .sparing import Sparing
 
-LogDensity = Callable[[Tensor], Tensor | NDArray[Any] | Sequence[float]]
+Numbers = Tensor | NDArray[Any] | Sequence[float]
+LogDensity = Callable[[Tensor], Numbers] | Tensor | NDArray[Any]  # of inputs, or of a dataset's samples by index
+
+
+@dataclass(frozen=True, repr=False)
+class KnownBySample(Concise):
+    """Numbers that are known of a dataset's samples, and not as a function of their inputs.
+
+    Attributes:
+        values: one number for each sample of the dataset, by index.
+        dataset_size: number of its samples; ``None`` for a stream.
+        places: index in the dataset of each sample of the set that is measured; ``None`` where it is the dataset.
+    """
+
+    values: Tensor | NDArray[Any]
+    dataset_size: int | None
+    places: Sequence[int] | None = None
+
+    def at(self, indices: Tensor) -> Tensor:
+        """Look up samples (n,) of the set, on the CPU: (n,) in float64.
+
+        Raises:
+            ValueError: where there is not one number for each sample of the dataset.
+        """
+        values = _as_numbers(self.values).cpu()
+        if self.dataset_size is not None and values.shape != (self.dataset_size,):
+            raise ValueError(
+                f"it must have one number for each of the dataset's {self.dataset_size} samples, of shape "
+                f"({self.dataset_size},), and has {tuple(values.shape)}."
+            )
+        places = indices.cpu() if self.places is None else torch.tensor(self.places)[indices.cpu()]
+        if values.ndim != 1 or int(places.max()) >= len(values):
+            raise ValueError(f"it must have a number for each sample, and is of shape {tuple(values.shape)}.")
+        return values[places]
 
 
 @dataclass(frozen=True, repr=False)
@@ -45,8 +78,8 @@ class ProbeFacts(Concise):
 def probe_facts(
     shard: Shard,
     *,
-    log_densities: Mapping[str, LogDensity],
-    gaussian: LogDensity | None,
+    log_densities: Mapping[str, Callable[[Tensor], Numbers] | KnownBySample],
+    gaussian: Callable[[Tensor], Tensor] | None,
     reference: Shard | None,
     coordinates: Callable[[Tensor], Tensor] | None = None,
     sparing: Sparing,
@@ -59,14 +92,16 @@ def probe_facts(
             values = _as_numbers(function(inputs.clone())).to(shard.indices.device)
         return gather_by_index(shard.indices, values)
 
-    def one_number_each(function: LogDensity) -> Tensor:
-        return everywhere(lambda inputs: _require_one_each(_as_numbers(function(inputs)), len(inputs)))
+    def one_number_each(truth: Callable[[Tensor], Numbers] | KnownBySample) -> Tensor:
+        if isinstance(truth, KnownBySample):
+            return everywhere(lambda _: truth.at(shard.indices))
+        return everywhere(lambda inputs: _require_one_each(_as_numbers(truth(inputs)), len(inputs)))
 
     truths = {}
-    for position, (name, function) in enumerate(log_densities.items()):
+    for position, (name, truth) in enumerate(log_densities.items()):
         lost = tags.truth_tags(name, headline=position == 0)
         with sparing.attempt(f"log_density {name!r}", lost):
-            truths[name] = one_number_each(function)
+            truths[name] = one_number_each(truth)
     flat = inputs.flatten(1).nan_to_num()
     ranges = everywhere(lambda _: torch.stack([flat.amin(1), flat.amax(1)], dim=1))
     low, high = float(ranges[:, 0].min()), float(ranges[:, 1].max())

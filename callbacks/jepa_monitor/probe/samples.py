@@ -63,8 +63,7 @@ class Samples:
         collate = None
         if isinstance(data, DataLoader):
             collate = _collate_of(data)
-            subset = data.sampler.indices if isinstance(data.sampler, SubsetRandomSampler) else None
-            data = data.dataset if subset is None else Subset(data.dataset, sorted(int(i) for i in subset))
+            data = drawn_from(data)
         if isinstance(data, tuple) and data and all(isinstance(member, Tensor) for member in data):
             data = TensorDataset(*data)
         if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
@@ -126,6 +125,28 @@ class Samples:
 def dataset_of(data: Any) -> Any:
     """The dataset of a DataLoader; anything else is one."""
     return data.dataset if isinstance(data, DataLoader) else data
+
+
+def drawn_from(loader: DataLoader[Any]) -> Any:
+    """The dataset of a DataLoader, of only those samples that its sampler draws."""
+    if not isinstance(loader.sampler, SubsetRandomSampler):
+        return loader.dataset
+    return Subset(loader.dataset, sorted(int(index) for index in loader.sampler.indices))
+
+
+def origin_of(data: Any) -> tuple[Any, list[int] | None]:
+    """The dataset that a DataLoader or subsets take samples from.
+
+    Returns:
+        The dataset; and the index in it of each sample, or ``None`` where all are taken in order.
+    """
+    if isinstance(data, DataLoader):
+        return origin_of(drawn_from(data))
+    if not isinstance(data, Subset):
+        return data, None
+    dataset, places = origin_of(data.dataset)
+    taken = [int(index) for index in data.indices]
+    return dataset, taken if places is None else [places[index] for index in taken]
 
 
 def first_loader(loaders: Any) -> Any:

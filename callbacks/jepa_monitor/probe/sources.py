@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
@@ -20,7 +21,7 @@ from ..errors import SettingError
 from ..ranking import GaussianBaseline, fingerprints
 from ..runtime.concise import Concise
 from ..runtime.distributed import broadcast, fail_together, is_global_zero
-from .facts import LogDensity, ProbeFacts, probe_facts
+from .facts import KnownBySample, LogDensity, Numbers, ProbeFacts, probe_facts
 from .samples import (
     ImagesKey,
     LabelsKey,
@@ -30,6 +31,7 @@ from .samples import (
     dataset_of,
     first_loader,
     is_stream,
+    origin_of,
     read_stream,
 )
 from .shards import Shard, gather_by_index
@@ -46,7 +48,7 @@ class Sources:
         probe: dataset to measure on.
         reference: dataset that baselines are fitted to.
         ood: datasets of samples from elsewhere, by name.
-        log_density: the truth, or several by name.
+        log_density: the truth, or several by name: functions of inputs, or numbers by index in the probe's dataset.
         images: place of the inputs in a sample.
         labels: place of the class labels in a sample.
         num_samples: number of samples read from each set, at most.
@@ -136,7 +138,7 @@ class _Found:
     probe: Any
     ood: Mapping[str, Any]
     reference: Any
-    log_densities: Mapping[str, LogDensity]
+    log_densities: Mapping[str, Callable[[Tensor], Numbers] | KnownBySample]
     coordinates: Callable[[Tensor], Tensor] | None
 
 
@@ -156,26 +158,37 @@ def load_validation(trainer: pl.Trainer) -> None:
 
 def _find(sources: Sources, trainer: pl.Trainer) -> _Found:
     probe = find_probe(sources, trainer)
-    dataset = dataset_of(probe)
+    origin, _ = origin_of(probe)
     return _Found(
         probe,
         find_further(sources, trainer),
         find_reference(sources, trainer),
-        find_truths(sources, dataset),
-        getattr(dataset, "coordinates", None),
+        {name: known_of(truth, probe) for name, truth in find_truths(sources, origin).items()},
+        getattr(origin, "coordinates", None),
     )
 
 
+def known_of(truth: LogDensity, probe: Any) -> Callable[[Tensor], Numbers] | KnownBySample:
+    """Bring a truth to the samples of the probe, which may be a DataLoader or a part of the dataset that has it."""
+    if callable(truth):
+        return truth
+    origin, places = origin_of(probe)
+    return KnownBySample(truth, None if is_stream(origin) else len(Samples.of(origin)), places)
+
+
 def find_truths(sources: Sources, dataset: Any = None) -> Mapping[str, LogDensity]:
-    """Find true log densities by name, the headline first: given, or the dataset's.
+    """Find true log densities by name, the headline first: given, or the dataset's; functions, or numbers by index.
 
     Raises:
         SettingError: where they are something else, or one has the name of other tags.
     """
     truth = sources.log_density if sources.log_density is not None else getattr(dataset, "log_densities", {})
-    named = {"truth": truth} if callable(truth) else truth
-    if not isinstance(named, Mapping) or not all(map(callable, named.values())):
-        raise SettingError(f"log_density must be a function of inputs, or several by name, got {reprlib.repr(truth)}.")
+    named = truth if isinstance(truth, Mapping) else {"truth": truth}
+    if not all(callable(value) or isinstance(value, (Tensor, np.ndarray)) for value in named.values()):
+        raise SettingError(
+            "log_density must be a function of inputs, or a tensor of one number for each sample of the probe's "
+            f"dataset, or several of them by name, got {reprlib.repr(truth)}."
+        )
     if taken := {name for name in list(named)[1:] if f"density/spearman_{name}" in tags.TRUTH}:
         raise SettingError(f"log_density cannot be called {taken.pop()!r}: there are tags of that name.")
     return named

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from jepa_monitor.probe.facts import probe_facts
+from jepa_monitor.probe.facts import KnownBySample, probe_facts
 from jepa_monitor.probe.shards import Shard
 from jepa_monitor.probe.sparing import Sparing
 
@@ -41,3 +41,27 @@ def test_facts_are_in_the_order_of_the_probe_and_a_truth_that_fails_is_left_out(
     assert list(facts.truths) == ["first"]
     assert "shape (5,)" in sparing.failures["log_density 'wrong'"]
     assert "density/spearman_wrong" in sparing.lost
+
+
+def test_a_truth_that_is_known_by_sample_is_looked_up_by_index() -> None:
+    order, sparing = torch.tensor([4, 2, 0, 1, 3]), Sparing()
+    values = torch.arange(7.0)
+    truths = {
+        "whole": KnownBySample(values, 7),
+        "part": KnownBySample(values.numpy(), 7, places=[6, 5, 4, 3, 2]),
+        "stream": KnownBySample(values, None),
+        "short": KnownBySample(values, 9),
+        "square": KnownBySample(values.expand(7, 7), None),
+        "too few": KnownBySample(values[:3], None),
+    }
+    facts = probe_facts(Shard(order, X[order]), log_densities=truths, gaussian=None, reference=None, sparing=sparing)
+    assert facts.truths["whole"].tolist() == [0, 1, 2, 3, 4]
+    assert facts.truths["part"].tolist() == [6, 5, 4, 3, 2]
+    assert facts.truths["stream"].tolist() == [0, 1, 2, 3, 4]
+    assert list(facts.truths) == ["whole", "part", "stream"]
+    assert (
+        "one number for each of the dataset's 9 samples, of shape (9,), and has (7,)"
+        in sparing.failures["log_density 'short'"]
+    )
+    assert "is of shape (7, 7)" in sparing.failures["log_density 'square'"]
+    assert "is of shape (3,)" in sparing.failures["log_density 'too few'"]

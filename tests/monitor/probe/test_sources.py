@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, Subset, TensorDataset
+from torch.utils.data import DataLoader, Subset, SubsetRandomSampler, TensorDataset, random_split
 
 from jepa_monitor.probe.sources import find_probe
 from tests.monitor.helpers import Autoencoder, images, loader, monitor, trainer
@@ -37,6 +37,44 @@ def test_validation_data_are_the_probe_even_if_they_are_loaded_late(tmp_path: Pa
     run.fit(Autoencoder(), loader(), loader(seed=1))
     assert callback.prepared is not None
     assert torch.equal(callback.prepared.probe.inputs, images(48, seed=1))
+
+
+class Measured(TensorDataset):
+    """Samples whose densities are known by index alone."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(images(count))
+        self.log_densities = {"truth": -torch.arange(float(count))}
+
+
+@pytest.mark.parametrize("kind", ["whole", "split", "split twice", "sampler", "more than are measured"])
+def test_truths_by_sample_follow_the_samples(tmp_path: Path, kind: str) -> None:
+    dataset = Measured(24)
+    part, _ = random_split(dataset, [12, 12], torch.Generator().manual_seed(0))
+    sampler = SubsetRandomSampler([9, 20, 3, 7])
+    loaders = {
+        "whole": DataLoader(dataset),
+        "split": DataLoader(part),
+        "split twice": DataLoader(Subset(part, [5, 2, 8, 11])),
+        "sampler": DataLoader(dataset, sampler=sampler),
+        "more than are measured": DataLoader(dataset),
+    }
+    twice = [part.indices[index] for index in (5, 2, 8, 11)]
+    expected = {"split": list(part.indices), "split twice": twice, "sampler": [3, 7, 9, 20]}.get(kind, range(24))
+    callback = monitor(log_density=None, num_samples=16, reference=images(16, seed=4))
+    trainer(tmp_path, callback).validate(Autoencoder(), loaders[kind], verbose=False)
+    assert callback.prepared is not None
+    found = callback.prepared.facts.truths["truth"].tolist()
+    assert found == [-float(index) for index in expected][:16]
+    assert torch.equal(callback.prepared.probe.inputs, dataset.tensors[0][list(expected)[:16]])
+
+
+def test_a_given_truth_may_be_a_tensor_beside_a_tuple_of_tensors(tmp_path: Path) -> None:
+    truth = torch.arange(20.0)
+    callback = monitor(probe=(images(20), torch.zeros(20)), log_density={"depth": truth.numpy(), "height": truth})
+    trainer(tmp_path, callback).validate(Autoencoder(), loader(), verbose=False)
+    assert callback.prepared is not None
+    assert all(torch.equal(found, truth.double()) for found in callback.prepared.facts.truths.values())
 
 
 def test_no_data_is_one_sentence(tmp_path: Path) -> None:

@@ -186,6 +186,14 @@ def test_a_truth_may_be_of_any_kind_of_numbers(tmp_path: Path, truth: Any) -> No
         np.testing.assert_allclose(found[tag], expected[tag], rtol=1e-12)
 
 
+def test_a_truth_by_sample_of_the_wrong_length_costs_its_own_values(tmp_path: Path) -> None:
+    truths = {"short": torch.zeros(47), "right": torch.arange(48.0)}
+    found, _, (sentence,) = measured(tmp_path, log_density=truths)
+    assert "'short'" in sentence
+    assert "one number for each of the dataset's 48 samples, of shape (48,), and has (47,)" in sentence
+    assert math.isfinite(found["density/spearman_right"][-1])
+
+
 @pytest.mark.parametrize("truth", [-3.5, None])
 def test_a_truth_of_one_number_is_described_in_a_sentence(tmp_path: Path, truth: Any) -> None:
     _, _, warned = measured(tmp_path, log_density=lambda x: truth)

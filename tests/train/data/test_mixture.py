@@ -31,10 +31,10 @@ def normal_mixture(mixture: ImageMixture, basis: Tensor) -> MixtureSameFamily:
     seen = basis @ mixture.patterns.flatten(1).T * mixture.amplitude  # of the latent, in the basis
     covariances = [
         width**2 * seen @ seen.T + mixture.noise**2 * torch.eye(len(basis), dtype=torch.float64)
-        for width in mixture.widths.tolist()
+        for width in mixture.latents.widths.tolist()
     ]
-    components = MultivariateNormal(mixture.means @ seen.T, torch.stack(covariances))
-    return MixtureSameFamily(Categorical(mixture.weights), components)
+    components = MultivariateNormal(mixture.latents.means @ seen.T, torch.stack(covariances))
+    return MixtureSameFamily(Categorical(mixture.latents.weights), components)
 
 
 @pytest.mark.parametrize("channels", [1, 2])
@@ -60,7 +60,7 @@ def test_samples_are_drawn_from_that_density() -> None:
     standard_error = math.sqrt((float(expected.var()) + float(found.var())) / 20_000)
     assert abs(float(expected.mean() - found.mean())) < 4.0 * standard_error
     shares = torch.bincount(component, minlength=3) / 20_000
-    torch.testing.assert_close(shares.double(), mixture.weights, atol=0.015, rtol=0.0)
+    torch.testing.assert_close(shares.double(), mixture.latents.weights, atol=0.015, rtol=0.0)
     assert torch.equal(drawn, mixture.sample(20_000, seed=2)[0])
     assert not torch.equal(drawn, mixture.sample(20_000, seed=3)[0])
 

@@ -28,7 +28,7 @@ def test_processes_share_out_the_draws_of_the_global_batch() -> None:
 
     def drawn(global_rank: int, world_size: int) -> list[torch.Tensor]:
         draws, own = BatchDraws(3, 5, global_rank, world_size), images[global_rank::world_size]
-        return [*draws.masks(masks, len(own), cpu), *draws.views(view, own)]
+        return [*draws.masks(masks, len(own), cpu), *draws.views(view, own, own)]
 
     first, second = drawn(0, 2), drawn(1, 2)
     for whole, *halves in zip(drawn(0, 1), first, second, strict=True):
@@ -37,6 +37,15 @@ def test_processes_share_out_the_draws_of_the_global_batch() -> None:
 
 def test_pixel_noise_is_of_each_process() -> None:
     images, view = torch.zeros(2, 1, 4, 4), RandomView(noise=1.0)
-    first, second = (BatchDraws(3, 5, global_rank, 2).views(view, images)[0] for global_rank in range(2))
+    first, second = (BatchDraws(3, 5, global_rank, 2).views(view, images, images)[0] for global_rank in range(2))
     assert not torch.equal(first, second)
-    assert torch.equal(first, BatchDraws(3, 5, 0, 2).views(view, images)[0])
+    assert torch.equal(first, BatchDraws(3, 5, 0, 2).views(view, images, images)[0])
+
+
+def test_a_second_set_of_images_is_what_view_b_is_made_of() -> None:
+    first, second = torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 4, 4)
+    draws = BatchDraws(3, 5, 0, 1)
+    assert draws.views(RandomView(), first, second) == (first, second)
+    view_a, view_b = draws.views(RandomView(shift=0.2), first, second)
+    assert torch.equal(view_a, first)
+    torch.testing.assert_close(view_b, second)

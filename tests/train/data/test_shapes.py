@@ -1,0 +1,149 @@
+"""Shapes: reproducible, of known density, with views that share their content and nothing else."""
+
+from __future__ import annotations
+
+import importlib.util
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from jepa_train.data import ShapesDataModule
+from jepa_train.data.blobs import NUISANCES, log_content_volume, render_blobs
+from jepa_train.data.resumable import DrawnPerEpoch
+from jepa_train.data.shapes import ShapesDataset, ShapeViews
+from jepa_train.errors import ConfigurationError
+
+FEW = {"num_train": 24, "num_probe": 8, "batch_size": 4}
+
+
+def few(**settings: Any) -> ShapesDataModule:
+    return ShapesDataModule(**(FEW | settings))
+
+
+def views_of(data: ShapesDataModule) -> ShapeViews:
+    views = data.make_augmented()
+    assert isinstance(views, ShapeViews)
+    return views
+
+
+def test_samples_are_images_with_the_component_as_label() -> None:
+    probe = few(image_size=16, latent_size=3, num_components=2).make_probe()
+    assert probe.images.shape == (8, 1, 16, 16)
+    assert probe.images.dtype == torch.float32
+    assert (probe.content.shape, probe.nuisance.shape) == ((8, 3), (8, NUISANCES))
+    assert set(probe.labels.tolist()) <= {0, 1}
+
+
+def test_the_same_seed_is_the_same_data() -> None:
+    for make in (ShapesDataModule.make_train, ShapesDataModule.make_probe):
+        first, again, other = make(few()), make(few()), make(few(seed=5))
+        assert torch.equal(first.images, again.images)
+        assert not torch.equal(first.images, other.images)
+    assert not torch.equal(few().make_train().content[:8], few().make_probe().content)
+
+
+def test_both_truths_are_known_of_each_sample() -> None:
+    data = few()
+    probe = data.make_probe()
+    assert list(probe.log_densities) == ["manifold", "content"]
+    content = data.shapes.latents.log_density(probe.content)
+    assert torch.equal(probe.log_densities["content"], content)
+    volume = log_content_volume(partial(render_blobs, image_size=24), probe.content, probe.nuisance)
+    torch.testing.assert_close(probe.log_densities["manifold"], content - volume)
+
+
+def test_nuisance_that_is_not_drawn_is_not_projected_out() -> None:
+    probe = few(shift=0.0, contrast=0.0, background=0.0).make_probe()
+    assert not probe.nuisance.any()
+
+    def alone(content: Tensor, _: Tensor) -> Tensor:
+        return render_blobs(content, content.new_zeros(len(content), NUISANCES), image_size=24)
+
+    volume = log_content_volume(alone, probe.content, torch.zeros(8, 0, dtype=torch.float64))
+    torch.testing.assert_close(probe.log_densities["content"] - probe.log_densities["manifold"], volume)
+
+
+def test_views_share_the_content_and_vary_all_else() -> None:
+    data = few(noise=0.0)
+    views = views_of(data)
+    torch.manual_seed(0)
+    sample = views[3]
+    assert not torch.equal(sample["image"], sample["view_b"])
+    # by themselves, the drawn factors give both views again
+    torch.manual_seed(0)
+    nuisance = data.shapes.draw_nuisance(2)
+    assert (nuisance[0] != nuisance[1]).all()
+    content = views.drawn.content[3].expand(2, -1)
+    expected = render_blobs(content, nuisance, image_size=24).float()
+    torch.testing.assert_close(torch.stack([sample["image"], sample["view_b"]]), expected, rtol=0.0, atol=1e-5)
+
+
+def test_nuisance_fills_its_ranges() -> None:
+    data = few(shift=0.1, contrast=0.2, background=0.4, num_train=4000)
+    largest = data.make_train().nuisance.abs().amax(0)
+    torch.testing.assert_close(largest.float(), torch.tensor([0.1, 0.1, 0.2, 0.4, 0.4, 0.4]), rtol=0.01, atol=0.0)
+
+
+def test_noise_is_drawn_anew_for_each_view() -> None:
+    still = {"shift": 0.0, "contrast": 0.0, "background": 0.0}
+    noisy = views_of(few(noise=0.5, **still))[0]
+    difference = noisy["image"] - noisy["view_b"]
+    assert float(difference.std()) == pytest.approx(0.5 * 2**0.5, rel=0.1)
+    quiet = views_of(few(noise=0.0, **still))[0]
+    assert torch.equal(quiet["image"], quiet["view_b"])
+
+
+def test_training_draws_are_a_function_of_seed_epoch_and_index() -> None:
+    data = few()
+    loader: Any = data.train_dataloader()
+    first = next(iter(loader))
+    assert first["image"].shape == first["view_b"].shape == (4, 1, 24, 24)
+    again = next(iter(few().train_dataloader()))
+    assert torch.equal(first["view_b"], again["view_b"])
+    drawn = DrawnPerEpoch(views_of(data), seed=0)
+    assert torch.equal(drawn[(2, 1)]["image"], drawn[(2, 1)]["image"])
+    assert not torch.equal(drawn[(2, 1)]["image"], drawn[(2, 2)]["image"])
+
+
+def test_the_reference_is_of_the_contents_that_are_trained_on() -> None:
+    data = few()
+    reference = data.reference_dataset()
+    assert isinstance(reference, ShapesDataset)
+    assert views_of(data).drawn is reference
+
+
+@pytest.mark.parametrize("name", ["shift", "contrast", "background", "noise", "num_train", "num_probe"])
+def test_a_number_that_cannot_work_is_named(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{name} must be"):
+        few(**{name: -1})
+
+
+def test_there_are_four_factors_at_most() -> None:
+    with pytest.raises(ConfigurationError, match=r"^shapes have up to 4 content factors, not 5\."):
+        few(latent_size=5)
+
+
+@pytest.fixture(scope="module")
+def benchmark() -> ModuleType:
+    path = Path(__file__).resolve().parents[3] / "benchmarks" / "shapes.py"
+    spec = importlib.util.spec_from_file_location("shapes_benchmark", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_neither_a_gaussian_on_the_content_nor_a_model_of_pixels_ranks_either_truth(benchmark: ModuleType) -> None:
+    data = few(num_train=2000, num_probe=400)
+    found = benchmark.rankings(data.make_train(), data.make_probe(), axes=[16], components=[8])
+    content = found.pop(("one Gaussian, true content", "content"))
+    assert 0.5 < content < 0.75
+    by_pixels = {key: value for key, value in found.items() if "true content" not in key[0]}
+    assert len(by_pixels) == 2 * 7
+    assert max(by_pixels.values()) < 0.65
