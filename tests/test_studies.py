@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import studies
 import torch
 import trainings
 from study import drawing, jacobian, rows
-from study.readings import Encoder, Reading, Samples, folder_of
+from study.readings import Encoder, Reading, Samples, folder_of, losses, read
 from study.scores import norm_spread, norm_spread_of_gaussian, ranking
 from torch import Tensor
 
@@ -121,6 +122,24 @@ def test_configs_of_all_studied_trainings_exist() -> None:
         words = trainings.arguments_of(training, 0, Path("folder"))
         for before, word in itertools.pairwise(words):
             assert before != "-c" or Path(word).is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["study K=8", "study supervised"])
+def test_a_training_keeps_losses_and_readings(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainings, "NUM_REFERENCE_OF_STUDY", 40)
+    monkeypatch.setattr(trainings, "NUM_PROBE_OF_STUDY", 4)
+    training = trainings.TRAININGS[name]
+    short = " --trainer.max_epochs=1 --data.num_train=256 --data.batch_size=128"
+    own = folder_of(name, 0, tmp_path)
+    own.mkdir()
+    trainings.train(replace(training, options=training.options + short, steps=(0,)), 0, own)
+    first, last = (read(Encoder("", name, checkpoint), 0, tmp_path) for checkpoint in ("step_0", "last"))
+    assert first.reference.shape == last.reference.shape == (40, 8)
+    assert last.probe.gram.shape == (4, 8, 8)
+    assert not torch.equal(first.reference, last.reference)
+    assert math.isfinite(losses(Encoder("", name), 0, tmp_path)["loss"])
+    assert losses(Encoder("", name, "step_0"), 0, tmp_path) == {}
 
 
 @every_study
