@@ -29,7 +29,7 @@ ENCODERS = (
     Encoder("192", "fashion_mnist K=192"),
     Encoder("768", "study K=768"),
 )
-COLOURS = dict(zip((int(encoder.label) for encoder in ENCODERS), drawing.SHADES[1:], strict=True))
+COLOURS = dict(zip((8, 64, 192, 768), (drawing.BLUE, drawing.GREEN, drawing.ORANGE, drawing.PURPLE), strict=True))
 NUM_IMAGES, NUM_CALIBRATION = 256, 16
 SCORED = 1_000  # images that share the cost of a calibration
 EXACT = "exact"

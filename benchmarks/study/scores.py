@@ -9,15 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jepa_monitor.density import EmbeddingReference
-from jepa_monitor.density.intrinsic import intrinsic_dimension
-from jepa_monitor.density.neighbours import nearest
+from jepa_monitor.density.densities import GaussianDensity, NeighbourDensity
 from jepa_monitor.density.volume import leading_volume, log_singular_values
 from jepa_monitor.gaussianity import sliced_epps_pulley, sliced_epps_pulley_null
 from jepa_monitor.ranking import auroc, spearman
 from study.readings import Reading, Samples
 
-NEIGHBOURS = 20
 SMALLEST_DEVIATION = 1e-5  # of the largest
 
 
@@ -61,17 +58,15 @@ class Model:
 
 def fitted(reference: Tensor) -> dict[str, Model]:
     """Fit the density that reference embeddings (M, K) have, and the one that the theorem assumes, with the same r."""
-    rank = min(intrinsic_dimension(reference).rank, reference.shape[1])
-    white = EmbeddingReference.fit(reference)
+    own, gaussian = NeighbourDensity.fit(reference), GaussianDensity.fit(reference)
+    rank, whitener = round(own.dimension), gaussian.whitener
 
-    def neighbours(z: Tensor) -> Tensor:
-        return -rank * nearest(z, reference, NEIGHBOURS)[0][:, -1].log()
+    def white_log_singular_values(gram: Tensor) -> Tensor:
+        return log_singular_values(whitener @ gram @ whitener.T)
 
     return {
-        "own": Model(neighbours, log_singular_values, rank),
-        "gaussian": Model(
-            lambda z: white.log_density(white.whiten(z)), white.log_singular_values, min(rank, len(white.whitener))
-        ),
+        "own": Model(own.log_density, log_singular_values, rank),
+        "gaussian": Model(gaussian.log_density, white_log_singular_values, min(rank, len(whitener))),
     }
 
 
