@@ -18,7 +18,7 @@ from jepa_monitor.gaussianity import sliced_epps_pulley
 from jepa_monitor.gaussianity.characteristic import random_directions
 from jepa_monitor.gaussianity.cloud import gaussian_white
 from jepa_monitor.history import spread_over
-from jepa_train.data import image_mixture
+from jepa_train.data import ShapesDataModule, image_mixture
 from jepa_train.inputs.masks import MultiBlockMasks
 
 ROOT = Path(__file__).parent.parent
@@ -60,6 +60,7 @@ DRAWS: dict[str, Callable[[], Any]] = {
         [mask.flatten() for mask in MultiBlockMasks((8, 8), mode="paper")(6, seeded())]
     ),
     "mixture": lambda: image_mixture(image_size=8).sample(9, seed=0)[0],
+    "shapes": lambda: ShapesDataModule(num_train=3).make_train().images,
 }
 
 

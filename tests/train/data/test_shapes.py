@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from jepa_monitor import jacobian_gram
 from jepa_train.data import ShapesDataModule
 from jepa_train.data.blobs import NUISANCES, log_content_volume, render_blobs
 from jepa_train.data.resumable import DrawnPerEpoch
@@ -66,6 +67,30 @@ def test_nuisance_that_is_not_drawn_is_not_projected_out() -> None:
 
     volume = log_content_volume(alone, probe.content, torch.zeros(8, 0, dtype=torch.float64))
     torch.testing.assert_close(probe.log_densities["content"] - probe.log_densities["manifold"], volume)
+
+
+def test_a_change_of_variables_from_an_embedding_that_knows_the_content_arrives_at_the_manifold() -> None:
+    """z is an invertible map of the content that least squares read off an image, whatever its nuisance."""
+    data = few()
+    probe, latents = data.make_probe(), data.shapes.latents
+    mixes = torch.randn(4, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    for content, nuisance, truth in zip(
+        probe.content.split(1), probe.nuisance.split(1), probe.log_densities["manifold"], strict=True
+    ):
+        both = torch.cat([content, nuisance], 1)
+        image = render_blobs(content, nuisance, image_size=24)
+        jacobian = torch.autograd.functional.jacobian(
+            lambda both: render_blobs(both[:, :4], both[:, 4:], image_size=24).flatten(), both
+        )
+        reads = torch.linalg.pinv(jacobian[:, 0])
+
+        def encode(images: Tensor, image: Tensor = image, both: Tensor = both, reads: Tensor = reads) -> Tensor:
+            found = both + (images - image).flatten(1) @ reads.T
+            return torch.sinh(found[:, :4] / 4.0) @ mixes.T
+
+        log_p_z = latents.log_density(content) - (torch.cosh(content / 4.0) / 4.0).log().sum() - mixes.det().abs().log()
+        score = log_p_z + 0.5 * torch.logdet(jacobian_gram(encode, image))
+        torch.testing.assert_close(score[0], truth, rtol=0.0, atol=1e-6)
 
 
 def test_views_share_the_content_and_vary_all_else() -> None:
