@@ -117,8 +117,8 @@ def test_rows_come_back_as_they_were_but_for_digits(tmp_path: Path) -> None:
     assert rows.cell([0.9, 0.8, 0.85]) == "0.85 (0.8-0.9)"
 
 
-def test_configs_of_all_studied_trainings_exist() -> None:
-    for training in trainings.STUDIED.values():
+def test_configs_of_all_trainings_exist() -> None:
+    for training in trainings.TRAININGS.values():
         words = trainings.arguments_of(training, 0, Path("folder"))
         for before, word in itertools.pairwise(words):
             assert before != "-c" or Path(word).is_file()

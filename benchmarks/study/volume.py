@@ -18,6 +18,7 @@ KNOWN = {
     "2 factors, separation 3": "mixture r=2 K=2 separation 3",
     "4 factors": "mixture r=4 K=8",
     "8 factors": "mixture r=8 K=16",
+    "shapes": "shapes",
 }
 REAL = "fashion_mnist"
 NAMES = {"mnist": "MNIST"}
