@@ -1,14 +1,17 @@
-"""Listing 1 of the paper, the exact score and the sketch side by side: seconds, peak memory, agreement.
+"""Listing 1 of the paper, the exact score and the subspace side by side: seconds, peak memory, agreement.
 
-    python benchmarks/score.py [--repeats 5] [--only NAME] [--json FILE] [--sketch none]
+    python benchmarks/score.py [--repeats 5] [--only NAME] [--json FILE] [--sizes 192 384 768] [--steps 100]
 
 Rows are timed in turn, A B C A B C, after one warm-up. Peak memory is that of a process of its own per row, above what
 it held once the encoder had run. ``floor`` is K backward passes and nothing else. GPU cases run where there is a GPU.
+The rank-r volume of the subspace is judged on encoders that were trained for some steps: K is the size of embedding
+and mean token, r the intrinsic dimension.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import multiprocessing
 import platform
@@ -25,13 +28,18 @@ import torch
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 
-from jepa_monitor import Sketch, jepa_score
+from jepa_monitor import Subspace, encoder_volume, intrinsic_dimension, jacobian_gram, jepa_score
+from jepa_monitor.density import Encode
+from jepa_monitor.density.subspace import CALIBRATION_SAMPLES
 from jepa_train.data import MixtureDataModule
 from jepa_train.module import JEPA
 
 MIB = 1 << 20
-REFERENCES, HELD_OUT = 48, 1000
-SKETCH_ROWS = (4, 6, 8, 16)
+REFERENCES = 2000
+SAMPLES = 1000  # whose cost is compared
+# number of images that exact volumes are taken of, by K
+HELD_OUT = {192: 300, 384: 100, 768: 40}
+LISTED = 4  # images by Listing 1
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,7 @@ def floor(encoder: nn.Module, images: Tensor) -> None:
         torch.autograd.grad(output, inputs, retain_graph=True)
 
 
-def listing_1(encoder: nn.Module, images: Tensor) -> Tensor:
+def listing_1(encoder: Encode, images: Tensor) -> Tensor:
     """The paper's Listing 1, written out; in the encoder's precision, except that bf16 has no SVD."""
     jacobian = torch.autograd.functional.jacobian(lambda batch: encoder(batch).sum(0), images)
     rows = jacobian.flatten(2).permute(1, 0, 2)
@@ -155,27 +163,32 @@ def measure(case: Case, repeats: int) -> dict[str, dict[str, float]]:
     }
 
 
-def trained_model(steps: int) -> tuple[JEPA, Tensor]:
-    """A JEPA of width and embedding size 192 after some steps on images of known density, and images to score."""
+def trained_model(size: int, steps: int) -> tuple[JEPA, Tensor, Tensor]:
+    """A JEPA of width and embedding size K after some steps on images of known density, images, and a reference."""
     pl.seed_everything(0, verbose=False)
+    held_out = HELD_OUT.get(size, min(HELD_OUT.values()))
     data = MixtureDataModule(
-        image_size=32,
-        latent_size=16,
+        image_size=16,
+        latent_size=8,
         num_components=4,
         contrast=0.1,
         num_train=20000,
-        num_probe=REFERENCES + HELD_OUT,
-        batch_size=64,
+        num_probe=CALIBRATION_SAMPLES + held_out,
+        batch_size=32,
     )
     module = JEPA(
-        image_size=32,
+        image_size=16,
         channels=1,
         encoder=TINY,
-        patch_size=8,
-        embedding_size=192,
+        encoder_overrides={"embed_dim": size, "depth": 2, "num_heads": size // 64},
+        patch_size=4,
+        embedding_size=size,
         projector_hidden=256,
         predictor_width=64,
         predictor_depth=2,
+        num_targets=2,
+        target_scale=(0.15, 0.25),
+        min_context=8,
         noise=0.1,
         learning_rate=1e-3,
         ema_start=0.9,
@@ -183,6 +196,7 @@ def trained_model(steps: int) -> tuple[JEPA, Tensor]:
     )
     trainer = pl.Trainer(
         max_steps=steps,
+        max_epochs=-1,
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
@@ -191,34 +205,54 @@ def trained_model(steps: int) -> tuple[JEPA, Tensor]:
         limit_val_batches=0,
     )
     trainer.fit(module, data)
-    probe = data.probe_dataset()
-    return module.eval(), torch.stack([probe[index]["image"] for index in range(len(probe))])
+    probe, reference = data.probe_dataset(), data.reference_dataset()
+    images = torch.stack([probe[index]["image"] for index in range(len(probe))])
+    return module.eval(), images, torch.stack([reference[index]["image"] for index in range(REFERENCES)])
 
 
-def sketch_against_exact(encode: Callable[[Tensor], Tensor], images: Tensor) -> dict[str, Any]:
-    """Rank agreement with the exact score of held-out samples, and the whole cost, calibration included."""
-    reference, held_out = images[:REFERENCES], images[REFERENCES:]
-    started = time.perf_counter()
-    truth = jepa_score(encode, held_out)
-    exact_seconds = time.perf_counter() - started
-    started = time.perf_counter()
-    for part in reference[:16].split(8):
-        listing_1(encode, part)
-    listing_seconds = (time.perf_counter() - started) / 16 * len(held_out)
-    results: dict[str, Any] = {"exact_seconds": exact_seconds, "listing_1_seconds_extrapolated": listing_seconds}
-    for m in SKETCH_ROWS:
-        started = time.perf_counter()
-        sketch = Sketch.fit(encode, reference, m)
-        fitted = time.perf_counter()
-        scores = sketch.score(encode, held_out)
-        scored = time.perf_counter()
-        results[f"m={m}"] = {
-            "spearman": float(spearmanr(scores, truth).statistic),
-            "cross_validated_spearman": sketch.cross_validated_spearman,
-            "fit_seconds": fitted - started,
-            "score_seconds": scored - fitted,
-        }
-    return results
+def frobenius(encode: Encode, images: Tensor, rows: int, size: int) -> Tensor:
+    """Log of an estimate of the Frobenius norm from as many random rows: (N,)."""
+    random = torch.randn(rows, size, generator=torch.Generator().manual_seed(0))
+    return 0.5 * jacobian_gram(encode, images, rows=random).diagonal(dim1=-2, dim2=-1).sum(-1).log()
+
+
+def subspace_against_exact(encode: Encode, images: Tensor, reference: Tensor) -> dict[str, float]:
+    """Rank agreement with exact volumes of held-out samples, and the cost of 1,000 samples, calibration included."""
+    calibration, held_out = images[:CALIBRATION_SAMPLES], images[CALIBRATION_SAMPLES:]
+    seconds = [time.perf_counter()]
+    with torch.no_grad():
+        z = torch.cat([encode(part) for part in reference.split(250)])
+    rank, size = intrinsic_dimension(z).rank, z.shape[1]
+    seconds.append(time.perf_counter())
+    subspace = Subspace.fit(encode, calibration, rank, reference=z)
+    seconds.append(time.perf_counter())
+    estimates = subspace.log_volume(encode, held_out)
+    seconds.append(time.perf_counter())
+    truth = encoder_volume(encode, held_out, rank=rank)
+    seconds.append(time.perf_counter())
+    listing_1(encode, held_out[:LISTED])
+    seconds.append(time.perf_counter())
+    norms = frobenius(encode, held_out, subspace.directions, size)
+    seconds.append(time.perf_counter())
+    embedded, fitted, estimated, exact_volumes, listed, random_rows = (
+        after - before for before, after in itertools.pairwise(seconds)
+    )
+    rest = (SAMPLES - len(calibration)) / len(held_out)
+    whole = SAMPLES / len(held_out) * exact_volumes
+    rows = len(calibration) * size + (SAMPLES - len(calibration)) * subspace.directions
+    return {
+        "K": size,
+        "rank": rank,
+        "rows": subspace.directions,
+        "spearman": float(spearmanr(estimates, truth).statistic),
+        "held_out_spearman": subspace.held_out_spearman,
+        "frobenius_spearman": float(spearmanr(norms, truth).statistic),
+        "share_of_rows": rows / (SAMPLES * size),
+        "share_of_seconds": (embedded + fitted + rest * estimated) / whole,
+        "frobenius_share_of_seconds": random_rows / exact_volumes,
+        "exact_seconds": whole,
+        "listing_1_seconds": SAMPLES / LISTED * listed,
+    }
 
 
 def main() -> None:
@@ -226,8 +260,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--only", default="", help="cases whose name contains this")
-    parser.add_argument("--sketch-steps", type=int, default=100, help="training steps before the sketch is judged")
-    parser.add_argument("--sketch", choices=("all", "mean token", "projector", "none"), default="all")
+    parser.add_argument("--sizes", nargs="*", type=int, default=[192, 384, 768], help="K of subspaces; none: nothing")
+    parser.add_argument(
+        "--steps", nargs="*", type=int, default=[100], help="training steps before subspaces are judged"
+    )
     parser.add_argument("--json", type=Path, help="write all values here")
     arguments = parser.parse_args()
     threads = torch.get_num_threads()
@@ -247,34 +283,31 @@ def main() -> None:
                 flush=True,
             )
     results: dict[str, Any] = {"cases": table}
-    if arguments.sketch != "none":
-        module, images = trained_model(arguments.sketch_steps)
-        # the first is well-conditioned, the second has many nearly null directions
-        encoders = {"mean token": module.features, "projector": module.forward}
-        results["sketch"] = {}
-        for name in encoders if arguments.sketch == "all" else [arguments.sketch]:
-            results["sketch"][name] = values = sketch_against_exact(encoders[name], images)
-            print_sketch(f"{name} after {arguments.sketch_steps} steps", values)
+    results["subspace"] = {}
+    for size, steps in itertools.product(arguments.sizes, arguments.steps):
+        module, images, reference = trained_model(size, steps)
+        for name, encode in {"mean token": module.features, "embedding": module.target}.items():
+            values = subspace_against_exact(encode, images, reference)
+            print_subspace(f"{name} after {steps} steps", values, titles=not results["subspace"])
+            results["subspace"][f"{name}, K={size}, {steps} steps"] = values
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1))
     for goal, reached in goals(results).items():
         print(f"{'reached' if reached else 'MISSED'}: {goal}")
 
 
-def print_sketch(title: str, values: dict[str, Any]) -> None:
-    """Held-out images of the mixture, K = 192, T = 16."""
-    whole, listing = values["exact_seconds"], values["listing_1_seconds_extrapolated"]
-    print(f"\nsketch, {title}: {HELD_OUT} held-out images, {REFERENCES} for calibration; exact {whole:.0f} s, ", end="")
-    print(f"Listing 1 {listing:.0f} s (extrapolated from 16 images in batches of 8)")
-    print(f"{'':8}{'Spearman':>10}{'its own':>9}{'fit s':>8}{'score s':>9}{'of exact':>10}{'score vs Listing 1':>20}")
-    for name, value in values.items():
-        if name.startswith("m="):
-            share = (value["fit_seconds"] + value["score_seconds"]) / whole
-            print(
-                f"{name:8}{value['spearman']:10.4f}{value['cross_validated_spearman']:9.3f}{value['fit_seconds']:8.1f}"
-                f"{value['score_seconds']:9.1f}{share:10.3f}{listing / value['score_seconds']:19.1f}x",
-                flush=True,
-            )
+def print_subspace(title: str, values: dict[str, float], *, titles: bool) -> None:
+    """One encoder's row: how volumes from few rows agree with exact ones, and what 1,000 samples cost."""
+    if titles:
+        print(f"\n{'rank-r volume':30}{'K':>5}{'r':>4}{'rows':>6}{'Spearman':>10}{'its own':>9}{'of rows':>9}", end="")
+        print(f"{'of seconds':>12}{'Frobenius':>11}{'of seconds':>12}{'exact s':>9}{'Listing 1 s':>13}")
+    print(
+        f"{title:30}{values['K']:5}{values['rank']:4}{values['rows']:6}{values['spearman']:10.4f}"
+        f"{values['held_out_spearman']:9.3f}{values['share_of_rows']:9.3f}{values['share_of_seconds']:12.3f}"
+        f"{values['frobenius_spearman']:11.3f}{values['frobenius_share_of_seconds']:12.3f}"
+        f"{values['exact_seconds']:9.0f}{values['listing_1_seconds']:13.0f}",
+        flush=True,
+    )
 
 
 def goals(results: dict[str, Any]) -> dict[str, bool]:
@@ -294,16 +327,10 @@ def goals(results: dict[str, Any]) -> dict[str, bool]:
             found[f"{name}: exact needs at most 1/5 of the memory ({memory:.3f})"] = memory <= 0.2
         if name.startswith("ViT-S/14") and name.endswith("fp32"):
             found[f"{name}: exact at least 10x faster ({faster:.2f}x)"] = faster >= 10.0
-    for name, values in results.get("sketch", {}).items():
-        rows = [value for key, value in values.items() if key.startswith("m=")]
-        whole, listing = values["exact_seconds"], values["listing_1_seconds_extrapolated"]
-        cheap = [row["spearman"] for row in rows if row["fit_seconds"] + row["score_seconds"] <= 0.1 * whole]
-        best = max(cheap, default=float("nan"))
-        found[f"sketch, {name}: Spearman 0.99 at 1/10 of the exact cost, calibration included ({best:.4f})"] = (
-            best >= 0.99
-        )
-        fast = max((listing / row["score_seconds"] for row in rows if row["spearman"] >= 0.98), default=float("nan"))
-        found[f"sketch, {name}: 20x faster than Listing 1 at Spearman 0.98 ({fast:.1f}x)"] = fast >= 20.0
+    for name, values in results["subspace"].items():
+        cost = max(values["share_of_rows"], values["share_of_seconds"])
+        reached = values["spearman"] >= 0.99 and cost <= 0.1
+        found[f"{name}: Spearman 0.99 at 1/10 of the exact cost ({values['spearman']:.4f}, {cost:.3f})"] = reached
     return found
 
 

@@ -1,4 +1,4 @@
-"""The rank-r volume from few rows: 1.5 r backward passes a sample instead of K, in directions that are its own."""
+"""The rank-r volume from few rows: backward passes by r, not by K, in directions that are each sample's own."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VolumeEstimator = Literal["exact", "subspace"]
 CALIBRATION_SAMPLES = 16
 FEWEST_SAMPLES = 8
 FOLDS = 8
-ROWS_A_DIRECTION = 1.5
+FEWEST_SPARE = 4  # rows beyond r, or half of r where that is more
 NEIGHBOURS_A_ROW, FEWEST_NEIGHBOURS = 4, 40
 EMBEDDED_A_PASS = 256  # samples
 
@@ -74,7 +74,7 @@ class Subspace(Concise):
             rank: r, from 1 to K.
             reference: (M, K) embeddings by this encoder, M above m; some thousands are good. Those that are not finite
                 are left out.
-            directions: m, from r to K; ``None`` means 1.5 r, or K where that is less.
+            directions: m, from r to K; ``None`` means 1.5 r, at least r + 4, at most K.
             strategy, chunk: see :func:`jacobian_gram`.
 
         Raises:
@@ -180,8 +180,8 @@ def encoder_volume(
         encode: maps (B, ...) inputs to (B, K) embeddings; in eval mode.
         x: (N, ...) inputs.
         rank: r, from 1 to K.
-        estimator: ``exact`` takes K backward passes a sample; ``subspace`` takes min(1.5 r, K) (see :class:`Subspace`),
-            after K for each calibration sample.
+        estimator: ``exact`` takes K backward passes a sample; ``subspace`` takes 1.5 r, at least r + 4 (see
+            :class:`Subspace`), after K for each calibration sample.
         reference: (M, K) embeddings for ``subspace``; ``None`` means those of x.
         calibration_samples: number of the first samples that ``subspace`` is calibrated on; from 8.
         strategy, chunk: see :func:`jacobian_gram`.
@@ -210,8 +210,8 @@ def encoder_volume(
 
 
 def subspace_rows(rank: int, size: int) -> int:
-    """Return m, the rows that a volume of rank r takes of the K = ``size`` there are: 1.5 r."""
-    return min(math.ceil(ROWS_A_DIRECTION * rank), size)
+    """Return m, the rows that a volume of rank r takes of the K = ``size`` there are: 1.5 r, at least r + 4."""
+    return min(rank + max(FEWEST_SPARE, math.ceil(rank / 2)), size)
 
 
 def compress(gram: Tensor, rows: Tensor) -> Tensor:

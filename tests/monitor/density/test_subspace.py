@@ -70,7 +70,7 @@ def curved() -> Encode:
 def test_ranks_held_out_samples_and_knows_how_well(curved: Encode) -> None:
     reference, held_out = curved(curved_inputs(4000, 2)), curved_inputs(400, 1)
     exact = encoder_volume(curved, held_out, rank=2)
-    subspace = Subspace.fit(curved, curved_inputs(16, 0), 2, reference=reference)
+    subspace = Subspace.fit(curved, curved_inputs(16, 0), 2, reference=reference, directions=3)
     assert subspace.rows(reference[:3]).shape == (3, 3, SIZE)
     reached = spearman(subspace.log_volume(curved, held_out), exact)
     assert reached > 0.98
@@ -133,7 +133,7 @@ def test_rows_are_orthonormal_and_turn_with_the_embedding(seed: int, size: int, 
 def test_embeddings_that_are_all_equal_have_rows() -> None:
     gram, z = random_grams(12, 5, 0), torch.zeros(12, 5, dtype=torch.float64)
     rows = Subspace.calibrate(gram, z, 2, reference=z).rows(z)
-    torch.testing.assert_close(rows @ rows.mT, torch.eye(3, dtype=torch.float64).expand(12, -1, -1))
+    torch.testing.assert_close(rows @ rows.mT, torch.eye(5, dtype=torch.float64).expand(12, -1, -1))
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
@@ -172,10 +172,10 @@ def counted_rows(samples: int, calibration: int, *, rank: int = 3, estimator: st
 def test_costs_some_rows_a_sample_and_all_for_calibration() -> None:
     # differences, because each call looks at the encoder with a few passes more
     assert counted_rows(40, 8, estimator="exact") - counted_rows(30, 8, estimator="exact") == 10 * SIZE
-    assert counted_rows(40, 8, rank=4) - counted_rows(30, 8, rank=4) == 10 * 6
+    assert counted_rows(40, 8, rank=4) - counted_rows(30, 8, rank=4) == 10 * 8
     assert counted_rows(40, 8, rank=20) - counted_rows(30, 8, rank=20) == 10 * SIZE
-    assert counted_rows(30, 12, rank=4) - counted_rows(30, 8, rank=4) == 4 * (SIZE - 6)
-    assert [subspace_rows(rank, 192) for rank in (1, 2, 8, 13, 128, 192)] == [2, 3, 12, 20, 192, 192]
+    assert counted_rows(30, 12, rank=4) - counted_rows(30, 8, rank=4) == 4 * (SIZE - 8)
+    assert [subspace_rows(rank, 192) for rank in (1, 2, 8, 13, 128, 192)] == [5, 6, 12, 20, 192, 192]
 
 
 def test_all_values_are_of_one_kind(curved: Encode) -> None:
@@ -239,7 +239,7 @@ def test_refuses_what_cannot_be_fitted() -> None:
     for directions in (3, SIZE + 1):
         with pytest.raises(ValueError, match="directions must be from rank = 4 to K = 24"):
             Subspace.fit(encode, x, 4, reference=z, directions=directions)
-    with pytest.raises(ValueError, match="6 directions need more than 6 finite reference embeddings, got 6"):
+    with pytest.raises(ValueError, match="8 directions need more than 8 finite reference embeddings, got 6"):
         Subspace.fit(encode, x, 4, reference=z[:6])
     with pytest.raises(ValueError, match="at least 8 calibration samples with a finite Jacobian, got 7 of 7"):
         Subspace.fit(encode, x[:7], 4, reference=z)
