@@ -5,6 +5,7 @@ from .embedding import EmbeddingReference
 from .flow import FlowDensity
 from .intrinsic import IntrinsicDimension, intrinsic_dimension
 from .jacobian import differentiable, gram_and_embedding, jacobian_gram, map_grams
+from .manifold import ManifoldDensity
 from .mixtures import MixtureDensity
 from .neighbours import knn_distance, nearest
 from .score import aggregate_views, jepa_score, log_density, log_density_from_spectrum, log_density_from_volume
@@ -21,6 +22,7 @@ __all__ = [
     "FlowDensity",
     "GaussianDensity",
     "IntrinsicDimension",
+    "ManifoldDensity",
     "MixtureDensity",
     "NeighbourDensity",
     "Sketch",

@@ -60,7 +60,8 @@ class EmbeddingDensity(Concise, ABC):
     def to(self, device: torch.device | str) -> Self:
         """Copy to another device."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return replace(self, **{name: value.to(device) for name, value in values.items() if isinstance(value, Tensor)})
+        held = {name: value for name, value in values.items() if isinstance(value, Tensor | EmbeddingDensity)}
+        return replace(self, **{name: value.to(device) for name, value in held.items()})
 
 
 @dataclass(frozen=True, repr=False)
