@@ -39,7 +39,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of two seeds of all runs that are read."""
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("runs")
-    losses = {name: [1.0] * 936 for name in ("loss", "loss_tokens", "loss_embedding", "loss_anticollapse")}
+    flat = {name: [1.0] * 936 for name in ("loss", "loss_tokens", "loss_embedding", "loss_anticollapse")}
     for encoder in (encoder for name in READ for encoder in studies.STUDIES[name].encoders):
         for seed in range(2):
             own = folder_of(encoder.run, seed, folder)
@@ -49,7 +49,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             found["truths"] = {} if real else {"semantic": -probe.z.square().sum(1)}
             found["sets"] = {"mnist": kept(samples(20, shift=3.0))} if real else {}
             torch.save(found, own / f"{encoder.checkpoint}.pt")
-            (own / "losses.json").write_text(json.dumps(losses))
+            (own / "losses.json").write_text(json.dumps(flat))
             (own / "seconds.json").write_text("1.0")
     return folder
 
@@ -91,7 +91,7 @@ def test_volumes_of_a_subspace_are_compared_with_the_exact_ones(
 def test_the_density_that_embeddings_have_ranks_where_the_gaussian_does_not() -> None:
     torch.manual_seed(0)
     centres = torch.tensor([[-4.0, 0.0], [4.0, 0.0]])
-    reference, z = (centres[torch.randint(2, (count,))] + torch.randn(count, 2) for count in (2000, 200))
+    reference, z = (centres[torch.randint(2, (count,))] + torch.randn(count, 2) for count in (8000, 200))
     truth = torch.logsumexp(-0.5 * torch.cdist(z, centres).square(), dim=1)
     flat = torch.eye(2, dtype=torch.float64).expand(200, 2, 2)
     values = ranking(Reading(reference, Samples(z, flat), truth, {}))

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from jepa_monitor.ranking import spearman
 from study import drawing
-from study.readings import LAST, Encoder, losses, read
+from study.readings import LAST, Encoder, losses, read, step_of
 from study.rows import Row, Study, labels, middle, table
 from study.scores import ranking
 
@@ -23,20 +23,20 @@ RUNS = {
     "0.3": "study K=8",
     "1": "study weight=1",
 }
+COLOURS = dict(zip(RUNS, drawing.SHADES, strict=True))
 CHECKPOINTS = ("step_0", "step_50", "step_150", "step_400", LAST)
 # what might tell how well an encoder ranks; lower is better in all
 SIGNS = {"prediction loss": "prediction", "anti-collapse loss": "anticollapse", "Gaussianity ratio": "Gaussianity"}
 SCORES = {"own density": "own", "N(0, I)": "gaussian"}
-STEP_OF_LAST = 936
 
 
 def measure(encoder: Encoder, seed: int, runs: Path) -> list[dict[str, Any]]:
     """Read one checkpoint."""
     lost = losses(encoder, seed, runs)
-    step = STEP_OF_LAST if encoder.checkpoint == LAST else int(encoder.checkpoint.removeprefix("step_"))
-    row = {"label": encoder.label, "step": step, "seed": seed, **ranking(read(encoder, seed, runs))}
+    row = {"label": encoder.label, "step": step_of(encoder, seed, runs), "seed": seed}
     row["prediction"] = lost.get("loss_tokens", math.nan) + lost.get("loss_embedding", math.nan)
-    return [row | {"anticollapse": lost.get("loss_anticollapse", math.nan)}]
+    row["anticollapse"] = lost.get("loss_anticollapse", math.nan)
+    return [row | ranking(read(encoder, seed, runs))]
 
 
 def tables(rows: Sequence[Row]) -> str:
@@ -70,12 +70,12 @@ def draw(rows: Sequence[Row]) -> Figure:
     """Draw the ranking against steps, and against each sign: a line a weight, from the first checkpoint to the last."""
     figure, (axes,) = drawing.figure(3.2, 1, 4, sharey=True)
     for (title, sign), one in zip({"optimizer step": "step", **SIGNS}.items(), axes, strict=True):
-        for label, colour in zip(labels(rows), drawing.SHADES, strict=False):
-            _path(one, [row for row in rows if row["label"] == label], sign, colour)
+        for weight in labels(rows):
+            _path(one, [row for row in rows if row["label"] == weight], sign, COLOURS[weight])
         one.set_xlabel(title)
         drawing.log_scale(one)
     axes[0].set_ylabel("rank correlation with the truth\n(own density)")
-    drawing.legend(figure, {f"weight {label}": colour for label, colour in zip(RUNS, drawing.SHADES, strict=True)})
+    drawing.legend(figure, {f"weight {weight}": COLOURS[weight] for weight in labels(rows)})
     return figure
 
 

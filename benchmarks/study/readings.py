@@ -107,17 +107,24 @@ def data_of(encoder: Encoder, seed: int) -> ImageDataModule:
     return made
 
 
+def step_of(encoder: Encoder, seed: int, runs: Path) -> int:
+    """Return the optimizer step of a checkpoint."""
+    if encoder.checkpoint == LAST:
+        return len(_all_losses(encoder, seed, runs)["loss"])
+    return int(encoder.checkpoint.removeprefix("step_"))
+
+
 def losses(encoder: Encoder, seed: int, runs: Path) -> dict[str, float]:
     """Return the mean of each loss over the 50 steps before a checkpoint; empty before the first step."""
-    kept = json.loads((folder_of(encoder.run, seed, runs) / "losses.json").read_text())
-    end = step_of(encoder, kept)
+    end = step_of(encoder, seed, runs)
+    kept = _all_losses(encoder, seed, runs)
     recent = {name: values[max(0, end - RECENT_STEPS) : end] for name, values in kept.items()}
     return {name: sum(values) / len(values) for name, values in recent.items() if values}
 
 
-def step_of(encoder: Encoder, kept: Mapping[str, list[float]]) -> int:
-    """Return the optimizer step of a checkpoint, from the losses of its run."""
-    return len(kept["loss"]) if encoder.checkpoint == LAST else int(encoder.checkpoint.removeprefix("step_"))
+def _all_losses(encoder: Encoder, seed: int, runs: Path) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = json.loads((folder_of(encoder.run, seed, runs) / "losses.json").read_text())
+    return found
 
 
 def finished(run: str, seeds: int, runs: Path) -> Iterator[int]:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jepa_monitor.density.densities import GaussianDensity, NeighbourDensity
+from jepa_monitor.density.densities import GaussianDensity
+from jepa_monitor.density.intrinsic import intrinsic_dimension
+from jepa_monitor.density.manifold import ManifoldDensity
 from jepa_monitor.density.volume import leading_volume, log_singular_values
 from jepa_monitor.gaussianity import sliced_epps_pulley, sliced_epps_pulley_null
 from jepa_monitor.ranking import auroc, spearman
@@ -58,8 +60,9 @@ class Model:
 
 def fitted(reference: Tensor) -> dict[str, Model]:
     """Fit the density that reference embeddings (M, K) have, and the one that the theorem assumes, with the same r."""
-    own, gaussian = NeighbourDensity.fit(reference), GaussianDensity.fit(reference)
-    rank, whitener = round(own.dimension), gaussian.whitener
+    rank = intrinsic_dimension(reference).rank
+    own, gaussian = ManifoldDensity.fit(reference, dimension=rank), GaussianDensity.fit(reference)
+    whitener = gaussian.whitener
 
     def white_log_singular_values(gram: Tensor) -> Tensor:
         return log_singular_values(whitener @ gram @ whitener.T)
