@@ -13,13 +13,14 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_warn
 
 from .errors import SettingError
+from .history import current_name
 from .probe.sources import Sources
 from .runtime.distributed import broadcast, fail_together
 from .runtime.isolation import isolated
 from .runtime.loggers import Warnings, log_for_callbacks, log_scalars
 from .runtime.pooling import Pool, check_pool
 from .runtime.schedule import Moment, Schedule, is_last_batch_of_validation
-from .tags import current_name, meaning_of
+from .tags import meaning_of
 
 OnError = Literal["warn", "raise"]
 T = TypeVar("T")

@@ -10,12 +10,17 @@ import torch
 from torch import Tensor
 
 from .pictures.scales import percentiles
-from .tags import current_name
+from .tags import quantile_tags
 
 MOST_MEASUREMENTS = 64
 MOST_SPECTRA = 24
 MOST_SINGULAR_VALUES = 64
 MOST_FOLLOWED = 8
+_NAMES_OF_NOW = {
+    "monitor/seconds(s)": "monitor/seconds",
+    "monitor/overhead(%)": "monitor/overhead_percent",
+    **{f"{tag}(nats)": tag for score in ("log_density", "jepa_score") for tag in quantile_tags(score)},
+}
 
 
 class History:
@@ -96,6 +101,7 @@ class History:
             **vars(self),
             "values": {"tags": list(self.values), "table": table},
             "spectra": _packed(self.spectra),
+            "coordinates": "own",
             "percentiles": _packed(self.percentiles),
         }
 
@@ -105,7 +111,14 @@ class History:
             setattr(self, name, state[name])
         names = map(current_name, state["values"]["tags"])
         self.values = dict(zip(names, state["values"]["table"].tolist(), strict=True))
-        self.spectra, self.percentiles = _unpacked(state["spectra"]), _unpacked(state["percentiles"])
+        self.percentiles = _unpacked(state["percentiles"])
+        # older ones are of whitened embeddings, and no line beside those of now
+        self.spectra = _unpacked(state["spectra"]) if state.get("coordinates") == "own" else {}
+
+
+def current_name(name: str) -> str:
+    """Name that the tag of a checkpoint has now: some had a unit in parentheses, which charts cannot show."""
+    return _NAMES_OF_NOW.get(name, name)
 
 
 def _packed(rows: dict[int, Tensor]) -> dict[str, Any]:

@@ -18,17 +18,18 @@ from torch import Tensor
 
 from . import tags
 from .density import (
-    EmbeddingReference,
+    DensityChoice,
     Encode,
     Sketch,
     Strategy,
-    auto_rank,
     leading_volume,
     log_density_from_volume,
     log_singular_values,
     map_grams,
 )
+from .fits import Fits
 from .probe.facts import ProbeFacts
+from .probe.reference import FurtherReference
 from .probe.shards import Shard, gather_by_index
 from .probe.sparing import PROBE, Sparing
 from .ranking import knn_distance
@@ -38,6 +39,7 @@ from .runtime.encoder import embed
 from .runtime.plan import CALIBRATION_SAMPLES, Plan, Trial, can_sketch, sketch_rows
 
 TRIAL_SECONDS = 0.2  # the last pass of a trial takes as long
+EMBEDDED_A_PASS = 256  # samples, which are on the device at a time
 EMBEDDED_IN_TRIAL = 128  # samples on each process
 
 
@@ -49,7 +51,8 @@ class Method:
         encode: maps (B, ...) inputs to (B, K), in eval mode.
         to_device: brings CPU inputs to the encoder.
         device: where the encoder is.
-        rank: r of the log density; ``None`` cuts the mean spectrum at its widest gap.
+        rank: r of the log density; ``None`` is the intrinsic dimension of the embeddings.
+        embedding_density: density of embeddings; see :meth:`EmbeddingReference.fit`.
         dtype: precision of the encoder's computations.
         chunk: samples a pass; ``None`` chooses by size and free memory.
         strategy: see :func:`jepa_monitor.jacobian_gram`.
@@ -61,6 +64,7 @@ class Method:
     to_device: Callable[[Tensor], Tensor]
     device: torch.device
     rank: int | None = None
+    embedding_density: DensityChoice = "auto"
     dtype: torch.dtype = torch.float32
     chunk: int | None = None
     strategy: Strategy = "auto"
@@ -70,7 +74,8 @@ class Method:
     def embeddings(self, shard: Shard) -> Tensor:
         """Embed all processes' samples: (N, K)."""
         with fail_together(self.device):
-            local = embed(self.encode, self.to_device(shard.inputs))
+            parts = shard.inputs.split(EMBEDDED_A_PASS)
+            local = torch.cat([embed(self.encode, self.to_device(part)) for part in parts])
         return gather_by_index(shard.indices, local)
 
     def map_grams(
@@ -110,6 +115,7 @@ def read(
     num_samples: int,
     plan: Plan,
     sparing: Sparing,
+    further: FurtherReference | None = None,
 ) -> Readings:
     """Measure an encoder on a probe. Every process calls it with its shards; all get the same readings.
 
@@ -121,33 +127,41 @@ def read(
         num_samples: size of the probe, over all processes.
         plan: how many samples get a Jacobian, and whether exactly.
         sparing: takes a note of further sets, and of the reference, that fail and are left out.
+        further: reference samples beyond those of the facts.
     """
     z = method.embeddings(probe)
     z_reference, knn = None, None
     with sparing.attempt("the reference", tags.REFERENCE_TAGS):
-        z_reference, knn = _embed_reference(method, facts.reference, z)
+        z_reference, knn = _embed_reference(method, facts.reference, further, z)
     # z is equal on all processes, so that from here on they all go the same way
-    embedding, problem, few = _fit_embedding(z, z_reference)
-    reader = _Reader(method, embedding, sparing)
+    fits = Fits.of(
+        z,
+        z_reference,
+        density=method.embedding_density,
+        rank=method.rank,
+        most_directions=_input_size(probe),
+    )
+    reader = _Reader(method, fits, sparing)
     count = min(plan.samples, num_samples)
     sets = {name: _first(shard, count) for name, shard in {PROBE: probe, **ood}.items()}
     if plan.sketch and can_sketch(count, z.shape[1]):
         measured = reader.sketch(sets, _first(probe, CALIBRATION_SAMPLES), rows=sketch_rows(z.shape[1]))
     else:
         measured = reader.measure(sets)
-    z_white = None if embedding is None else embedding.whiten(z)
-    scores = {name: found.first(count) for name, found in reader.score(measured, sets, z_white).items()}
+    scores = {name: found.first(count) for name, found in reader.score(measured, sets).items()}
     return Readings(
         z=z,
-        z_white=z_white,
-        log_singular=measured.spectra[0],
-        log_singular_white=measured.spectra[1] if embedding else None,
-        rank=measured.rank,
+        z_white=None if fits.gaussian is None else fits.gaussian.coordinates(z),
+        log_singular=measured.spectra,
+        rank=fits.rank,
+        dimension=fits.dimension,
         scores=scores.pop(PROBE),
+        gaussian=fits.gaussian_log_density(measured.volumes[PROBE].white, z)[:count],
         knn=knn,
         ood=scores,
-        problem=problem,
-        few=few,
+        reference=fits.size,
+        problem=fits.problem,
+        problem_of_gaussian=fits.problem_of_gaussian,
         dtype=method.dtype,
         sketch_rows=measured.sketch_rows,
         sketch_spearman=measured.sketch_spearman,
@@ -178,6 +192,7 @@ def try_out(method: Method, probe: Shard, *, sets: int) -> Trial:
     per_embedding = min(_seconds_a_sample(method.embeddings, probe, embedded) for _ in range(2))
     return Trial(
         per_jacobian=sets * per_jacobian,
+        per_reference=per_embedding,
         per_forward=per_embedding * process_count(),
         embeddings=sets * per_embedding * most,
         embedding_size=method.embeddings(_first(probe, 1)).shape[1],
@@ -197,46 +212,45 @@ def _first(shard: Shard, count: int) -> Shard:
     return Shard(shard.indices[mine], shard.inputs[mine])
 
 
-def _embed_reference(method: Method, reference: Shard | None, z: Tensor) -> tuple[Tensor | None, Tensor | None]:
+def _embed_reference(
+    method: Method, reference: Shard | None, further: FurtherReference | None, z: Tensor
+) -> tuple[Tensor | None, Tensor | None]:
     """Embeddings (M, K) of the reference, if there is one, and the distances (N,) of the probe's to the nearest."""
     if reference is None:
         return None, None
     z_reference = method.embeddings(reference)
+    if further is not None and further.shard is not None and further.is_new is not None:
+        z_reference = torch.cat([z_reference, method.embeddings(further.shard)[further.is_new]])
     return z_reference, knn_distance(z, z_reference)
 
 
-def _fit_embedding(z: Tensor, z_reference: Tensor | None) -> tuple[EmbeddingReference | None, str | None, str | None]:
-    """Fit the density of embeddings to the probe's (N, K), or to the reference's (M, K) where those are too few.
+@dataclass(frozen=True)
+class _Volumes:
+    """Log volumes of one set, (n,) nats each.
 
-    Returns:
-        The density, or ``None``; why there is none, or ``None``; how few there were, or ``None``.
+    Attributes:
+        eq5: that of Eq. 5.
+        own: that of the r largest directions, in the embedding's coordinates; ``None`` where there is no density.
+        white: that of the r largest directions of white embeddings, of the probe alone; ``None`` where there are none.
     """
-    few = None
-    if z_reference is not None and len(z) <= z.shape[1] < len(z_reference):
-        few = f"{len(z)} probe samples cannot whiten {z.shape[1]} coordinates, so those of the reference do."
-        z = z_reference
-    try:
-        return EmbeddingReference.fit(z), None, few
-    except ValueError as error:
-        return None, str(error), few
+
+    eq5: Tensor
+    own: Tensor | None = None
+    white: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class _Measured:
     """Spectra of the probe, and log volumes of all sets.
 
-    Spectra and volumes are those of the embedding and, where it can be whitened, those of the whitened embedding.
-
     Attributes:
-        spectra: (n, min(K, D)) and (n, L) log singular values, largest first.
-        volumes: set to (n,) nats: Eq. 5's, and that of the r largest whitened directions.
-        rank: r; 0 where nothing is whitened.
+        spectra: (n, min(K, D)) log singular values, largest first.
+        volumes: log volumes by set.
         sketch_rows, sketch_spearman: see :class:`Readings`.
     """
 
-    spectra: tuple[Tensor, ...]
-    volumes: Mapping[str, tuple[Tensor, ...]]
-    rank: int
+    spectra: Tensor
+    volumes: Mapping[str, _Volumes]
     sketch_rows: int = 0
     sketch_spearman: float | None = None
 
@@ -247,65 +261,74 @@ class _Reader:
 
     Attributes:
         method: the encoder, and how its Jacobians are computed.
-        embedding: density of its embeddings; ``None`` where they cannot be whitened.
+        fits: densities of its embeddings.
         sparing: takes a note of further sets that fail and are left out.
     """
 
     method: Method
-    embedding: EmbeddingReference | None
+    fits: Fits
     sparing: Sparing
 
     def measure(self, sets: Mapping[str, Shard]) -> _Measured:
         """Measure volumes by exact Jacobians."""
-        spectra = self.sparing.attempt_each(self._spectra_of, sets)
-        rank = self._rank(spectra[PROBE])
-        volumes = {name: _volumes(found, rank) for name, found in spectra.items()}
-        return _Measured(spectra[PROBE], volumes, rank)
+        found = self.sparing.attempt_each(self._exact_of, sets)
+        return _Measured(found[PROBE][0], {name: volumes for name, (_, volumes) in found.items()})
 
     def sketch(self, sets: Mapping[str, Shard], calibration: Shard, *, rows: int) -> _Measured:
-        """Estimate volumes by a sketch of each of the two, calibrated on exact Jacobians of some probe samples."""
-        embedding, size = self.embedding, calibration.inputs.shape[1:].numel()
+        """Estimate volumes by a sketch of each, calibrated on exact Jacobians of some probe samples."""
         (gram,) = self.method.map_grams(lambda gram: (gram,), calibration)
-        spectra = _spectra(gram, input_size=size, embedding=embedding)
-        rank = self._rank(spectra)
-        targets = [lambda gram: log_singular_values(gram, input_size=size).sum(1)]
-        if embedding is not None:
-            targets.append(lambda gram: leading_volume(embedding.log_singular_values(gram), rank))
+        spectra = log_singular_values(gram, input_size=_input_size(calibration))
+        targets = self._targets()
         try:
-            sketches = [Sketch.calibrate(gram, rows, target=target) for target in targets]
+            sketches = {name: Sketch.calibrate(gram, rows, target=target) for name, target in targets.items()}
         except ValueError:  # too few finite Jacobians; values of other samples, or exact ones, would be other values
-            volumes = {name: (self._nan(shard),) * len(targets) for name, shard in sets.items()}
-            return _Measured(spectra, volumes, rank, rows, math.nan)
+            volumes = {name: _Volumes(**dict.fromkeys(targets, self._nan(shard))) for name, shard in sets.items()}
+            return _Measured(spectra, volumes, rows, math.nan)
         volumes = self.sparing.attempt_each(partial(self._estimates_of, sketches), sets)
-        return _Measured(spectra, volumes, rank, rows, sketches[-1].cross_validated_spearman)
+        last = sketches.get("own", sketches["eq5"])
+        return _Measured(spectra, volumes, rows, last.cross_validated_spearman)
 
-    def score(self, measured: _Measured, sets: Mapping[str, Shard], z_white: Tensor | None) -> dict[str, Scores]:
-        """Score the samples whose volumes were measured; ``z_white`` are the probe's whitened embeddings."""
+    def score(self, measured: _Measured, sets: Mapping[str, Shard]) -> dict[str, Scores]:
+        """Score the samples whose volumes were measured."""
         found = {name: sets[name] for name in measured.volumes}
-        return self.sparing.attempt_each(partial(self._scores_of, measured, z_white), found)
+        return self.sparing.attempt_each(partial(self._scores_of, measured), found)
 
-    def _spectra_of(self, _: str, shard: Shard) -> tuple[Tensor, ...]:
-        spectra = partial(_spectra, input_size=shard.inputs.shape[1:].numel(), embedding=self.embedding)
-        return self.method.map_grams(spectra, shard)
+    def _exact_of(self, name: str, shard: Shard) -> tuple[Tensor, _Volumes]:
+        white = self._targets().get("white") if name == PROBE else None
 
-    def _estimates_of(self, sketches: Sequence[Sketch], _: str, shard: Shard) -> tuple[Tensor, ...]:
-        rows = torch.cat([sketch.rows for sketch in sketches])
-        return self.method.map_grams(partial(_estimates, sketches), shard, rows=rows)
+        def reduced(gram: Tensor) -> tuple[Tensor, ...]:
+            spectra = log_singular_values(gram, input_size=_input_size(shard))
+            return (spectra,) if white is None else (spectra, white(gram))
 
-    def _scores_of(self, measured: _Measured, z_white: Tensor | None, name: str, shard: Shard) -> Scores:
-        jepa_score, *white = measured.volumes[name]
-        if self.embedding is None or z_white is None:
-            return Scores(jepa_score, torch.full_like(jepa_score, torch.nan))
-        (volume,) = white
-        z = self.embedding.whiten(self.method.embeddings(shard)) if name != PROBE else z_white[: len(volume)]
-        return Scores(jepa_score, log_density_from_volume(volume, z, self.embedding.log_density))
+        spectra, *whites = self.method.map_grams(reduced, shard)
+        own = leading_volume(spectra, self.fits.rank) if self.fits.rank else None
+        return spectra, _Volumes(spectra.sum(1), own, *whites)
 
-    def _rank(self, spectra: tuple[Tensor, ...]) -> int:
-        """Rank r, the same for all samples; 0 where nothing is whitened."""
-        if self.embedding is None:
-            return 0
-        white = spectra[1]
-        return auto_rank(white.nanmean(0)) if self.method.rank is None else min(self.method.rank, white.shape[1])
+    def _targets(self) -> dict[str, Callable[[Tensor], Tensor]]:
+        """Functions of Gram matrices (n, K, K) to the log volumes (n,) that are wanted, by name."""
+        rank, gaussian = self.fits.rank, self.fits.gaussian
+        found: dict[str, Callable[[Tensor], Tensor]] = {"eq5": lambda gram: log_singular_values(gram).sum(1)}
+        if rank:
+            found["own"] = lambda gram: leading_volume(log_singular_values(gram), rank)
+        if gaussian is not None:
+            found["white"] = lambda gram: leading_volume(
+                gaussian.to(gram.device).log_singular_values(gram), gaussian.rank
+            )
+        return found
+
+    def _estimates_of(self, sketches: Mapping[str, Sketch], _: str, shard: Shard) -> _Volumes:
+        rows = torch.cat([sketch.rows for sketch in sketches.values()])
+        estimates = self.method.map_grams(partial(_estimates, list(sketches.values())), shard, rows=rows)
+        return _Volumes(**dict(zip(sketches, estimates, strict=True)))
+
+    def _scores_of(self, measured: _Measured, name: str, shard: Shard) -> Scores:
+        volumes = measured.volumes[name]
+        if volumes.own is None or self.fits.reference is None:
+            return Scores(volumes.eq5, torch.full_like(volumes.eq5, torch.nan))
+        if name == PROBE:
+            return Scores(volumes.eq5, volumes.own + self.fits.of_probe[: len(volumes.own)])
+        z = self.fits.reference.coordinates(self.method.embeddings(shard))
+        return Scores(volumes.eq5, log_density_from_volume(volumes.own, z, self.fits.reference.log_density))
 
     def _nan(self, shard: Shard) -> Tensor:
         """NaN for all processes' samples, (N,)."""
@@ -313,14 +336,8 @@ class _Reader:
         return gather_by_index(shard.indices, local)
 
 
-def _spectra(gram: Tensor, *, input_size: int, embedding: EmbeddingReference | None) -> tuple[Tensor, ...]:
-    plain = log_singular_values(gram, input_size=input_size)
-    return (plain,) if embedding is None else (plain, embedding.to(gram.device).log_singular_values(gram))
-
-
-def _volumes(spectra: tuple[Tensor, ...], rank: int) -> tuple[Tensor, ...]:
-    plain, *white = spectra
-    return plain.sum(1), *(leading_volume(values, rank) for values in white)
+def _input_size(shard: Shard) -> int:
+    return shard.inputs.shape[1:].numel()
 
 
 def _estimates(sketches: Sequence[Sketch], gram: Tensor) -> tuple[Tensor, ...]:

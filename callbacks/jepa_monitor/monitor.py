@@ -14,6 +14,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
 
 from .callback import Found, MeasuringCallback, OnError
+from .density import DensityChoice
 from .errors import require_whole
 from .history import History
 from .measurement import Method, read, try_out
@@ -28,13 +29,14 @@ from .probe.sources import (
     find_further,
     find_truths,
     prepare,
+    read_further,
     tags_of_sources,
     which_loader,
 )
 from .probe.sparing import Sparing
 from .ranking import rank_stability
 from .readings import Readings
-from .runtime.budget import Budget, horizon_of
+from .runtime.budget import ROOM_FOR, Budget, horizon_of
 from .runtime.distributed import broadcast, fail_together
 from .runtime.encoder import (
     EncoderChoice,
@@ -97,7 +99,9 @@ class JEPAScoreMonitor(MeasuringCallback):
         labels: place of the class labels, for the gallery; the usual places are tried.
         num_samples: samples of the probe, the reference and each other set, from the first on. ``None`` means 512, of
             which a run too short for them takes Jacobians of fewer, the same ones to its end. At least 2 K is advised.
-        rank: r of ``log_density``; ``auto`` cuts the probe's mean spectrum at its widest gap.
+        rank: r of ``log_density``; ``auto`` is the intrinsic dimension of the embeddings, rounded.
+        embedding_density: density of embeddings that ``log_density`` is made of: ``gaussian``, ``neighbours``,
+            ``manifold``, ``mixture``, ``auto`` (see :class:`EmbeddingReference`), or an object.
         every_n_epochs: measure at the end of each n-th epoch, and at the first validation where nothing was measured
             before it; 0 for no epoch.
         every_n_steps: measure also each time that many optimizer steps are done; 0 for never.
@@ -133,6 +137,7 @@ class JEPAScoreMonitor(MeasuringCallback):
         labels: LabelsKey = None,
         num_samples: int | None = None,
         rank: int | Literal["auto"] = "auto",
+        embedding_density: DensityChoice = "auto",
         every_n_epochs: int = 1,
         every_n_steps: int = 0,
         at_start: bool = True,
@@ -162,6 +167,7 @@ class JEPAScoreMonitor(MeasuringCallback):
         self.preprocess = preprocess
         self.num_samples = num_samples
         self.rank = rank
+        self.embedding_density = embedding_density
         self.every_n_steps = every_n_steps
         self.at_start = at_start
         self.estimator = estimator
@@ -279,6 +285,7 @@ class JEPAScoreMonitor(MeasuringCallback):
         values = scalars(readings, prepared.facts)
         values["monitor/samples"] = float(len(readings.scores.log_density))
         values["monitor/sketch_rows"] = float(readings.sketch_rows)
+        values["monitor/reference"] = float(readings.reference)
         if Moment.of(trainer).is_fitting:
             values |= self._stability(trainer.global_step, readings)
         values |= self._alarms(values, readings)
@@ -297,6 +304,8 @@ class JEPAScoreMonitor(MeasuringCallback):
 
     def _read(self, trainer: pl.Trainer, method: Method, prepared: Prepared, sparing: Sparing) -> Readings:
         plan = self._plan(trainer, method, prepared)
+        with sparing.attempt("more of the reference"):
+            read_further(self.sources, trainer, prepared, plan.reference)
         samples = plan.samples * (1 + len(prepared.ood)) // trainer.world_size
         started = time.monotonic()
         with progress_bar(trainer, self._title, total=samples) as progress:
@@ -308,6 +317,7 @@ class JEPAScoreMonitor(MeasuringCallback):
                 num_samples=prepared.size,
                 plan=plan,
                 sparing=sparing,
+                further=prepared.further,
             )
         self._reading_seconds = time.monotonic() - started
         return readings
@@ -315,8 +325,7 @@ class JEPAScoreMonitor(MeasuringCallback):
     def _stability(self, step: int, readings: Readings) -> dict[str, float]:
         """Compare the ranking with that of the measurement before, and keep it for the next."""
         density, before = readings.scores.log_density, self.history.previous
-        spectrum = readings.log_singular_white
-        self.history.append_ranking(step, density, None if spectrum is None else spectrum.nanmean(0))
+        self.history.append_ranking(step, density, readings.log_singular.nanmean(0) if readings.rank else None)
         if before is None:
             return {}
         common = min(len(before), len(density))
@@ -339,6 +348,7 @@ class JEPAScoreMonitor(MeasuringCallback):
             to_device=resolve_inputs(pl_module, self.preprocess, pl_module.device),
             device=pl_module.device,
             rank=None if self.rank == "auto" else self.rank,
+            embedding_density=self.embedding_density,
             dtype=precision_of(pl_module, as_it_is=sharded),
             chunk=self.chunk or (SHARDED_CHUNK if sharded else None),
             strategy="loop" if sharded else "auto",
@@ -354,6 +364,10 @@ class JEPAScoreMonitor(MeasuringCallback):
 
     def _try_out(self, trainer: pl.Trainer, method: Method, prepared: Prepared) -> Trial:
         trial = try_out(method, prepared.probe, sets=1 + len(prepared.ood))
+        if (further := prepared.further) and further.most > further.before:
+            # reading is once in the measurements that there is time for at least
+            seconds = trial.per_reference + further.seconds_a_sample / (ROOM_FOR * trainer.world_size)
+            trial = replace(trial, per_reference=seconds, most_reference=further.most)
         if method.device.type != "cpu" and "16" in str(trainer.precision):
             return replace(trial, per_forward=trial.per_forward / HALF_PRECISION_SPEEDUP)
         return trial

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from .density import IntrinsicDimension
 from .runtime.concise import Concise
 
 
@@ -29,16 +30,18 @@ class Readings(Concise):
 
     Attributes:
         z: (N, K) embeddings.
-        z_white: (N, L) whitened ones, or ``None`` where they cannot be whitened.
+        z_white: (N, L) ones whitened by the reference, or ``None`` where they cannot be whitened.
         log_singular: (C, min(K, D)) log singular values of the Jacobian, clipped, largest first, of the C samples with
             an exact Jacobian.
-        log_singular_white: (C, L) those of the whitened embedding, or ``None``.
         rank: r of the log density; 0 where there is none.
+        dimension: intrinsic dimension of the embeddings, or ``None``.
         scores: scores of the first n samples of the probe.
+        gaussian: (n,) log density of them if embeddings were Gaussian, in nats; NaN where they cannot be whitened.
         knn: (N,) distance to the nearest reference embeddings, or ``None``.
         ood: scores of further sets.
+        reference: number of reference embeddings; 0 where the density is fitted to the probe's.
         problem: why there is no log density, or ``None``.
-        few: how embeddings of a probe that is too small were whitened; ``None`` where it is large enough.
+        problem_of_gaussian: why there is none by a Gaussian although there is one, or ``None``.
         dtype: precision of the Jacobians, whose rounding scores have.
         sketch_rows: rows of the sketch; 0 if all Jacobians are exact.
         sketch_spearman: cross-validated rank correlation of sketched with exact volumes; ``None`` if all are exact.
@@ -47,13 +50,15 @@ class Readings(Concise):
     z: Tensor
     z_white: Tensor | None
     log_singular: Tensor
-    log_singular_white: Tensor | None
     rank: int
+    dimension: IntrinsicDimension | None
     scores: Scores
+    gaussian: Tensor
     knn: Tensor | None
     ood: Mapping[str, Scores] = field(default_factory=dict)
+    reference: int = 0
     problem: str | None = None
-    few: str | None = None
+    problem_of_gaussian: str | None = None
     dtype: torch.dtype = torch.float32
     sketch_rows: int = 0
     sketch_spearman: float | None = None

@@ -25,6 +25,7 @@ LOWEST_VARIANCE_SHARE = 1e-6
 # one that has collapsed: only compared with the run's first measurement does it say something
 LOW_VARIANCE_SHARE, FALL_OF_VARIANCE_SHARE = 2e-3, 0.1
 TURNED_OVER = -0.3
+FEWEST_FITTED = 12  # below it, a probe is too small for a density
 
 MESSAGES = {
     "alarm/collapse": "the embeddings have collapsed",
@@ -42,6 +43,7 @@ def scalars(readings: Readings, facts: ProbeFacts) -> dict[str, float]:
         **_quantiles(readings),
         **_gaussianity_scalars(readings),
         **_jacobian_scalars(readings),
+        **_dimension_scalars(readings),
     }
 
 
@@ -52,6 +54,7 @@ def _truth_scalars(readings: Readings, facts: ProbeFacts) -> dict[str, float]:
     for name, whole in facts.truths.items():
         truth, suffix = whole[:n], "" if name == facts.headline else f"_{name}"
         values[f"density/spearman{suffix}"] = spearman(density, truth)
+        values[f"density/spearman_gaussian_embedding{suffix}"] = spearman(readings.gaussian, truth)
         values[f"density/spearman_jepa_score{suffix}"] = spearman(score, truth)
         if facts.gaussian is not None:
             values[f"density/spearman_gaussian{suffix}"] = spearman(facts.gaussian[:n], truth)
@@ -125,11 +128,20 @@ def _jacobian_scalars(readings: Readings) -> dict[str, float]:
     }
     if readings.sketch_spearman is not None:
         values["density/sketch_spearman"] = readings.sketch_spearman
-    if readings.log_singular_white is not None:
-        mean_spectrum = readings.log_singular_white.nanmean(0)
-        condition = (mean_spectrum[0] - mean_spectrum[readings.rank - 1]) / math.log(10.0)
-        values |= {"jacobian/rank": float(readings.rank), "jacobian/condition_log10": float(condition)}
     return values
+
+
+def _dimension_scalars(readings: Readings) -> dict[str, float]:
+    """Dimension of the embeddings and rank of the Jacobian, NaN where there is no density: a collapse has neither."""
+    dimension, mean_spectrum, rank = readings.dimension, readings.log_singular.nanmean(0), readings.rank
+    condition = (mean_spectrum[0] - mean_spectrum[rank - 1]) / math.log(10.0) if rank else math.nan
+    return {
+        "density/intrinsic_dimension": math.nan if dimension is None else dimension.estimate,
+        "density/intrinsic_dimension_low": math.nan if dimension is None else dimension.low,
+        "density/intrinsic_dimension_high": math.nan if dimension is None else dimension.high,
+        "jacobian/rank": float(rank) if rank else math.nan,
+        "jacobian/condition_log10": float(condition),
+    }
 
 
 def problems(readings: Readings, facts: ProbeFacts, *, advice: str) -> list[str]:
@@ -141,11 +153,10 @@ def problems(readings: Readings, facts: ProbeFacts, *, advice: str) -> list[str]
         advice: advice on getting more probe samples.
     """
     found = [f"there is no log density: {readings.problem}"] if readings.problem else []
-    if readings.few:
-        found.append(readings.few)
-    samples, size = readings.z.shape
-    if samples <= size and found:
-        found[-1] = f"{found[-1].rstrip('.')}; to measure more than {size} samples, {advice}."
+    if readings.problem_of_gaussian:
+        found.append(f"there is no log density of a Gaussian embedding: {readings.problem_of_gaussian}")
+    if found and len(readings.z) <= max(readings.z.shape[1], FEWEST_FITTED):
+        found[-1] = f"{found[-1].rstrip('.')}; to measure more than {len(readings.z)} samples, {advice}."
     if bool(is_imprecise(readings.log_singular, readings.dtype).any()):
         found.append(
             f"JEPA-SCORE of some samples (jacobian/imprecise_fraction) may be off by more than {TOLERANCE_NATS} nats, "

@@ -70,8 +70,18 @@ class Tag:
 TAGS = (
     Tag(
         "density/spearman",
-        "rank correlation of `log_density` with the true log density",
+        "rank correlation of `log_density`, of the density that embeddings have, with the true log density",
         gaussian="1 if the map is right",
+        collapsed="NaN",
+        better="higher",
+        chart=TRUTHS,
+        needs="a truth",
+    ),
+    Tag(
+        "density/spearman_gaussian_embedding",
+        "the same with N(0, I) for the density of whitened embeddings; what `density/spearman` has more is what their "
+        "not being Gaussian costs",
+        gaussian="as `density/spearman`",
         collapsed="NaN",
         better="higher",
         chart=TRUTHS,
@@ -92,9 +102,7 @@ TAGS = (
         chart=TRUTHS,
         needs="a truth",
     ),
-    Tag(
-        "density/spearman_", "the same three against each further truth, by its name", collapsed="NaN", better="higher"
-    ),
+    Tag("density/spearman_", "the same four against each further truth, by its name", collapsed="NaN", better="higher"),
     Tag(
         "density/kendall",
         "Kendall's tau-b of `log_density` and truth",
@@ -167,12 +175,7 @@ TAGS = (
         chart=CONFOUNDS,
         needs="a reference",
     ),
-    Tag(
-        "density/log_density_",
-        "quantiles of `log_density` in nats, up to a constant",
-        collapsed="NaN",
-        chart=LOG_DENSITY,
-    ),
+    Tag("density/log_density_", "quantiles of `log_density` in nats", collapsed="NaN", chart=LOG_DENSITY),
     Tag(
         "density/jepa_score_",
         "quantiles of JEPA-SCORE in nats; moves with the scale of z",
@@ -182,13 +185,21 @@ TAGS = (
     *(Tag(f"gaussianity/{s.name}", s.meaning, s.gaussian, s.collapsed, s.better, chart=s.chart) for s in STATISTICS),
     Tag("gaussianity/variance_share", "total variance over mean square", gaussian="1", collapsed="0", better="near 1"),
     Tag(
-        "jacobian/rank",
-        "r: directions that `log_density` counts",
-        gaussian="the data's own",
-        collapsed="absent",
+        "density/intrinsic_dimension",
+        "directions in which embeddings vary, from distances to their neighbours",
+        gaussian="K",
+        collapsed="NaN",
         chart=JACOBIAN,
     ),
-    Tag("jacobian/condition_log10", "spread of the mean spectrum up to r", collapsed="absent", chart=JACOBIAN),
+    Tag("density/intrinsic_dimension_", "ends of its interval of 95 %", collapsed="NaN", chart=JACOBIAN),
+    Tag(
+        "jacobian/rank",
+        "r: directions that `log_density` counts, by default the intrinsic dimension, rounded",
+        gaussian="the data's own",
+        collapsed="NaN",
+        chart=JACOBIAN,
+    ),
+    Tag("jacobian/condition_log10", "spread of the mean spectrum up to r", collapsed="NaN", chart=JACOBIAN),
     Tag(
         "jacobian/clipped_fraction",
         "singular values below the clip of Eq. 5",
@@ -272,6 +283,7 @@ TAGS = (
         better="lower",
         chart=ALARMS,
     ),
+    Tag("monitor/reference", "reference embeddings that the density is fitted to; 0 if it is fitted to the probe's"),
     Tag("monitor/samples", "samples with a Jacobian, the same for the whole run"),
     Tag("monitor/sketch_rows", "rows of a sketch, the same for the whole run; 0 if Jacobians are exact"),
     Tag("monitor/failed", "1 if the measurement failed: every other value is NaN then", better="lower", chart=ALARMS),
@@ -286,7 +298,12 @@ TAGS = (
     Tag("null/", "values without information, drawn as lines"),
 )
 
-TRUTH = ("density/spearman", "density/spearman_jepa_score", "density/spearman_gaussian")
+TRUTH = (
+    "density/spearman",
+    "density/spearman_gaussian_embedding",
+    "density/spearman_jepa_score",
+    "density/spearman_gaussian",
+)
 REFERENCE_TAGS = tuple(tag.name for tag in TAGS if tag.needs == "a reference")
 HEADLINE_TAGS = tuple(tag.name for tag in TAGS if tag.needs == "a truth")
 QUANTILES = {"q10": 0.1, "median": 0.5, "q90": 0.9}
@@ -297,12 +314,6 @@ def quantile_tags(score: str) -> tuple[str, ...]:
     return tuple(f"density/{score}_{label}" for label in QUANTILES)
 
 
-_NAMES_OF_NOW = {
-    "monitor/seconds(s)": "monitor/seconds",
-    "monitor/overhead(%)": "monitor/overhead_percent",
-    **{f"{tag}(nats)": tag for score in ("log_density", "jepa_score") for tag in quantile_tags(score)},
-}
-
 USUAL_TAGS = (
     *(
         tag.name
@@ -311,6 +322,7 @@ USUAL_TAGS = (
         and not tag.is_beginning
         and not tag.needs
     ),
+    *(f"density/intrinsic_dimension_{end}" for end in ("low", "high")),
     *quantile_tags("log_density"),
     *quantile_tags("jepa_score"),
 )
@@ -324,11 +336,6 @@ def truth_tags(name: str, *, headline: bool) -> tuple[str, ...]:
 def set_tags(name: str) -> tuple[str, ...]:
     """Tags of a set of samples from elsewhere."""
     return tuple(f"density/ood_auroc{kind}/{name}" for kind in ("", "_jepa_score", "_typicality"))
-
-
-def current_name(name: str) -> str:
-    """Name that the tag of a checkpoint has now: some had a unit in parentheses, which charts cannot show."""
-    return _NAMES_OF_NOW.get(name, name)
 
 
 def meaning_of(name: str) -> Tag | None:

@@ -154,7 +154,7 @@ def test_values_are_those_of_the_functions(tmp_path: Path) -> None:
     trainer(tmp_path, callback).fit(module, loader(), loader(seed=1))
     assert callback.readings is not None
     module.eval()
-    reference = EmbeddingReference.measure(module, PROBE)
+    reference = EmbeddingReference.measure(module, images())  # what it is trained on
     torch.testing.assert_close(callback.readings.scores.jepa_score, jepa_score(module, PROBE))
     expected = log_density(module, PROBE, reference=reference)
     torch.testing.assert_close(callback.readings.scores.log_density, expected)

@@ -321,7 +321,7 @@ def test_a_resnet_without_its_head_is_measured_by_path(tmp_path: Path) -> None:
     module = Classifier(nn.Sequential(*list(resnet18().children())[:-1]), nn.Linear(512, 3), lambda out: out.flatten(1))
     callback = small_monitor(encoder="network", num_samples=16)
     reason = (
-        "16 finite embeddings cannot give the covariance of 512 .*; to measure more than 512 samples, raise num_samp"
+        "16 finite embeddings cannot give the covariance of 512 .*; to measure more than 16 samples, raise num_samples"
     )
     with pytest.warns(UserWarning, match=reason):
         run = fit(tmp_path, module, DataLoader(images_with_labels(), 32), callback)

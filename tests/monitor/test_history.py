@@ -58,6 +58,14 @@ def test_tags_of_a_checkpoint_have_the_names_of_now(before: str, now: str) -> No
     assert again.values == {now: [1.0, 2.0]}
 
 
+def test_spectra_of_whitened_embeddings_are_not_continued() -> None:
+    history, again = long_history(2), History()
+    older = {name: value for name, value in history.state_dict().items() if name != "coordinates"}
+    again.load_state_dict(older)
+    assert again.spectra == {}
+    assert again.percentiles.keys() == history.percentiles.keys()
+
+
 def test_many_measurements_are_thinned_and_the_ends_stay() -> None:
     history = long_history(300, samples=16, tags=2)
     assert MOST_MEASUREMENTS // 2 < len(history) <= MOST_MEASUREMENTS

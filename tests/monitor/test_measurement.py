@@ -9,7 +9,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
-from jepa_monitor import EmbeddingReference, jacobian_gram, jepa_score, log_density
+from jepa_monitor import EmbeddingReference, jacobian_gram, jepa_score, log_density, log_volume
 from jepa_monitor.measurement import Method, read, try_out
 from jepa_monitor.probe.facts import ProbeFacts
 from jepa_monitor.probe.shards import Shard
@@ -61,29 +61,57 @@ def test_exact_readings_are_what_the_functions_give() -> None:
     encode, probe, far, reference = encoder(), shard(40), shard(9, seed=2, scale=3.0), shard(30, seed=3)
     found = measure(encode, probe, Plan(25), reference=reference, far=far)
     x = probe.inputs.double()
-    fitted = EmbeddingReference.fit(encode(x).detach(), gram=jacobian_gram(encode, x[:25]))
+    fitted = EmbeddingReference.measure(encode, reference.inputs.double())
     assert found.rank == fitted.rank
+    assert found.dimension == fitted.dimension
+    assert found.reference == 30
+    gaussian = fitted.refit(density="gaussian")
     torch.testing.assert_close(found.z, encode(x))
-    torch.testing.assert_close(found.z_white, fitted.whiten(encode(x)))
+    torch.testing.assert_close(found.z_white, gaussian.coordinates(encode(x)))
     torch.testing.assert_close(found.knn, knn_distance(encode(x), encode(reference.inputs.double())))
     assert found.log_singular.shape == (25, 6)
-    assert found.log_singular_white is not None
-    torch.testing.assert_close(found.log_singular_white.mean(0), fitted.mean_log_spectrum)
+    torch.testing.assert_close(found.gaussian, log_density(encode, x[:25], reference=gaussian))
     for scores, inputs in ((found.scores, x[:25]), (found.ood["far"], far.inputs.double())):
         torch.testing.assert_close(scores.jepa_score, jepa_score(encode, inputs))
         torch.testing.assert_close(scores.log_density, log_density(encode, inputs, reference=fitted))
 
 
-def test_a_given_rank_is_at_most_the_number_of_whitened_directions() -> None:
+def test_a_given_rank_is_at_most_the_number_of_directions() -> None:
     encode, probe = encoder(), shard(40)
-    assert measure(encode, probe, Plan(40), rank=2).rank == 2
+    found = measure(encode, probe, Plan(40), rank=2)
+    assert found.rank == 2
+    assert found.dimension == measure(encode, probe, Plan(40)).dimension  # is measured nevertheless
     assert measure(encode, probe, Plan(40), rank=9).rank == 6
+    narrow = Shard(probe.indices, probe.inputs[:, :2])
+    assert measure(nn.Sequential(nn.Linear(2, 96).double(), encode), narrow, Plan(40), rank=9).rank == 2
+
+
+def test_without_a_reference_each_sample_is_scored_by_the_others() -> None:
+    encode, probe = encoder(), shard(40)
+    z = encode(probe.inputs.double()).detach()
+    found = measure(encode, probe, Plan(40), rank=3)
+    assert found.reference == 0
+    volume = log_volume(jacobian_gram(encode, probe.inputs.double()), convention="rank", rank=3)
+    for i in (0, 7, 39):
+        others = EmbeddingReference.fit(torch.cat([z[:i], z[i + 1 :]]), rank=3)
+        expected = others.log_density(z[i : i + 1]) + volume[i]
+        torch.testing.assert_close(found.scores.log_density[i : i + 1], expected)
+
+
+def test_embeddings_of_the_probe_that_are_not_finite_are_nan_alone() -> None:
+    encode, probe = encoder(), shard(40)
+    clean = measure(encode, Shard(torch.arange(39), torch.cat([probe.inputs[:5], probe.inputs[6:]])), Plan(39), rank=3)
+    probe.inputs[5] = torch.nan
+    found = measure(encode, probe, Plan(40), rank=3).scores.log_density
+    assert torch.isnan(found).nonzero().flatten().tolist() == [5]
+    torch.testing.assert_close(torch.cat([found[:5], found[6:]]), clean.scores.log_density)
 
 
 def test_sketched_readings_rank_as_the_exact_ones() -> None:
     encode, probe = encoder(64), shard(200)
     exact, sketched = (measure(encode, probe, Plan(200, sketch=sketch), rank=8) for sketch in (False, True))
     assert exact.sketch_rows == 0
+    assert stats.spearmanr(exact.gaussian, sketched.gaussian).statistic > 0.9
     assert sketched.sketch_rows == sketch_rows(64)
     assert sketched.log_singular.shape == (48, 64)  # of the samples that calibrate the sketch
     assert sketched.sketch_spearman is not None
@@ -102,20 +130,38 @@ def test_a_sketch_without_finite_jacobians_scores_nothing() -> None:
         assert not torch.isfinite(scores.log_density).any()
 
 
-def test_a_small_probe_is_whitened_by_the_reference_or_not_at_all() -> None:
+def test_a_small_probe_has_a_density_by_the_reference_or_none_at_all() -> None:
     encode, probe, reference = encoder(), shard(5), shard(50, seed=2)
     alone = measure(encode, probe, Plan(5))
     assert alone.problem is not None
-    assert alone.z_white is alone.log_singular_white is None
+    assert alone.z_white is alone.dimension is None
     assert alone.rank == 0
     assert torch.isnan(alone.scores.log_density).all()
+    assert torch.isnan(alone.gaussian).all()
     torch.testing.assert_close(alone.scores.jepa_score, jepa_score(encode, probe.inputs.double()))
     beside = measure(encode, probe, Plan(5), reference=reference, rank=3)
-    assert beside.problem is None
-    assert beside.few is not None
-    fitted = EmbeddingReference.fit(encode(reference.inputs.double()).detach())
-    expected = log_density(encode, probe.inputs.double(), reference=fitted, rank=3)
+    assert beside.problem is beside.problem_of_gaussian is None
+    fitted = EmbeddingReference.fit(encode(reference.inputs.double()).detach(), rank=3)
+    expected = log_density(encode, probe.inputs.double(), reference=fitted)
     torch.testing.assert_close(beside.scores.log_density, expected)
+
+
+def test_a_reference_without_a_density_leaves_that_to_the_probe() -> None:
+    encode, probe = encoder(), shard(40)
+    constant = Shard(torch.arange(30), torch.ones(30, 96))
+    beside, alone = (measure(encode, probe, Plan(40), reference=it) for it in (constant, None))
+    assert beside.reference == 0
+    assert torch.equal(beside.scores.log_density, alone.scores.log_density)
+    assert torch.equal(beside.gaussian, alone.gaussian)
+
+
+def test_more_coordinates_than_reference_samples_cost_the_gaussian_alone() -> None:
+    found = measure(encoder(64), shard(30), Plan(30), reference=shard(40, seed=2))
+    assert found.problem is None
+    assert found.problem_of_gaussian is not None
+    assert found.problem_of_gaussian.startswith("30 finite embeddings cannot give the covariance of 64 coordinates")
+    assert torch.isfinite(found.scores.log_density).all()
+    assert torch.isnan(found.gaussian).all()
 
 
 @pytest.mark.parametrize("sketch", [False, pytest.param(True, marks=pytest.mark.slow)])

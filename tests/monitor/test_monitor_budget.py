@@ -88,11 +88,11 @@ def test_sketches_rank_as_exact_jacobians_do(tmp_path: Path) -> None:
     probe = images(256, seed=1)
     scores = {}
     for estimator in ("exact", "sketch"):
-        callback = monitor(encoder="encoder", estimator=estimator, probe=probe, reference=images(64), rank=8)
+        callback = monitor(encoder="encoder", estimator=estimator, probe=probe, reference=images(64), rank=4)
         trainer(tmp_path, callback).validate(module, loader(), verbose=False)
         assert callback.readings is not None
         scores[estimator] = callback.readings.scores
     assert callback.values["monitor/sketch_rows"] == 4.0
-    assert callback.values["density/sketch_spearman"] > 0.7
+    assert callback.values["density/sketch_spearman"] > 0.5  # four rows, of the volume of four directions
     assert spearman(scores["exact"].log_density, scores["sketch"].log_density) > 0.9
     assert spearman(scores["exact"].jepa_score, scores["sketch"].jepa_score) > 0.5

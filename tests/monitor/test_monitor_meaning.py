@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -34,25 +35,39 @@ class Constant(nn.Module):
 @pytest.mark.parametrize(
     ("settings", "data", "why"),
     [
-        ({"encoder": lambda module, x: Constant()(x)}, images(), "collapsed to a point"),
-        ({"encoder": "encoder", "num_samples": 8}, images(9), "8 finite embeddings cannot give the covariance of 12"),
-        ({"encoder": "encoder", "num_samples": 8}, images(9), "to measure more than 12 samples, raise num_samples"),
-        ({"num_samples": 1}, images(1), "1 finite embeddings cannot"),
-        ({}, torch.full((9, 1, 4, 4), torch.nan), "0 finite embeddings"),
-        ({}, torch.ones(9, 1, 4, 4), "all embeddings are equal"),
+        (
+            {"encoder": lambda module, x: Constant()(x), "reference": images()},
+            images(),
+            "there is no log density: all embeddings are equal: the encoder has collapsed to a point",
+        ),
+        ({"num_samples": 8}, images(9), "8 different finite embeddings cannot give the intrinsic dimension"),
+        ({"num_samples": 8}, images(9), "; to measure more than 8 samples, raise num_samples"),
+        ({"num_samples": 1}, images(1), "at least 2 finite embeddings, got 1 of 1"),
+        ({"reference": images()}, torch.full((9, 1, 4, 4), torch.nan), "log density cannot be ranked: 9 of 9 values"),
+        ({}, torch.ones(40, 1, 4, 4), "all embeddings are equal"),
     ],
-    ids=["collapsed encoder", "K above the probe", "K above num_samples", "one image", "NaN images", "constant images"],
+    ids=["collapsed encoder", "few samples", "small num_samples", "one image", "NaN images", "constant images"],
 )
 def test_without_meaning_it_is_nan_with_a_reason(
     tmp_path: Path, settings: dict[str, Any], data: Tensor, why: str
 ) -> None:
-    callback = monitor(probe=data, reference=images(), **settings)
+    callback = monitor(probe=data, **settings)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         (values,) = trainer(tmp_path, callback).validate(Autoencoder(), loader(), verbose=False)
     assert any(why in str(warning.message) for warning in caught)
     assert math.isnan(values["density/spearman"])
     assert math.isnan(values["density/log_density_median"])
+
+
+def test_a_collapse_has_no_dimension_and_no_rank(tmp_path: Path) -> None:
+    callback = monitor(encoder=lambda module, x: Constant()(x), reference=images())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        (values,) = trainer(tmp_path, callback).validate(Autoencoder(), loader(), verbose=False)
+    for tag in ("density/intrinsic_dimension", "density/intrinsic_dimension_low", "jacobian/rank"):
+        assert math.isnan(values[tag]), tag
+    assert sum("collapsed to a point" in str(warning.message) for warning in caught) == 1
 
 
 class Steep(pl.LightningModule):
@@ -81,7 +96,10 @@ def test_rounding_is_warned_of_as_by_the_score_itself(tmp_path: Path) -> None:
     assert values["jacobian/imprecise_fraction"] == 0.0
 
 
-def test_a_probe_that_is_too_small_is_whitened_by_the_reference_and_names_what_to_change(tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_reference", [True, False])
+def test_a_probe_that_is_too_small_has_a_density_by_the_reference_or_names_what_to_change(
+    tmp_path: Path, has_reference: bool
+) -> None:
     class Few(pl.LightningDataModule):
         probe_advice = "raise --data.share"
 
@@ -89,16 +107,16 @@ def test_a_probe_that_is_too_small_is_whitened_by_the_reference_and_names_what_t
             return TensorDataset(images(10, seed=1))
 
         def reference_dataset(self) -> Any:
-            return TensorDataset(images(80))
+            return TensorDataset(images(80)) if has_reference else None
 
         def val_dataloader(self) -> Any:
             return loader()
 
     callback = monitor(encoder="encoder")
-    reason = "10 probe samples cannot whiten 12 coordinates, so those of the reference do"
-    with pytest.warns(UserWarning, match=f"{reason}; to measure more than 12 samples, raise --data.share"):
+    reason = "use at least 12; to measure more than 10 samples, raise --data.share"
+    with nullcontext() if has_reference else pytest.warns(UserWarning, match=reason):
         (values,) = trainer(tmp_path, callback).validate(Autoencoder(), datamodule=Few(), verbose=False)
-    assert math.isfinite(values["density/spearman"])
+    assert math.isfinite(values["density/spearman"]) == has_reference
 
 
 def test_some_nan_images_are_counted_and_named(tmp_path: Path) -> None:

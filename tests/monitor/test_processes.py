@@ -63,6 +63,15 @@ def measure_with_truth_by_sample(rank: int, world_size: int, size: int) -> float
     return callback.values["density/spearman"]
 
 
+def measure_with_reference(rank: int, world_size: int) -> dict[str, float]:
+    """A reference that is read in two parts, the second uneven and with samples of the probe."""
+    probe, reference = images(16, seed=2), images(53, seed=4)
+    reference[[20, 21, 40]] = probe[:3]
+    callback = monitor_with_set(probe=probe, reference=reference, num_samples=16)
+    trainer_on(rank, world_size, callback).validate(module(), loader(7, seed=1), verbose=False)
+    return callback.values
+
+
 def gather_uneven(rank: int, world_size: int, counts: list[int]) -> list[list[float]]:
     """Positions and values of which each process has another number, some of them twice."""
     start = sum(counts[:rank])
@@ -265,6 +274,17 @@ def compare(found: dict[str, float], expected: dict[str, float], **tolerance: fl
     assert len(names) > 30
     for name in names:
         np.testing.assert_allclose(found[name], expected[name], err_msg=name, **tolerance)
+
+
+def test_each_process_fits_the_same_density_to_the_same_reference() -> None:
+    (one,) = run_on(1, measure_with_reference)
+    assert one["monitor/reference"] == 50.0
+    assert math.isfinite(one["density/spearman"])
+    assert math.isfinite(one["density/intrinsic_dimension"])
+    assert math.isfinite(one["density/spearman_gaussian_embedding"])
+    for other in run_on(2, measure_with_reference):
+        assert other["monitor/reference"] == 50.0
+        compare(other, one, rtol=1e-5, atol=1e-5)
 
 
 def test_uneven_shards_measure_what_one_process_does() -> None:

@@ -11,6 +11,7 @@ import torch
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
+from jepa_monitor.density import IntrinsicDimension
 from jepa_monitor.gaussianity import gaussianity_statistics
 from jepa_monitor.probe.facts import ProbeFacts
 from jepa_monitor.readings import Readings, Scores
@@ -29,9 +30,10 @@ def readings(n: int = 40, scored: int = 30) -> Readings:
         z=cloud(4)[:n],
         z_white=None,
         log_singular=log_singular,
-        log_singular_white=log_singular,
         rank=2,
+        dimension=IntrinsicDimension(1.8, 1.5, 2.2),
         scores=scores,
+        gaussian=cloud(4)[:scored, 1] + cloud(4)[:scored, 0],
         knn=cloud(4)[:n, 2].exp(),
         ood={"far": Scores(jepa_score=scores.jepa_score - 1.0, log_density=scores.log_density - 3.0)},
     )
@@ -50,7 +52,12 @@ def test_scalars_are_scipys_and_scikit_learns_on_the_scored_samples() -> None:
     made = readings()
     values, density = scalars(made, FACTS), made.scores.log_density
     for suffix, truth in {"": FACTS.truths["semantic"], "_ambient": FACTS.truths["ambient"]}.items():
-        for name, score in {"": density, "_jepa_score": made.scores.jepa_score, "_gaussian": cloud(4)[:30, 3]}.items():
+        for name, score in {
+            "": density,
+            "_gaussian_embedding": made.gaussian,
+            "_jepa_score": made.scores.jepa_score,
+            "_gaussian": cloud(4)[:30, 3],
+        }.items():
             expected = stats.spearmanr(score, truth[:30]).statistic
             assert values[f"density/spearman{name}{suffix}"] == pytest.approx(expected), name + suffix
     kendall = stats.kendalltau(density, FACTS.truths["semantic"][:30]).statistic
@@ -68,13 +75,15 @@ def test_scalars_are_scipys_and_scikit_learns_on_the_scored_samples() -> None:
     assert values["jacobian/clipped_fraction"] == 0.5
     assert values["jacobian/condition_log10"] == pytest.approx(math.log10(2e6))
     assert (values["jacobian/rank"], values["jacobian/nonfinite_fraction"]) == (2.0, 0.0)
+    ends = (values[f"density/intrinsic_dimension{end}"] for end in ("", "_low", "_high"))
+    assert tuple(ends) == (1.8, 1.5, 2.2)
 
 
 def test_tags_of_what_is_not_there_are_absent() -> None:
-    bare = replace(readings(), knn=None, ood={}, log_singular_white=None)
+    bare = replace(readings(), knn=None, ood={})
     values = scalars(bare, replace(FACTS, truths={}, gaussian=None))
     assert not [tag for tag in values if tag.startswith(("density/spearman", "density/knn", "density/ood"))]
-    assert not {"jacobian/rank", "density/sketch_spearman"} & values.keys()
+    assert "density/sketch_spearman" not in values
     assert scalars(replace(bare, sketch_spearman=0.9), FACTS)["density/sketch_spearman"] == 0.9
 
 
@@ -89,7 +98,9 @@ def test_each_nan_has_a_reason() -> None:
     assert math.isnan(scalars(broken, FACTS)["density/ood_auroc/far"])
     (reason,) = [reason for reason in problems(broken, FACTS, advice="") if "far" in reason]
     assert reason.endswith("cannot be ranked: 30 of 30 scores are not finite.")
-    few = replace(readings(n=4, scored=4), problem="4 samples of 4 dimensions.", log_singular_white=None)
+    few = replace(readings(n=4, scored=4), problem="4 samples of 4 dimensions.", rank=0, dimension=None)
+    for tag in ("density/intrinsic_dimension", "jacobian/rank", "jacobian/condition_log10"):
+        assert math.isnan(scalars(few, FACTS)[tag])
     assert problems(few, FACTS, advice="raise num_samples")[0] == (
         "there is no log density: 4 samples of 4 dimensions; to measure more than 4 samples, raise num_samples."
     )

@@ -1,21 +1,22 @@
 """The density of samples behind an encoder: Jacobian -> Gram -> spectrum -> log volume -> score."""
 
 from .densities import EmbeddingDensity, GaussianDensity, NeighbourDensity
-from .embedding import EmbeddingReference
+from .embedding import DensityChoice, EmbeddingReference
 from .flow import FlowDensity
 from .intrinsic import IntrinsicDimension, intrinsic_dimension
 from .jacobian import differentiable, gram_and_embedding, jacobian_gram, map_grams
 from .manifold import ManifoldDensity
 from .mixtures import MixtureDensity
 from .neighbours import knn_distance, nearest
-from .score import aggregate_views, jepa_score, log_density, log_density_from_spectrum, log_density_from_volume
+from .score import aggregate_views, jepa_score, log_density, log_density_from_volume
 from .sketch import Sketch
 from .strategies import Encode, Strategy
 from .subspace import Subspace, encoder_volume
 from .survey import finite_rows, require_real
-from .volume import auto_rank, is_imprecise, leading_volume, log_singular_values, log_volume, rounding_error
+from .volume import is_imprecise, leading_volume, log_singular_values, log_volume, rounding_error
 
 __all__ = [
+    "DensityChoice",
     "EmbeddingDensity",
     "EmbeddingReference",
     "Encode",
@@ -29,7 +30,6 @@ __all__ = [
     "Strategy",
     "Subspace",
     "aggregate_views",
-    "auto_rank",
     "differentiable",
     "encoder_volume",
     "finite_rows",
@@ -41,7 +41,6 @@ __all__ = [
     "knn_distance",
     "leading_volume",
     "log_density",
-    "log_density_from_spectrum",
     "log_density_from_volume",
     "log_singular_values",
     "log_volume",

@@ -1,123 +1,187 @@
-"""The density of embeddings: a Gaussian, fitted to a probe, and the coordinates in which it is N(0, I)."""
+"""The reference of an encoder's embeddings: their coordinates, intrinsic dimension and density."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ..runtime.concise import Concise
-from .jacobian import differentiable, gram_and_embedding
-from .strategies import Encode, Strategy
+from .densities import EmbeddingDensity, GaussianDensity, NeighbourDensity, finite_embeddings
+from .intrinsic import IntrinsicDimension, intrinsic_dimension
+from .jacobian import differentiable
+from .manifold import ManifoldDensity
+from .mixtures import MixtureDensity
+from .strategies import Encode
 from .survey import batch_expected, require_floating_point, require_real
-from .volume import auto_rank, log_singular_values
+from .volume import log_singular_values
 
-SMALLEST_VARIANCE = 1e-10
+DensityName = Literal["auto", "gaussian", "neighbours", "manifold", "mixture"]
+DensityChoice = DensityName | EmbeddingDensity
+
+# name to a fit to the coordinates (M, L) of reference embeddings and their rank r
+FITS: Mapping[str, Callable[[Tensor, int], EmbeddingDensity]] = {
+    "gaussian": lambda coordinates, rank: GaussianDensity.fit(coordinates),
+    "neighbours": lambda coordinates, rank: NeighbourDensity.fit(coordinates, dimension=rank),
+    "manifold": lambda coordinates, rank: ManifoldDensity.fit(coordinates, dimension=rank),
+    "mixture": lambda coordinates, rank: MixtureDensity.fit(coordinates),
+}
+AUTO = "neighbours"
 EMBEDDED_A_PASS = 256  # samples
+ROUNDING = 1e-12  # of float32 embeddings, as a share of their mean square
 
 
 @dataclass(frozen=True, repr=False)
 class EmbeddingReference(Concise):
-    """The Gaussian of a probe's embeddings, and the number of directions that carry density.
+    """Coordinates of embeddings, their density there, and the number of directions in which they vary.
 
     Attributes:
-        mean: (K,).
-        covariance: (K, K), unbiased.
-        whitener: (L, K) with whitener @ covariance @ whitener.T = I; L < K where some directions have no variance.
-        mean_log_spectrum: (L,) mean over the probe of the log singular values of the whitened embedding's Jacobian, in
-            nats, largest first; ``None`` where no Jacobian was given.
+        density: density of coordinates.
+        rank: r, the directions of the volume that goes with the density: one integer for a whole model.
+        dimension: intrinsic dimension of the reference embeddings; ``None`` where a rank was given.
+        gaussian: Gaussian in whose white coordinates all is; ``None`` where coordinates are the embedding's own.
+        embeddings: (M, K) finite reference embeddings; ``None`` where there are none.
+        choice: how the density was chosen, for another one like it.
     """
 
-    mean: Tensor
-    covariance: Tensor
-    whitener: Tensor
-    mean_log_spectrum: Tensor | None = None
+    density: EmbeddingDensity
+    rank: int
+    dimension: IntrinsicDimension | None = None
+    gaussian: GaussianDensity | None = None
+    embeddings: Tensor | None = None
+    choice: DensityChoice | None = None
 
     @classmethod
     def measure(
-        cls, encode: Encode, x: Tensor, *, strategy: Strategy = "auto", chunk: int | None = None
+        cls,
+        encode: Encode,
+        x: Tensor,
+        *,
+        density: DensityChoice = "auto",
+        rank: int | Literal["auto"] = "auto",
+        whiten: bool | None = None,
+        chunk: int | None = None,
     ) -> EmbeddingReference:
-        """Fit to embeddings and Jacobians of a probe x (N, ...); :func:`jacobian_gram` has the arguments and errors.
+        """Fit to the embeddings of reference inputs x (M, ...), by forward passes alone.
 
-        What :meth:`fit` refuses is refused before the first Jacobian.
+        Args:
+            encode: maps (B, ...) inputs to (B, K) embeddings; in eval mode.
+            x: (M, ...) inputs, thousands where there are as many.
+            density, rank, whiten: see :meth:`fit`.
+            chunk: inputs a pass.
+
+        Raises:
+            TypeError, ValueError: for inputs or embeddings that no Jacobian can be taken of, and as :meth:`fit` does.
         """
         require_floating_point(x)
         with differentiable(x.device.type), torch.no_grad(), batch_expected(encode, x):
             z = torch.cat([require_real(encode(part.clone())) for part in x.split(chunk or EMBEDDED_A_PASS)])
-        if z.ndim == 2:  # anything else is refused below
-            cls.fit(z)
-        gram, z = gram_and_embedding(encode, x, strategy=strategy, chunk=chunk)
-        return cls.fit(z, gram=gram)
+        return cls.fit(z, density=density, rank=rank, whiten=whiten)
 
     @classmethod
-    def fit(cls, z: Tensor, *, gram: Tensor | None = None) -> EmbeddingReference:
-        """Fit to embeddings (N, K) and, for the spectrum, their Gram matrices (N, K, K).
+    def fit(
+        cls,
+        z: Tensor,
+        *,
+        density: DensityChoice = "auto",
+        rank: int | Literal["auto"] = "auto",
+        whiten: bool | None = None,
+    ) -> EmbeddingReference:
+        """Fit to reference embeddings.
 
-        Directions with less than 1e-10 of the largest variance are left out, samples that are not finite too.
-
-        Raises:
-            ValueError: for a shape other than (N, K), with N <= K samples, when all embeddings are equal or none is
-                finite, or for complex ones.
-        """
-        if z.ndim != 2:
-            raise ValueError(f"embeddings must be (N, K), got shape {tuple(z.shape)}: for one embedding, pass z[None].")
-        z = require_real(z)[torch.isfinite(z).all(1)].double()
-        if len(z) <= z.shape[1]:
-            raise ValueError(
-                f"{len(z)} finite embeddings cannot give the covariance of {z.shape[1]} coordinates: "
-                f"use more than {z.shape[1]} probe samples."
-            )
-        covariance = torch.cov(z.T).reshape(z.shape[1], z.shape[1])
-        variances, axes = torch.linalg.eigh(covariance)
-        if not float(variances[-1]) > torch.finfo(torch.float64).tiny:
-            raise ValueError("all embeddings are equal: the encoder has collapsed to a point.")
-        kept = variances > SMALLEST_VARIANCE * variances[-1]
-        whitener = (axes[:, kept] / variances[kept].sqrt()).T.contiguous()
-        white = cls(z.mean(0), covariance, whitener)
-        if gram is None:
-            return white
-        return replace(white, mean_log_spectrum=white.log_singular_values(gram).nanmean(0))
-
-    @property
-    def rank(self) -> int:
-        """Rank r by :func:`auto_rank`.
+        Args:
+            z: (M, K); those that are not finite are left out.
+            density: ``gaussian``, N(0, I) of white coordinates; ``neighbours`` on a manifold of r dimensions;
+                ``manifold``, with a tail across it; ``mixture`` of Gaussians; ``auto``, the one that ranks best; or a
+                density of the coordinates.
+            rank: r, at most the number of coordinates; ``auto`` is the intrinsic dimension, rounded.
+            whiten: coordinates are white, or the embedding's own; ``None`` whitens for ``gaussian`` alone.
 
         Raises:
-            ValueError: where no Jacobian was given.
+            ValueError: for a shape other than (M, K), an unknown density, a rank below 1, complex embeddings, or where
+                all are equal or they are too few.
         """
-        if self.mean_log_spectrum is None:
-            raise ValueError("this reference has no spectrum: use EmbeddingReference.measure, or give a rank.")
-        return auto_rank(self.mean_log_spectrum)
+        z = finite_embeddings(z)
+        _require_spread(z)
+        dimension = intrinsic_dimension(z) if rank == "auto" else None
+        found = dimension.rank if dimension is not None else int(rank)
+        return cls._fitted(z, density, found, dimension, whiten)
+
+    @classmethod
+    def _fitted(
+        cls, z: Tensor, choice: DensityChoice, rank: int, dimension: IntrinsicDimension | None, whiten: bool | None
+    ) -> EmbeddingReference:
+        if rank < 1:
+            raise ValueError(f"rank must be at least 1, got {rank}.")
+        gaussian = GaussianDensity.fit(z) if (choice == "gaussian" if whiten is None else whiten) else None
+        coordinates = z if gaussian is None else gaussian.whiten(z)
+        rank = min(rank, coordinates.shape[1])
+        density = _fit_of(choice)(coordinates, rank) if isinstance(choice, str) else choice
+        return cls(density, rank, dimension, gaussian, z, choice)
+
+    def refit(self, *, density: DensityChoice = "auto", rank: int | None = None) -> EmbeddingReference:
+        """Fit another density, or one for another rank, to the same embeddings, as :meth:`fit` does.
+
+        Args:
+            density: see :meth:`fit`; ``auto`` is that of this reference, in its coordinates.
+            rank: r; ``None`` is that of this reference.
+
+        Raises:
+            ValueError: where there are no embeddings, and as :meth:`fit` does.
+        """
+        if self.embeddings is None:
+            raise ValueError("this reference has no embeddings that another density could be fitted to.")
+        same = density == "auto"
+        choice, whiten = (self.choice or self.density, self.gaussian is not None) if same else (density, None)
+        return self._fitted(self.embeddings, choice, self.rank if rank is None else rank, self.dimension, whiten)
 
     def to(self, device: torch.device) -> EmbeddingReference:
         """Copy to another device."""
-        spectrum = None if self.mean_log_spectrum is None else self.mean_log_spectrum.to(device)
         return replace(
             self,
-            mean=self.mean.to(device),
-            covariance=self.covariance.to(device),
-            whitener=self.whitener.to(device),
-            mean_log_spectrum=spectrum,
+            density=self.density.to(device),
+            gaussian=None if self.gaussian is None else self.gaussian.to(device),
+            embeddings=None if self.embeddings is None else self.embeddings.to(device),
         )
 
-    def whiten(self, z: Tensor) -> Tensor:
-        """Whiten embeddings, (N, K) -> (N, L): mean 0 and covariance I on the reference."""
-        return (z.double() - self.mean) @ self.whitener.T
-
-    def whiten_gram(self, gram: Tensor) -> Tensor:
-        """Gram matrices of the whitened embedding's Jacobian, (N, K, K) -> (N, L, L)."""
-        return self.whitener @ gram.double() @ self.whitener.T
+    def coordinates(self, z: Tensor) -> Tensor:
+        """Coordinates of embeddings, (N, K) -> (N, L) float64."""
+        return z.double() if self.gaussian is None else self.gaussian.whiten(z)
 
     def log_singular_values(self, gram: Tensor) -> Tensor:
-        """Log singular values of the whitened embedding's Jacobian, largest first: (N, K, K) -> (N, L)."""
-        return log_singular_values(self.whiten_gram(gram))
+        """Log singular values of the Jacobian of the coordinates, largest first, of Gram matrices (N, K, K): (N, L)."""
+        if self.gaussian is None:
+            return log_singular_values(gram)
+        return log_singular_values(self.gaussian.whitener @ gram.double() @ self.gaussian.whitener.T)
 
-    def log_density(self, z_white: Tensor) -> Tensor:
-        """Log density of whitened embeddings, (N, L) -> (N,) nats up to a constant: that of N(0, I)."""
-        return standard_gaussian(z_white)
+    def log_density(self, coordinates: Tensor) -> Tensor:
+        """Log density of coordinates, (N, L) -> (N,) nats; NaN for rows that are not finite."""
+        return self.density.log_density(coordinates)
+
+    def leave_one_out(self) -> Tensor:
+        """Log density (M,) of the reference embeddings, by neighbours other than the embedding itself.
+
+        A density of few parameters is that of all: one embedding more or less does not move it.
+        """
+        if isinstance(self.density, (NeighbourDensity, ManifoldDensity)):
+            return self.density.leave_one_out()
+        if self.embeddings is None:
+            raise ValueError("this reference has no embeddings.")
+        return self.log_density(self.coordinates(self.embeddings))
 
 
-def standard_gaussian(z: Tensor) -> Tensor:
-    """Log density of N(0, I), (N, L) -> (N,) nats up to a constant."""
-    return -0.5 * z.square().sum(1)
+def _fit_of(name: str) -> Callable[[Tensor, int], EmbeddingDensity]:
+    known = FITS.get(AUTO if name == "auto" else name)
+    if known is None:
+        raise ValueError(f"density must be auto, {', '.join(FITS)} or an EmbeddingDensity, got {name!r}.")
+    return known
+
+
+def _require_spread(z: Tensor) -> None:
+    """Refuse embeddings (M, K) that are a point up to rounding."""
+    variance, mean_square = (z - z.mean(0)).square().sum(), z.square().sum()
+    if not float(variance) > ROUNDING * float(mean_square):
+        raise ValueError("all embeddings are equal: the encoder has collapsed to a point.")

@@ -10,14 +10,13 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .embedding import EmbeddingReference, standard_gaussian
+from .embedding import DensityChoice, EmbeddingReference
 from .jacobian import gram_and_embedding
 from .strategies import Encode, Strategy
 from .survey import require_floating_point
 from .volume import EPS, TOLERANCE_NATS, is_imprecise, leading_volume, log_singular_values
 
 Transform = Callable[[Tensor], Tensor]
-EmbeddingDensity = Callable[[Tensor], Tensor]
 
 
 def jepa_score(
@@ -63,6 +62,7 @@ def log_density(
     x: Tensor,
     *,
     reference: EmbeddingReference,
+    embedding_density: DensityChoice = "auto",
     rank: int | Literal["auto"] = "auto",
     views: Transform | None = None,
     num_views: int = 8,
@@ -70,63 +70,50 @@ def log_density(
     strategy: Strategy = "auto",
     chunk: int | None = None,
 ) -> Tensor:
-    """Log density up to a constant: sum_{k <= r} log sigma_k(J~) - ||z~||^2 / 2, on whitened embeddings z~.
+    """Log density up to a constant: log p_Z(z) + sum_{k <= r} log sigma_k(J), for any encoder.
 
-    Unlike Eq. 5 it keeps the Gaussian's own density and drops directions that carry none.
+    Unlike Eq. 5 it keeps the density of the embedding, and drops directions that carry none.
 
     Args:
         encode: maps (B, ...) inputs to (B, K) embeddings; in eval mode.
         x: (N, ...) inputs.
-        reference: density of a probe's embeddings: ``EmbeddingReference.measure(encode, probe)``.
+        reference: density of reference embeddings: ``EmbeddingReference.measure(encode, training_inputs)``.
+        embedding_density: another density for the same embeddings (see :meth:`EmbeddingReference.fit`); ``auto`` is the
+            reference's own.
         rank: r; ``auto`` is the reference's, so that it does not depend on ``x``.
         views, num_views, seed: as in :func:`jepa_score`.
         strategy, chunk: see :func:`jacobian_gram`.
 
     Returns:
-        (N,) nats, float64.
+        (N,) nats, float64; NaN for a sample whose embedding or Jacobian is not finite.
 
     Raises:
-        ValueError: for a rank out of range, or ``auto`` with a reference without a spectrum.
+        ValueError: for a rank out of range, or another density or rank where the reference has no embeddings.
     """
-    r = reference.rank if rank == "auto" else rank
+    if embedding_density != "auto" or rank not in ("auto", reference.rank):
+        reference = reference.refit(density=embedding_density, rank=None if rank == "auto" else rank)
     if views is not None:
         drawn = _draw_views(x, views, num_views, seed)
-        scores = log_density(encode, drawn, reference=reference, rank=r, strategy=strategy, chunk=chunk)
-        return _joined(scores, num_views)
+        return _joined(log_density(encode, drawn, reference=reference, strategy=strategy, chunk=chunk), num_views)
     gram, z = gram_and_embedding(encode, x, strategy=strategy, chunk=chunk)
-    log_volume = leading_volume(reference.log_singular_values(gram), r)
-    return log_density_from_volume(log_volume, reference.whiten(z), reference.log_density)
+    log_volume = leading_volume(reference.log_singular_values(gram), reference.rank)
+    return log_density_from_volume(log_volume, reference.coordinates(z), reference.log_density)
 
 
-def log_density_from_spectrum(log_singular: Tensor, z_white: Tensor, *, rank: int) -> Tensor:
-    """Log density, as by :func:`log_density`, of what was measured already.
-
-    Args:
-        log_singular: (N, L) log singular values of the whitened embedding's Jacobian, largest first.
-        z_white: (N, L) whitened embeddings.
-        rank: r, from 1 to L.
-
-    Returns:
-        (N,) nats.
-
-    Raises:
-        ValueError: for a rank out of range.
-    """
-    return log_density_from_volume(leading_volume(log_singular, rank), z_white, standard_gaussian)
-
-
-def log_density_from_volume(log_volume: Tensor, z: Tensor, embedding_density: EmbeddingDensity) -> Tensor:
+def log_density_from_volume(
+    log_volume: Tensor, coordinates: Tensor, embedding_density: Callable[[Tensor], Tensor]
+) -> Tensor:
     """Change variables from embedding to input: log p(x) = log p_Z(z) + log vol_r J, up to a constant.
 
     Args:
-        log_volume: (N,) nats, sum of the r largest log singular values of the Jacobian of z.
-        z: (N, L) embeddings, in the coordinates of ``embedding_density``.
-        embedding_density: log p_Z, maps (N, L) to (N,) nats.
+        log_volume: (N,) nats, sum of the r largest log singular values of the Jacobian of the coordinates.
+        coordinates: (N, L) of embeddings.
+        embedding_density: log p_Z, maps coordinates (N, L) to (N,) nats.
 
     Returns:
         (N,) nats.
     """
-    return log_volume + embedding_density(z)
+    return log_volume + embedding_density(coordinates)
 
 
 def aggregate_views(scores: Tensor, dim: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Spectra and log volumes of Gram matrices, in nats, the rank r of a model, and what rounding does to a volume."""
+"""Spectra and log volumes of Gram matrices, in nats, and what rounding does to a volume."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 EPS = 1e-6
-SMALLEST_GAP = math.log(4.0)
 TOLERANCE_NATS = 0.1
 
 
@@ -74,26 +73,6 @@ def leading_volume(log_singular: Tensor, rank: int) -> Tensor:
     if not 1 <= rank <= log_singular.shape[-1]:
         raise ValueError(f"rank must be from 1 to {log_singular.shape[-1]}, got {rank}.")
     return log_singular[..., :rank].sum(-1)
-
-
-def auto_rank(mean_log_spectrum: Tensor, *, smallest_gap: float = SMALLEST_GAP) -> int:
-    """Cut the spectrum at its widest gap, or not at all: r, the number of directions that carry density.
-
-    One integer for a whole model. Singular values behind a gap are the encoder's leftover sensitivity along its level
-    sets: noise, not density.
-
-    Args:
-        mean_log_spectrum: (K,) mean over samples of log sigma_k, in nats, largest first.
-        smallest_gap: nats; a spectrum without a gap that wide is kept whole. The default is a factor of 4.
-
-    Returns:
-        r, from 1 to K.
-    """
-    if len(mean_log_spectrum) < 2:
-        return len(mean_log_spectrum)
-    gaps = mean_log_spectrum[:-1] - mean_log_spectrum[1:]
-    widest = int(gaps.argmax())
-    return widest + 1 if float(gaps[widest]) >= smallest_gap else len(mean_log_spectrum)
 
 
 def rounding_error(log_singular: Tensor, *, dtype: torch.dtype, eps: float = EPS) -> Tensor:

@@ -26,8 +26,8 @@ def illustrate(readings: Readings, prepared: Prepared, history: History) -> dict
     density, facts = readings.scores.log_density, prepared.facts
     n = len(density)
     found = {"gaussianity/norm_qq": norm_qq_picture(readings.z, readings.z_white)}
-    if readings.log_singular_white is not None and torch.isfinite(readings.log_singular_white).all(1).any():
-        found["jacobian/spectrum"] = spectrum_picture(readings.log_singular_white, readings.rank)
+    if readings.rank and torch.isfinite(readings.log_singular).all(1).any():
+        found["jacobian/spectrum"] = spectrum_picture(readings.log_singular, readings.rank)
         if len(history.spectra) > 1:
             shortest = min(map(len, history.spectra.values()))
             spectra = torch.stack([spectrum[:shortest] for spectrum in history.spectra.values()])

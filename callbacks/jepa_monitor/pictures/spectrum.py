@@ -1,4 +1,4 @@
-"""Singular values of the whitened embedding's Jacobian."""
+"""Singular values of the embedding's Jacobian."""
 
 from __future__ import annotations
 

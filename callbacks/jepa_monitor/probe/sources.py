@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import reprlib
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,7 @@ from ..ranking import GaussianBaseline, fingerprints
 from ..runtime.concise import Concise
 from ..runtime.distributed import broadcast, fail_together, is_global_zero
 from .facts import KnownBySample, LogDensity, Numbers, ProbeFacts, probe_facts
+from .reference import FurtherReference, gaussian_baseline, require_alike
 from .samples import (
     ImagesKey,
     LabelsKey,
@@ -63,7 +65,7 @@ class Sources:
     num_samples: int
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(repr=False)
 class Prepared(Concise):
     """Data that are read once: this process's shards, and facts of the probe that need no encoder.
 
@@ -75,6 +77,7 @@ class Prepared(Concise):
         facts: facts of the probe that need no encoder.
         labels: (N,) classes of the probe; ``None`` where there are none, and on all processes but the first.
         left_out: parts that could not be read.
+        further: reference samples that are not read yet; ``None`` where there are none.
     """
 
     samples: Samples
@@ -84,6 +87,7 @@ class Prepared(Concise):
     facts: ProbeFacts
     labels: Tensor | None
     left_out: Sparing
+    further: FurtherReference | None = None
 
 
 def prepare(sources: Sources, trainer: pl.Trainer, device: torch.device, *, sparing: Sparing) -> Prepared:
@@ -101,7 +105,7 @@ def prepare(sources: Sources, trainer: pl.Trainer, device: torch.device, *, spar
     read_shard = partial(_read_shard, sources, trainer)
     with fail_together(device):
         shard = read_shard(probe)
-    labels, reference, baseline = None, None, None
+    labels, reference, baseline, more = None, None, None, None
     with sparing.attempt("the class labels"), fail_together(device):
         labels = probe.read_labels(range(size)) if trainer.is_global_zero else None
     if labels is not None and are_all_different(labels):
@@ -114,7 +118,7 @@ def prepare(sources: Sources, trainer: pl.Trainer, device: torch.device, *, spar
                 further = read_shard(samples)
             ood[name] = further  # not before all processes have theirs
     with sparing.attempt("the reference", tags.REFERENCE_TAGS):
-        reference, baseline = _read_reference(found, sources, shard, read_shard, device)
+        reference, baseline, more = _read_reference(found, sources, shard, read_shard, device)
     facts = probe_facts(
         Shard(shard.indices.to(device), shard.inputs),
         log_densities=found.log_densities,
@@ -123,7 +127,18 @@ def prepare(sources: Sources, trainer: pl.Trainer, device: torch.device, *, spar
         coordinates=found.coordinates,
         sparing=sparing,
     )
-    return Prepared(probe, size, shard, ood, facts, labels, sparing)
+    return Prepared(probe, size, shard, ood, facts, labels, sparing, more)
+
+
+def read_further(sources: Sources, trainer: pl.Trainer, prepared: Prepared, total: int) -> None:
+    """Read on until there are ``total`` reference samples, as far as there are, once. Every process calls it."""
+    further, device = prepared.further, trainer.strategy.root_device
+    if further is None or further.shard is not None or min(total, further.most) <= further.before:
+        return
+    prepared.further = None  # what fails once is not tried again
+    samples = open_samples(further.data, sources, device, skip=further.start, count=further.most - further.before)
+    further.read(samples, total, global_rank=trainer.global_rank, device=device)
+    prepared.further = further
 
 
 def _read_shard(sources: Sources, trainer: pl.Trainer, samples: Samples) -> Shard:
@@ -280,60 +295,51 @@ def find_reference(sources: Sources, trainer: pl.Trainer) -> Any:
     return offered if offered is not None else first_loader(trainer.train_dataloader)
 
 
-def open_samples(data: Any, sources: Sources, device: torch.device, *, skip: int = 0) -> Samples:
-    """Open samples by index, from ``skip`` on; of a stream, those that the first process reads."""
+def open_samples(
+    data: Any, sources: Sources, device: torch.device, *, skip: int = 0, count: int | None = None
+) -> Samples:
+    """Open samples by index, from ``skip`` on; of a stream ``count`` of them, which the first process reads."""
     keys = {"images": sources.images, "labels": sources.labels}
     if not is_stream(data):
         with fail_together(device):
             return Samples.of(data, skip=skip, **keys)
     with fail_together(device):
-        tensors = read_stream(data, skip=skip, count=sources.num_samples, **keys) if is_global_zero() else ()
+        tensors = read_stream(data, skip=skip, count=count or sources.num_samples, **keys) if is_global_zero() else ()
     return Samples(TensorDataset(*broadcast(tensors)))
 
 
 def _read_reference(
     found: _Found, sources: Sources, probe: Shard, read_shard: Callable[[Samples], Shard], device: torch.device
-) -> tuple[Shard | None, GaussianBaseline | None]:
+) -> tuple[Shard | None, GaussianBaseline | None, FurtherReference | None]:
     """Read samples that baselines are fitted to, none of them in the probe: in-sample distances say nothing."""
     if found.reference is None:
-        return None, None
+        return None, None, None
     known = set(gather_by_index(probe.indices.to(device), fingerprints(probe.inputs).to(device)).tolist())
     skip = sources.num_samples if dataset_of(found.reference) is dataset_of(found.probe) else 0
     try:
         if skip and not is_stream(found.reference) and len(dataset_of(found.reference)) <= skip:
-            return None, None  # the probe is all there is
+            return None, None, None  # the probe is all there is
         samples = open_samples(found.reference, sources, device, skip=skip)
         with fail_together(device):
             # every process reads all of them, so that each shards and fits to the same
+            started = time.monotonic()
             whole = Shard.read(samples, sources.num_samples)
-            _require_alike(whole, probe)
+            pace = (time.monotonic() - started) / len(whole.indices)
+            require_alike(whole, probe)
             new = [i for i, one in enumerate(fingerprints(whole.inputs).tolist()) if one not in known]
             if len(new) < 2:
                 rank_zero_warn("JEPAScoreMonitor leaves baselines out: the reference has only samples of the probe.")
-                return None, None
-            baseline = _gaussian_baseline(whole.inputs[new]) if found.log_densities else None
-            return read_shard(Samples(whole.inputs[new])), baseline
+                return None, None, None
+            baseline = gaussian_baseline(whole.inputs[new]) if found.log_densities else None
+            start = skip + len(whole.indices)
+            more = FurtherReference(found.reference, start, len(new), whole.inputs[:1], frozenset(known), pace)
+            return read_shard(Samples(whole.inputs[new])), baseline, more
     except Exception as error:
         if sources.reference is not None:
             raise
         # training data can be anything; the encoder takes what the probe has
         rank_zero_warn(f"JEPAScoreMonitor leaves baselines out: training data cannot be their reference: {error}")
-        return None, None
-
-
-def _require_alike(reference: Shard, probe: Shard) -> None:
-    """Raise where an encoder that takes the one cannot be expected to take the other."""
-    first, second = (f"{shard.inputs.dtype} of shape {tuple(shard.inputs[0].shape)}" for shard in (reference, probe))
-    if first != second:
-        raise ValueError(f"samples are {first}, those of the probe {second}; pass reference=.")
-
-
-def _gaussian_baseline(inputs: Tensor) -> GaussianBaseline | None:
-    try:
-        return GaussianBaseline.fit(inputs if inputs.is_floating_point() else inputs.float())
-    except ValueError as error:
-        rank_zero_warn(f"JEPAScoreMonitor leaves density/spearman_gaussian out: {error}")
-        return None
+        return None, None, None
 
 
 def _offer(trainer: pl.Trainer, name: str) -> Any:

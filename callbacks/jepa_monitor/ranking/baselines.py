@@ -11,6 +11,7 @@ longer from a few thousand samples on (``benchmarks/solvers.py``).
 from __future__ import annotations
 
 import hashlib
+import math
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,10 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..density import auto_rank, finite_rows, knn_distance, require_real
+from ..density import finite_rows, knn_distance, require_real
 from ..runtime.concise import Concise
 
 MAX_COMPONENTS = 64
+SMALLEST_GAP = math.log(4.0)  # nats; a narrower one is none
 CHUNK_ROWS = 4096
 
 
@@ -62,7 +64,7 @@ class GaussianBaseline(Concise):
             raise ValueError("a Gaussian baseline needs reference inputs that differ.")
         variances, vectors = variances.flip(0)[:count], vectors.flip(1)[:, :count]
         deviations = (variances / (len(flat) - 1)).sqrt()
-        kept = auto_rank(deviations.log())
+        kept = _up_to_gap(deviations.log())
         axes = vectors.T if len(vectors) == flat.shape[1] else (centred.T @ vectors / variances.sqrt()).T
         return cls(mean, axes[:kept].contiguous(), deviations[:kept])
 
@@ -70,6 +72,14 @@ class GaussianBaseline(Concise):
         """Log density up to a constant, (N,) nats."""
         coordinates = (inputs.flatten(1).double() - self.mean) @ self.axes.T / self.deviations
         return -0.5 * coordinates.square().sum(1)
+
+
+def _up_to_gap(log_deviations: Tensor) -> int:
+    """Count the components before the widest gap between (q,) neighbours, largest first; all where none is wide."""
+    gaps = log_deviations[:-1] - log_deviations[1:]
+    if not len(gaps) or float(gaps.max()) < SMALLEST_GAP:
+        return len(log_deviations)
+    return int(gaps.argmax()) + 1
 
 
 @dataclass(frozen=True, repr=False)

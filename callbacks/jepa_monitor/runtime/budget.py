@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -19,7 +19,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 
 from ..probe.samples import first_loader
 from .distributed import broadcast
-from .plan import FEWEST_RANKED, Estimator, Plan, Trial, choose_plan
+from .plan import FEWEST_RANKED, REFERENCE_A_SAMPLE, Estimator, Plan, Trial, choose_plan, choose_reference
 
 GRACE_SECONDS = 2.0  # what a run may always spend: a share of a short one would be nothing
 UNKNOWN_SECONDS = 5.0  # a measurement of a run whose length is unknown
@@ -177,11 +177,12 @@ class Budget:
             horizon: position of the run; ``None`` outside ``fit``.
             trial: times the encoder; every process calls it.
         """
+        everything = Plan(num_samples, self.estimator == "sketch", REFERENCE_A_SAMPLE * num_samples)
         if self.takes_all:
-            return Plan(num_samples, sketch=self.estimator == "sketch")
+            return everything
         if self._decided is None:
             if horizon is None or self.share is None:
-                return Plan(num_samples, sketch=self.estimator == "sketch")
+                return everything
             self._decided, self.text = broadcast(self._decide(num_samples, horizon, trial()))
         return self._decided
 
@@ -195,8 +196,9 @@ class Budget:
             allowed = self._allowance(expected)
             each = (allowed - self._picture_seconds) / ROOM_FOR
             why = f"about {allowed:.1f} s of measurements go with about {expected:.0f} s of training"
+        reference = choose_reference(each, seconds_per_sample=trial.per_reference, most=trial.most_reference)
         plan = choose_plan(
-            each - trial.embeddings,
+            each - trial.embeddings - reference * trial.per_reference,
             seconds_per_sample=trial.per_jacobian,
             num_samples=num_samples,
             embedding_size=trial.embedding_size,
@@ -204,6 +206,7 @@ class Budget:
         )
         if plan.samples < min(FEWEST_RANKED, num_samples):
             why += "; so few rank mostly by chance: raise budget or give num_samples"
+        plan = replace(plan, reference=reference)
         return plan, f"takes {plan}, the same for the whole run: {why}."
 
     # how often

@@ -14,6 +14,9 @@ FEWEST_EXACT = 256  # below it, a sketch on more samples says more than exact va
 CALIBRATION_SAMPLES = 48  # exact ones behind a sketch
 SMALLEST_SKETCHED = 64  # K from which a sketch is chosen: below it, its rows are too few to rank by
 LARGEST_SKETCH = 16
+FEWEST_REFERENCE = 512
+SHARE_OF_REFERENCE = 0.25  # of the time of a measurement
+REFERENCE_A_SAMPLE = 16  # reference samples for each of the probe, where no clock decides
 TOLERANCE = 1.5  # all samples are taken at so much more than they should cost: runs that can be compared are worth it
 
 
@@ -24,13 +27,16 @@ class Plan:
     Attributes:
         samples: first samples of each set that get a Jacobian; embeddings are taken of all.
         sketch: Jacobians are sketched, not exact.
+        reference: reference samples that are embedded; 0 for those alone that baselines are fitted to.
     """
 
     samples: int
     sketch: bool = False
+    reference: int = 0
 
     def __str__(self) -> str:
-        return f"{'sketched' if self.sketch else 'exact'} Jacobians of {self.samples} samples"
+        jacobians = f"{'sketched' if self.sketch else 'exact'} Jacobians of {self.samples} samples"
+        return f"{jacobians} and up to {self.reference} reference embeddings" if self.reference else jacobians
 
 
 @dataclass(frozen=True)
@@ -42,12 +48,27 @@ class Trial:
         per_forward: seconds of one more sample's embedding, on one process, as training computes it.
         embeddings: seconds of the embeddings of all samples.
         embedding_size: K.
+        per_reference: seconds of one more reference sample, and its share of reading it once.
+        most_reference: number of reference samples that there are.
     """
 
     per_jacobian: float
     per_forward: float
     embeddings: float
     embedding_size: int
+    per_reference: float = 0.0
+    most_reference: int = 0
+
+
+def choose_reference(seconds: float, *, seconds_per_sample: float, most: int) -> int:
+    """The most reference samples, 512 or doublings of it, that take no more than a quarter of the seconds.
+
+    Returns:
+        From 512 to ``most``; 0 where that is none.
+    """
+    affordable = SHARE_OF_REFERENCE * seconds / max(seconds_per_sample, 1e-9)
+    doublings = max(0, math.floor(math.log2(max(affordable, 1.0) / FEWEST_REFERENCE) + 1e-9))
+    return min(FEWEST_REFERENCE << doublings, most)
 
 
 def choose_plan(

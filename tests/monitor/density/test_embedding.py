@@ -1,4 +1,4 @@
-"""The Gaussian of a probe's embeddings against its definition, and its refusals."""
+"""The reference of embeddings: its coordinates, rank and density, what is fitted anew, and refusals."""
 
 from __future__ import annotations
 
@@ -9,39 +9,131 @@ import torch
 from torch import Tensor, nn
 
 from jepa_monitor import EmbeddingReference
+from jepa_monitor.density.densities import GaussianDensity, NeighbourDensity
+from jepa_monitor.density.intrinsic import intrinsic_dimension
+from jepa_monitor.density.manifold import ManifoldDensity
+from jepa_monitor.density.mixtures import MixtureDensity
 from tests.monitor.density.helpers import ENCODERS
 
 
-def test_reference_holds_what_was_measured() -> None:
-    encode, x = ENCODERS["tall"]().double(), torch.randn(50, 10).double()
+def plane(count: int = 400, *, size: int = 5, seed: int = 0) -> Tensor:
+    """Samples of a Gaussian in a plane of (``size``,) coordinates: (N, ``size``)."""
+    generator = torch.Generator().manual_seed(seed)
+    axes = torch.linalg.qr(torch.randn(size, 2, generator=generator, dtype=torch.float64)).Q.T
+    return torch.randn(count, 2, generator=generator, dtype=torch.float64) * torch.tensor([3.0, 0.5]) @ axes + 1.0
+
+
+def test_the_default_is_of_the_embeddings_own_coordinates_and_dimension() -> None:
+    encode, x = ENCODERS["tall"](), torch.randn(500, 10)
     reference = EmbeddingReference.measure(encode, x)
-    z = encode(x).detach()
-    torch.testing.assert_close(reference.mean, z.mean(0))
-    torch.testing.assert_close(reference.covariance, torch.cov(z.T))
-    jacobian = torch.autograd.functional.jacobian(lambda batch: encode(batch).sum(0), x).permute(1, 0, 2)
-    spectrum = torch.linalg.svdvals(reference.whitener @ jacobian).log().mean(0)
-    torch.testing.assert_close(reference.mean_log_spectrum, spectrum)
-    assert reference.to(torch.device("cpu")).rank == reference.rank
+    z = encode(x).detach().double()
+    assert reference.gaussian is None
+    torch.testing.assert_close(reference.coordinates(z), z)
+    assert reference.dimension == intrinsic_dimension(z)
+    assert reference.rank == reference.dimension.rank
+    fitted = NeighbourDensity.fit(z, dimension=reference.rank)
+    torch.testing.assert_close(reference.log_density(z[:9] + 0.1), fitted.log_density(z[:9] + 0.1))
 
 
-def test_reference_whitens_and_drops_dead_directions() -> None:
-    z = torch.randn(200, 2).double() @ torch.randn(2, 5).double() + 3.0
-    reference = EmbeddingReference.fit(z)
-    white = reference.whiten(z)
-    assert white.shape == (200, 2)
-    torch.testing.assert_close(torch.cov(white.T), torch.eye(2).double())
+def test_the_rank_is_that_of_the_manifold_and_not_of_the_space() -> None:
+    assert EmbeddingReference.fit(plane()).rank == 2
+    assert EmbeddingReference.fit(plane(size=2)).rank == 2
+    given = EmbeddingReference.fit(plane(), rank=9)
+    assert (given.rank, given.dimension) == (5, None)
+    assert EmbeddingReference.fit(plane(), rank=9, density="gaussian").rank == 2  # there are no more white coordinates
 
 
-def test_reference_refuses_what_has_no_covariance() -> None:
-    with pytest.raises(ValueError, match="more than 4"):
-        EmbeddingReference.fit(torch.randn(4, 4))
-    with pytest.raises(ValueError, match="collapsed"):
-        EmbeddingReference.fit(torch.ones(9, 4))
+@pytest.mark.parametrize("whiten", [None, True, False])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("gaussian", GaussianDensity),
+        ("neighbours", NeighbourDensity),
+        ("manifold", ManifoldDensity),
+        ("mixture", MixtureDensity),
+    ],
+)
+def test_each_density_is_chosen_by_name(name: Any, kind: type, whiten: bool | None) -> None:
+    z = plane(size=2)
+    reference = EmbeddingReference.fit(z, density=name, whiten=whiten)
+    assert isinstance(reference.density, kind)
+    coordinates = reference.coordinates(z)
+    is_white = name == "gaussian" if whiten is None else whiten
+    assert torch.allclose(torch.cov(coordinates.T), torch.eye(2).double()) == is_white
+    torch.testing.assert_close(reference.log_density(coordinates), reference.density.log_density(coordinates))
 
 
-def test_a_reference_is_refused_before_the_first_jacobian() -> None:
-    backward_passes: list[Tensor] = []
+def test_the_gaussian_one_is_the_fitted_gaussian() -> None:
+    z = torch.randn(300, 3).double() @ torch.randn(3, 3).double() + 2.0
+    reference = EmbeddingReference.fit(z, density="gaussian")
+    fitted = torch.distributions.MultivariateNormal(z.mean(0), torch.cov(z.T)).log_prob(z)
+    difference = reference.log_density(reference.coordinates(z)) - fitted
+    torch.testing.assert_close(difference, difference[:1].expand(300))  # up to the constant of the coordinates
 
+
+def test_a_density_of_ones_own_is_taken_as_it_is() -> None:
+    own = GaussianDensity.fit(plane())
+    reference = EmbeddingReference.fit(plane(), density=own)
+    assert reference.density is own
+    assert reference.gaussian is None
+    assert reference.refit(rank=1).density is own
+
+
+def test_another_density_or_rank_is_fitted_to_the_same_embeddings() -> None:
+    z = plane()
+    reference = EmbeddingReference.fit(z, density="neighbours")
+    assert reference.refit(density="gaussian").rank == reference.rank
+    for refitted, expected in [
+        (reference.refit(density="gaussian"), EmbeddingReference.fit(z, density="gaussian", rank=2)),
+        (reference.refit(rank=3), EmbeddingReference.fit(z, density="neighbours", rank=3)),
+        (
+            EmbeddingReference.fit(z, whiten=True, density="neighbours").refit(rank=1),
+            EmbeddingReference.fit(z, whiten=True, density="neighbours", rank=1),
+        ),
+    ]:
+        found = refitted.log_density(refitted.coordinates(z[:20] + 0.1))
+        torch.testing.assert_close(found, expected.log_density(expected.coordinates(z[:20] + 0.1)))
+    with pytest.raises(ValueError, match="has no embeddings"):
+        EmbeddingReference(reference.density, 2).refit(density="gaussian")
+
+
+def test_spectra_are_those_of_the_coordinates() -> None:
+    z, jacobian = plane(size=3), torch.randn(7, 3, 8).double()
+    gram = jacobian @ jacobian.mT
+    own = EmbeddingReference.fit(z, rank=2)
+    torch.testing.assert_close(own.log_singular_values(gram), torch.linalg.svdvals(jacobian).log())
+    white = EmbeddingReference.fit(z, rank=2, whiten=True)
+    assert white.gaussian is not None
+    of_white = torch.linalg.svdvals(white.gaussian.whitener @ jacobian).log()
+    torch.testing.assert_close(white.log_singular_values(gram), of_white)
+
+
+def test_it_moves_to_a_device_whole() -> None:
+    reference = EmbeddingReference.fit(plane(), density="gaussian")
+    moved = reference.to(torch.device("cpu"))
+    assert (moved.rank, moved.dimension) == (reference.rank, reference.dimension)
+    z = plane(9, seed=1)
+    assert torch.equal(moved.log_density(moved.coordinates(z)), reference.log_density(reference.coordinates(z)))
+
+
+def test_it_refuses_in_one_sentence() -> None:
+    with pytest.raises(ValueError, match=r"embeddings must be \(N, K\)"):
+        EmbeddingReference.fit(torch.randn(9))
+    with pytest.raises(ValueError, match="collapsed to a point"):
+        EmbeddingReference.fit(torch.ones(90, 4))
+    with pytest.raises(ValueError, match="collapsed to a point"):  # rounding of float32 is no spread
+        EmbeddingReference.fit(torch.ones(90, 4) + 1e-7 * torch.randn(90, 4))
+    with pytest.raises(ValueError, match="at least 2 finite embeddings, got 0 of 90"):
+        EmbeddingReference.fit(torch.full((90, 4), torch.nan))
+    with pytest.raises(ValueError, match=r"density must be auto, gaussian, .* or an EmbeddingDensity, got 'normal'"):
+        EmbeddingReference.fit(plane(), density="normal")  # type: ignore[arg-type]  # what is tried
+    with pytest.raises(ValueError, match="rank must be at least 1, got 0"):
+        EmbeddingReference.fit(plane(), rank=0)
+    with pytest.raises(ValueError, match="4 finite embeddings cannot give the covariance of 4 coordinates"):
+        EmbeddingReference.fit(torch.randn(4, 4), density="gaussian", rank=2)
+
+
+def test_it_is_measured_by_forward_passes_alone() -> None:
     class Counted(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, x: Tensor) -> Tensor:
@@ -49,26 +141,10 @@ def test_a_reference_is_refused_before_the_first_jacobian() -> None:
 
         @staticmethod
         def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]  # torch's hint says *args
-            backward_passes.append(gradient)
-            return gradient
+            raise AssertionError
 
-    layer = nn.Linear(6, 5)
-
-    def encode(x: Tensor) -> Tensor:
-        return layer(Counted.apply(x))
-
-    with pytest.raises(ValueError, match="5 finite embeddings cannot give the covariance of 5 coordinates"):
-        EmbeddingReference.measure(encode, torch.randn(5, 6), strategy="loop")
-    with pytest.raises(ValueError, match="all embeddings are equal"):
-        EmbeddingReference.measure(encode, torch.ones(9, 6), strategy="loop")
-    assert not backward_passes
-    EmbeddingReference.measure(encode, torch.randn(9, 6), strategy="loop")
-    assert backward_passes
-
-
-def test_log_density_is_that_of_the_fitted_gaussian() -> None:
-    z = torch.randn(300, 3).double() @ torch.randn(3, 3).double() + 2.0
-    reference = EmbeddingReference.fit(z)
-    fitted = torch.distributions.MultivariateNormal(reference.mean, reference.covariance).log_prob(z)
-    difference = reference.log_density(reference.whiten(z)) - fitted
-    torch.testing.assert_close(difference, difference[:1].expand(300))  # up to a constant
+    layer = nn.Linear(6, 3)
+    x = torch.randn(300, 6)
+    measured = EmbeddingReference.measure(lambda inputs: layer(Counted.apply(inputs)), x, chunk=64)
+    assert measured.embeddings is not None
+    torch.testing.assert_close(measured.embeddings.float(), layer(x))

@@ -9,16 +9,12 @@ import timm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import stats
 from torch import Tensor, nn
 
 from jepa_monitor import EmbeddingReference, aggregate_views, jacobian_gram, jepa_score, log_density
-from jepa_monitor.density import (
-    log_density_from_spectrum,
-    log_density_from_volume,
-    log_singular_values,
-    rounding_error,
-)
+from jepa_monitor.density import DensityChoice, log_density_from_volume, log_singular_values, rounding_error
+from jepa_monitor.density.densities import EmbeddingDensity, GaussianDensity
+from jepa_monitor.ranking import spearman
 from tests.monitor.density.helpers import ENCODERS
 
 
@@ -95,23 +91,31 @@ def test_views_are_drawn_scored_and_joined() -> None:
         jepa_score(encode, x, views=jitter, num_views=0)
 
 
-def test_auto_rank_is_the_references_and_not_the_batchs() -> None:
+def test_the_rank_is_the_references_and_not_the_batchs() -> None:
     """Two live directions and four whose size depends on where x is: a batch from there would choose another rank."""
 
     def encode(x: Tensor) -> Tensor:
         weak = 1e-3 + torch.relu(x[:, :1] - 2.0)
         return torch.cat([x[:, :2], weak * torch.tanh(x[:, 2:])], 1)
 
-    probe = torch.randn(4000, 6).double().clamp(-2.0, 2.0)
-    reference = EmbeddingReference.measure(encode, probe)
+    reference = EmbeddingReference.measure(encode, torch.randn(2000, 6).double().clamp(-2.0, 2.0))
+    assert reference.rank == 2
     far = torch.randn(5, 6).double()
     far[:, 0] = 3.0
-    fixed = log_density(encode, far, reference=reference, rank=reference.rank)
-    assert torch.equal(log_density(encode, far, reference=reference), fixed)
+    whole = log_density(encode, far, reference=reference)
+    assert torch.equal(log_density(encode, far, reference=reference, rank=2), whole)
     halves = [log_density(encode, half, reference=reference) for half in far.split(3)]
-    torch.testing.assert_close(torch.cat(halves), fixed)
-    with pytest.raises(ValueError, match="no spectrum"):
-        log_density(encode, far, reference=EmbeddingReference.fit(encode(probe)))
+    torch.testing.assert_close(torch.cat(halves), whole)
+
+
+def test_another_density_or_rank_is_that_of_a_reference_fitted_so() -> None:
+    encode, x, training = ENCODERS["tall"]().double(), torch.randn(9, 10).double(), torch.randn(200, 10).double()
+    reference = EmbeddingReference.measure(encode, training)
+    gaussian = EmbeddingReference.measure(encode, training, density="gaussian", rank=2)
+    torch.testing.assert_close(
+        log_density(encode, x, reference=reference, embedding_density="gaussian", rank=2),
+        log_density(encode, x, reference=gaussian),
+    )
 
 
 def gaussianise(x: Tensor) -> Tensor:
@@ -131,20 +135,20 @@ def test_log_density_of_an_exact_map_is_the_truth(dimensions: int) -> None:
     signs = torch.randint(2, (1000, dimensions)) * 2.0 - 1.0
     x = (1.2 * signs + 0.5 * torch.randn(1000, dimensions)).double()
     truth = mixture_log_density(x)
-    # the population's own whitening, so that nothing but the formula is tested
-    identity = torch.eye(dimensions).double()
-    exact = EmbeddingReference(torch.zeros(dimensions).double(), identity, identity)
-    density = log_density(gaussianise, x, reference=exact, rank=dimensions)
+    # the population's own density, so that nothing but the formula is tested
+    standard = GaussianDensity(torch.zeros(dimensions).double(), torch.eye(dimensions).double())
+    density = log_density(gaussianise, x, reference=EmbeddingReference(standard, rank=dimensions))
     difference = density - truth
     assert float(difference.max() - difference.min()) < 1e-3
-    assert stats.spearmanr(density, truth).statistic >= 0.999
+    assert spearman(density, truth) >= 0.999
     if dimensions > 1:  # Eq. 5 drops the Gaussian term and ranks worse
-        assert stats.spearmanr(jepa_score(gaussianise, x), truth).statistic < 0.8
+        assert spearman(jepa_score(gaussianise, x), truth) < 0.8
 
 
+@pytest.mark.parametrize("name", ["gaussian", "neighbours"])
 @settings(deadline=None, max_examples=20)
 @given(scale=st.floats(0.01, 100.0), seed=st.integers(0, 1000))
-def test_scaling_moves_eq5_and_not_log_density(scale: float, seed: int) -> None:
+def test_scaling_moves_eq5_and_not_log_density(name: DensityChoice, scale: float, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     weight, x = (0.4 * torch.randn(shape, generator=generator).double() for shape in ((3, 6), (40, 6)))
 
@@ -155,13 +159,15 @@ def test_scaling_moves_eq5_and_not_log_density(scale: float, seed: int) -> None:
         return scale * encode(inputs)
 
     torch.testing.assert_close(jepa_score(scaled, x), jepa_score(encode, x) + 3 * math.log(scale))
-    plain, other = (log_density(f, x, reference=EmbeddingReference.fit(f(x)), rank=3) for f in (encode, scaled))
+    references = [EmbeddingReference.fit(f(x[:30]), density=name, rank=3) for f in (encode, scaled)]
+    plain, other = (log_density(f, x[30:], reference=r) for f, r in zip((encode, scaled), references, strict=True))
     torch.testing.assert_close(other, plain)
 
 
+@pytest.mark.parametrize("name", ["gaussian", "neighbours"])
 @settings(deadline=None, max_examples=20)
 @given(seed=st.integers(0, 1000))
-def test_orthogonal_maps_change_nothing(seed: int) -> None:
+def test_orthogonal_maps_change_nothing(name: DensityChoice, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     weight, x = (0.4 * torch.randn(shape, generator=generator).double() for shape in ((3, 6), (40, 6)))
     before, after = (torch.linalg.qr(torch.randn(n, n, generator=generator).double()).Q for n in (6, 3))
@@ -174,9 +180,10 @@ def test_orthogonal_maps_change_nothing(seed: int) -> None:
 
     turned = x @ before
     torch.testing.assert_close(jepa_score(rotated, turned), jepa_score(encode, x))
-    plain = log_density(encode, x, reference=EmbeddingReference.fit(encode(x)), rank=3)
-    other = log_density(rotated, turned, reference=EmbeddingReference.fit(rotated(turned)), rank=3)
-    torch.testing.assert_close(other, plain)
+    reference = EmbeddingReference.fit(encode(x[:30]), density=name, rank=3)
+    of_rotated = EmbeddingReference.fit(rotated(turned[:30]), density=name, rank=3)
+    other = log_density(rotated, turned[30:], reference=of_rotated)
+    torch.testing.assert_close(other, log_density(encode, x[30:], reference=reference))
 
 
 def test_linear_encoder_has_no_eq5_ranking_and_the_gaussian_log_density() -> None:
@@ -184,7 +191,8 @@ def test_linear_encoder_has_no_eq5_ranking_and_the_gaussian_log_density() -> Non
     score = jepa_score(lambda inputs: inputs @ weight.T, x)
     torch.testing.assert_close(score, torch.linalg.slogdet(weight).logabsdet.expand(500))
     z = x @ weight.T
-    density = log_density(lambda inputs: inputs @ weight.T, x, reference=EmbeddingReference.fit(z), rank=4)
+    reference = EmbeddingReference.fit(z, density="gaussian", rank=4)
+    density = log_density(lambda inputs: inputs @ weight.T, x, reference=reference)
     fitted = torch.distributions.MultivariateNormal(x.mean(0), torch.cov(x.T)).log_prob(x)
     difference = density - fitted
     torch.testing.assert_close(difference, difference[:1].expand(500))
@@ -209,8 +217,61 @@ def test_change_of_variables_takes_any_density_of_the_embedding() -> None:
     torch.testing.assert_close(density, normal.log_prob(x).squeeze(1))
 
 
-def test_density_from_a_spectrum_is_its_largest_values_and_a_gaussian() -> None:
-    log_singular, z_white = torch.randn(9, 3).double().sort(descending=True).values, torch.randn(9, 3).double()
-    expected = log_singular[:, :2].sum(1) + torch.distributions.Normal(0.0, 1.0).log_prob(z_white).sum(1)
-    shift = 1.5 * math.log(2.0 * math.pi)  # a constant of the Gaussian that is left out
-    torch.testing.assert_close(log_density_from_spectrum(log_singular, z_white, rank=2), expected + shift)
+class UniformOnSphere(EmbeddingDensity):
+    """The density on the unit sphere of three dimensions, per unit of its area."""
+
+    size = 3
+
+    def evaluate(self, z: Tensor) -> Tensor:
+        return torch.full((len(z),), -math.log(4.0 * math.pi), dtype=torch.float64)
+
+
+def onto_sphere(x: Tensor) -> Tensor:
+    """The map from N(0, I) in two dimensions to the uniform distribution on the sphere (Archimedes): (N, 3)."""
+    height, angle = torch.distributions.Normal(0.0, 1.0).cdf(x).unbind(1)
+    height, angle = 2.0 * height - 1.0, 2.0 * math.pi * angle
+    radius = (1.0 - height.square()).sqrt()
+    return torch.stack([radius * angle.cos(), radius * angle.sin(), height], dim=1)
+
+
+def test_log_density_with_fewer_directions_than_coordinates_is_the_truth() -> None:
+    x = torch.randn(300, 2).double()
+    truth = torch.distributions.Normal(0.0, 1.0).log_prob(x).sum(1)
+    exact = EmbeddingReference(UniformOnSphere(), rank=2)
+    torch.testing.assert_close(log_density(onto_sphere, x, reference=exact), truth)
+    reference = EmbeddingReference.measure(onto_sphere, torch.randn(4000, 2).double())
+    assert reference.rank == 2
+    fitted = log_density(onto_sphere, x, reference=reference)
+    assert spearman(fitted, truth) > 0.95
+    assert float((fitted - truth).median()) == pytest.approx(0.0, abs=0.1)  # of nats, not up to a constant
+
+
+def test_random_weights_rank_a_curved_manifold() -> None:
+    """Change of variables holds for any encoder, with the density that its embeddings have."""
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*size: int) -> Tensor:
+        return torch.randn(*size, generator=generator, dtype=torch.float64)
+
+    centres, bend, lift = 2.0 * draw(4, 3), draw(3, 24), draw(24, 24) / 24**0.5
+
+    def render(latents: Tensor) -> Tensor:
+        return torch.tanh(0.2 * latents @ bend) @ lift
+
+    def of_latents(latents: Tensor) -> Tensor:
+        return torch.logsumexp(-2.0 * (latents[:, None] - centres).square().sum(2), dim=1)
+
+    latents = centres[torch.randint(4, (4400,), generator=generator)] + 0.5 * draw(4400, 3)
+    x, held_out = render(latents[:4000]), latents[4000:]
+    volume = log_singular_values(jacobian_gram(render, held_out), input_size=3).sum(1)
+    truth = of_latents(held_out) - volume
+    first, second = draw(24, 256) / 24**0.5, draw(256, 10) / 16.0
+
+    def encode(inputs: Tensor) -> Tensor:
+        return torch.tanh(inputs @ first) @ second
+
+    reference = EmbeddingReference.measure(encode, x)
+    assert reference.rank == 3
+    assert spearman(log_density(encode, render(held_out), reference=reference), truth) > 0.93
+    gaussian = log_density(encode, render(held_out), reference=reference, embedding_density="gaussian")
+    assert spearman(gaussian, truth) < 0.8

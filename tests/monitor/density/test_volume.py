@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from jepa_monitor import auto_rank, jacobian_gram, jepa_score, log_volume
-from jepa_monitor.density import log_density_from_spectrum, log_singular_values
+from jepa_monitor import jacobian_gram, jepa_score, log_volume
+from jepa_monitor.density import leading_volume, log_singular_values
 
 
 def test_rank_convention_sums_the_largest() -> None:
@@ -27,7 +27,7 @@ def test_rank_out_of_range_is_refused(rank: int | None) -> None:
         log_volume(torch.eye(3).double(), rank=2)
     if rank is not None:
         with pytest.raises(ValueError, match="from 1 to 3"):
-            log_density_from_spectrum(torch.zeros(2, 3), torch.zeros(2, 3), rank=rank)
+            leading_volume(torch.zeros(2, 3), rank)
 
 
 def test_nan_stays_with_its_sample() -> None:
@@ -36,13 +36,6 @@ def test_nan_stays_with_its_sample() -> None:
     values = log_singular_values(gram)
     assert torch.isnan(values[1]).all()
     assert torch.isfinite(values[[0, 2]]).all()
-
-
-def test_auto_rank_cuts_at_a_gap_and_only_there() -> None:
-    assert auto_rank(torch.tensor([2.2, 1.9, 0.05, 0.04]).log()) == 2
-    assert auto_rank(torch.tensor([2.0, 1.5, 1.1, 0.8]).log()) == 4
-    assert auto_rank(torch.tensor([1.0, 0.8, 1e-6]).log()) == 2  # the null direction of a layer norm
-    assert auto_rank(torch.tensor([0.0])) == 1
 
 
 def test_gram_is_float64_because_a_float32_one_is_wrong() -> None:

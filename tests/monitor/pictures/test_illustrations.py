@@ -26,7 +26,7 @@ def readings() -> Readings:
     spectrum = torch.randn(COUNT, 3).sort(1, descending=True).values
     scores, far = (Scores(torch.randn(COUNT), torch.randn(COUNT)) for _ in range(2))
     z = torch.randn(COUNT, 3)
-    return Readings(z, z, spectrum, spectrum, 2, scores, None, ood={"far": far})
+    return Readings(z, z, spectrum, 2, None, scores, torch.randn(COUNT), None, ood={"far": far})
 
 
 def prepared(inputs: Tensor, *, labels: Tensor | None = None) -> Prepared:
@@ -57,7 +57,7 @@ def test_what_there_is_no_data_for_is_left_out() -> None:
     unknown = replace(vectors, facts=replace(vectors.facts, truths={}, coordinates=None))
     assert set(illustrate(seen, unknown, History())) == OF_EMBEDDING | {"density/histogram"}
     nothing = Scores(seen.scores.jepa_score, torch.full((COUNT,), math.nan))
-    unwhitened = replace(seen, z_white=None, log_singular_white=None, scores=nothing)
+    unwhitened = replace(seen, z_white=None, rank=0, scores=nothing)
     assert set(illustrate(unwhitened, vectors, History())) == {"gaussianity/norm_qq"}
 
 

@@ -49,6 +49,15 @@ def test_gaussian_baseline_finds_the_subspace_from_either_side() -> None:
         torch.testing.assert_close(baseline.axes @ patterns.T @ patterns, baseline.axes, atol=2e-2, rtol=0.0)
 
 
+@pytest.mark.parametrize(
+    ("deviations", "kept"),
+    [([2.2, 1.9, 0.05, 0.04], 2), ([2.0, 1.5, 1.1, 0.8], 4), ([1.0, 0.8, 1e-4], 2), ([1.0], 1)],
+)
+def test_gaussian_baseline_cuts_at_a_gap_and_only_there(deviations: list[float], kept: int) -> None:
+    x = torch.randn(4000, len(deviations)) * torch.tensor(deviations)
+    assert len(GaussianBaseline.fit(x).deviations) == kept
+
+
 @pytest.mark.parametrize("baseline", [GaussianBaseline, Mahalanobis])
 def test_equal_or_too_few_references_are_refused(baseline: type[GaussianBaseline] | type[Mahalanobis]) -> None:
     with pytest.raises(ValueError, match="differ"):

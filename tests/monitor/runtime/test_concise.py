@@ -41,7 +41,7 @@ def test_every_public_dataclass_with_tensors_is_concise(package: ModuleType) -> 
 def test_shapes_stand_for_values() -> None:
     z = torch.randn(200, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     reference = EmbeddingReference.fit(z)
-    assert "covariance=Tensor(64, 64)" in repr(reference)
+    assert "embeddings=Tensor(200, 64)" in repr(reference)
     for fitted in (reference, GaussianBaseline.fit(z.view(-1, 1, 8, 8))):
         assert len(repr(fitted)) < 200
         assert "\n" not in repr(fitted)

@@ -5,7 +5,15 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jepa_monitor.runtime.plan import CALIBRATION_SAMPLES, FEWEST_SAMPLES, TOLERANCE, Plan, choose_plan, sketch_rows
+from jepa_monitor.runtime.plan import (
+    CALIBRATION_SAMPLES,
+    FEWEST_SAMPLES,
+    TOLERANCE,
+    Plan,
+    choose_plan,
+    choose_reference,
+    sketch_rows,
+)
 
 positive = st.floats(1e-6, 1e4)
 
@@ -46,6 +54,22 @@ def test_the_order_is_exact_then_fewer_then_a_sketch() -> None:
     assert plan(150, "exact") == Plan(128)
     assert plan(1000, "sketch") == Plan(512, sketch=True)
     assert str(plan(150)) == "sketched Jacobians of 512 samples"
+
+
+@given(seconds=st.floats(0.0, 1e5), per_sample=positive, most=st.integers(0, 10_000))
+def test_reference_samples_are_doublings_of_512_for_a_quarter_of_the_time(
+    seconds: float, per_sample: float, most: int
+) -> None:
+    count = choose_reference(seconds, seconds_per_sample=per_sample, most=most)
+    assert count == most or count in [512 << doublings for doublings in range(40)]
+    if count > 512:
+        assert count * per_sample <= 0.25 * seconds * (1.0 + 1e-6)
+    if min(512, most) <= count < most:
+        assert 2 * count * per_sample > 0.25 * seconds * (1.0 - 1e-6)
+
+
+def test_a_plan_says_how_many_reference_samples_it_embeds() -> None:
+    assert str(Plan(512, reference=2048)) == "exact Jacobians of 512 samples and up to 2048 reference embeddings"
 
 
 def test_rows_of_a_sketch_are_fewer_than_directions() -> None:

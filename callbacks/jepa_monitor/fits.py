@@ -1,0 +1,104 @@
+"""The densities of one measurement, fitted to reference embeddings, or to the probe where those cannot be used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from .density import DensityChoice, EmbeddingReference, IntrinsicDimension, intrinsic_dimension, log_density_from_volume
+from .runtime.concise import Concise
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, repr=False)
+class Fits(Concise):
+    """Densities of embeddings, and the probe's log density by the first of them.
+
+    Attributes:
+        of_probe: (N,) log density of the probe's embeddings, in nats; NaN without a density.
+        reference: the density that was chosen; ``None`` where none can be fitted.
+        gaussian: N(0, I) of white embeddings, with the same rank; ``None`` where they cannot be whitened.
+        dimension: intrinsic dimension; ``None`` where there is none.
+        size: number of reference embeddings behind the density; 0 where it is fitted to the probe.
+        problem: why there is no density, or ``None``.
+        problem_of_gaussian: why there is no N(0, I) although there is a density, or ``None``.
+    """
+
+    of_probe: Tensor
+    reference: EmbeddingReference | None = None
+    gaussian: EmbeddingReference | None = None
+    dimension: IntrinsicDimension | None = None
+    size: int = 0
+    problem: str | None = None
+    problem_of_gaussian: str | None = None
+
+    @classmethod
+    def of(
+        cls, z: Tensor, z_reference: Tensor | None, *, density: DensityChoice, rank: int | None, most_directions: int
+    ) -> Fits:
+        """Fit to reference embeddings, or to the probe's, each of which is then scored by all the others.
+
+        Args:
+            z: (N, K) embeddings of the probe.
+            z_reference: (M, K) those of the reference, none of whose samples is in the probe; ``None`` without one.
+            density: see :meth:`EmbeddingReference.fit`.
+            rank: r; ``None`` is the intrinsic dimension.
+            most_directions: number of input dimensions, which no rank exceeds.
+        """
+        clouds = [z] if z_reference is None else [z_reference, z]
+        fit = partial(EmbeddingReference.fit, density=density, rank="auto" if rank is None else rank)
+        reference, place, problem = _first_fit(fit, clouds)
+        if reference is None:
+            return cls(torch.full((len(z),), torch.nan, dtype=torch.float64), problem=problem)
+        if reference.rank > most_directions:
+            reference = reference.refit(rank=most_directions)
+        is_of_probe = clouds[place] is z
+        of_probe = _within(z, reference) if is_of_probe else reference.log_density(reference.coordinates(z))
+        dimension, *_ = (reference.dimension, 0) if reference.dimension else _first_fit(intrinsic_dimension, clouds)
+        by_gaussian = partial(EmbeddingReference.fit, density="gaussian", rank=reference.rank)
+        gaussian, _, problem_of_gaussian = _first_fit(by_gaussian, clouds)
+        size = 0 if is_of_probe else len(clouds[place])
+        return cls(of_probe, reference, gaussian, dimension, size, None, problem_of_gaussian)
+
+    @property
+    def rank(self) -> int:
+        """The rank r of all volumes; 0 where there is no density."""
+        return 0 if self.reference is None else self.reference.rank
+
+    def gaussian_log_density(self, white_volume: Tensor | None, z: Tensor) -> Tensor:
+        """Log density (n,) of the first samples by N(0, I), from the volumes (n,) of white embeddings; NaN without."""
+        if self.gaussian is None or white_volume is None:
+            return torch.full((len(z),), torch.nan, dtype=torch.float64)
+        white = self.gaussian.coordinates(z[: len(white_volume)])
+        return log_density_from_volume(white_volume, white, self.gaussian.log_density)
+
+
+def _first_fit(fit: Callable[[Tensor], T], clouds: list[Tensor]) -> tuple[T | None, int, str | None]:
+    """Fit to the first cloud that allows it: the fit, the cloud's place, and the last one's problem where none does."""
+    problem = None
+    for place, cloud in enumerate(clouds):
+        fitted, problem = _attempt(fit, cloud)
+        if fitted is not None:
+            return fitted, place, None
+    return None, len(clouds), problem
+
+
+def _attempt(fit: Callable[[Tensor], T], cloud: Tensor) -> tuple[T | None, str | None]:
+    try:
+        return fit(cloud), None
+    except ValueError as error:
+        return None, str(error)
+
+
+def _within(z: Tensor, reference: EmbeddingReference) -> Tensor:
+    """Log density (N,) of the embeddings that the density was fitted to, each without itself; NaN if not finite."""
+    finite = torch.isfinite(z).all(1)
+    found = torch.full((len(z),), torch.nan, dtype=torch.float64)
+    found[finite] = reference.leave_one_out()
+    return found
