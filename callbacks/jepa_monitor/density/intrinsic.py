@@ -49,7 +49,9 @@ def intrinsic_dimension(
     Ghahramani 2005) is therefore unbiased on a cloud that is flat at that scale, and too small on any other: 13 for a
     Gaussian in 16 dimensions with 2,000 samples. The remedy is a calibration: the answer is the dimension of the
     isotropic Gaussian whose samples, as many, have that mean of m, which is an integral over the non-central
-    chi-squared distribution. It is right to a few percent on spheres and mixtures too, and changes nothing below 5.
+    chi-squared distribution. It is right to 10 % on spheres and mixtures of up to 32 dimensions too, and changes little
+    below 5. Edges, as of a cube, and curvature at the scale of the neighbourhood leave it 10 to 25 % too small
+    (``benchmarks/neighbourhoods.py``).
 
     The neighbourhood decides what counts as a dimension: noise has all K of them at its own scale, so few neighbours in
     a large cloud see noise, and a fixed share of the cloud sees the same whatever its size. Embeddings that differ by
