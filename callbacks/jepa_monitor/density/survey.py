@@ -183,9 +183,12 @@ def _require_embedding(z: Tensor, pair: Tensor) -> None:
 
 def _require_independent_samples(encode: Encode, pair: Tensor, z: Tensor) -> None:
     first, second = pair
-    # a neighbour that differs everywhere and stays in the range of the inputs
-    other = torch.stack([first, torch.where(second == 0, torch.ones_like(second), 0.5 * second)])
-    if _same(z[0], _embeddings(encode, other)[0]):
+    # a neighbour that differs everywhere and stays in the range of the inputs; and the sample itself, because the batch
+    # norm of two samples knows only which of them is larger
+    neighbours = (torch.where(second == 0, torch.ones_like(second), 0.5 * second), first)
+    others = (torch.stack([first, neighbour]) for neighbour in neighbours)
+    other = next((other for other in others if not _same(z[0], _embeddings(encode, other)[0])), None)
+    if other is None:
         return
     random = not _same(z[0], _embeddings(encode, pair)[0])
     name = _first_difference(encode, pair, pair if random else other)

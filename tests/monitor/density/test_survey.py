@@ -114,6 +114,13 @@ def test_refuses_batch_statistics_and_leaves_them_alone() -> None:
     assert torch.isfinite(jacobian_gram(model.eval(), torch.randn(8, 6))).all()
 
 
+def test_refuses_batch_statistics_that_see_the_order_of_two_samples_alone() -> None:
+    ordered = torch.tensor([[3.0, 4.0], [1.0, 2.0]])  # and half of the second is smaller than the first too
+    for x in (ordered, ordered[:1], ordered.flip(0)):
+        with pytest.raises(ValueError, match="mixes the samples of a batch"):
+            jacobian_gram(nn.BatchNorm1d(2), x)
+
+
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_refuses_samples_that_interact(count: int) -> None:
     encode = nn.Sequential(nn.Linear(6, 4), BatchMean())
