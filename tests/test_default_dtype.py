@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from jepa_monitor import Sketch
 from jepa_monitor.evaluation.images import crop_and_flip
 from jepa_monitor.gaussianity import sliced_epps_pulley
 from jepa_monitor.gaussianity.characteristic import random_directions
@@ -43,18 +42,12 @@ def cloud(*shape: int) -> Tensor:
     return torch.linspace(-1.0, 1.0, torch.Size(shape).numel(), dtype=torch.float64).sin().view(shape)
 
 
-def positive_matrices() -> Tensor:
-    rows = torch.randn(20, 4, 6, generator=seeded(), dtype=torch.float64)
-    return rows @ rows.mT
-
-
 DRAWS: dict[str, Callable[[], Any]] = {
     "directions": lambda: random_directions(5, 7, generator=seeded()),
     "sliced statistics": lambda: sliced_epps_pulley(cloud(40, 5)),
     "white cloud": lambda: gaussian_white(30, 4, generator=seeded()),
     "views": lambda: crop_and_flip(cloud(6, 3, 8, 8).float(), seeded()),
     "followed samples": lambda: torch.tensor(spread_over(cloud(101), 8)),
-    "sketch": lambda: Sketch.calibrate(positive_matrices(), 2).rows,
     "masks": lambda: torch.cat([mask.flatten() for mask in MultiBlockMasks((8, 8))(6, seeded())]),
     "masks of the paper": lambda: torch.cat(
         [mask.flatten() for mask in MultiBlockMasks((8, 8), mode="paper")(6, seeded())]

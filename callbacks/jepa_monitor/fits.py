@@ -1,8 +1,11 @@
-"""The densities of one measurement, fitted to reference embeddings, or to the probe where those cannot be used."""
+"""The densities of one measurement, fitted to reference embeddings, or to the probe where those cannot be used.
+
+And, where volumes are estimated, the subspaces that go with them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -10,7 +13,14 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from .density import DensityChoice, EmbeddingReference, IntrinsicDimension, intrinsic_dimension, log_density_from_volume
+from .density import (
+    DensityChoice,
+    EmbeddingReference,
+    IntrinsicDimension,
+    Subspace,
+    intrinsic_dimension,
+    log_density_from_volume,
+)
 from .runtime.concise import Concise
 
 T = TypeVar("T")
@@ -77,6 +87,38 @@ class Fits(Concise):
             return torch.full((len(z),), torch.nan, dtype=torch.float64)
         white = self.gaussian.coordinates(z[: len(white_volume)])
         return log_density_from_volume(white_volume, white, self.gaussian.log_density)
+
+
+@dataclass(frozen=True)
+class VolumeFit:
+    """A subspace in the coordinates of a density."""
+
+    density: EmbeddingReference
+    subspace: Subspace
+
+    @classmethod
+    def calibrate(cls, density: EmbeddingReference, gram: Tensor, z: Tensor) -> VolumeFit:
+        """Calibrate on exact Gram matrices (n, K, K) and embeddings (n, K) of the same samples."""
+        assert density.embeddings is not None, "the densities of a measurement are fitted to embeddings"
+        white = density.gaussian
+        own = gram if white is None else white.whitener @ gram @ white.whitener.T
+        reference = density.coordinates(density.embeddings)
+        return cls(density, Subspace.calibrate(own, density.coordinates(z), density.rank, reference=reference))
+
+    def rows(self, z: Tensor) -> Tensor:
+        """Rows (n, m, K) in which to differentiate embeddings (n, K)."""
+        rows, white = self.subspace.rows(self.density.coordinates(z)), self.density.gaussian
+        return rows if white is None else rows @ white.whitener
+
+
+def estimate_volumes(fits: Sequence[VolumeFit], gram: Tensor) -> tuple[Tensor, ...]:
+    """Estimate (n,) by each fit from S G S^T (n, M, M), S being the rows of all of them, one after the other."""
+    found, start = [], 0
+    for fit in fits:
+        own = slice(start, start + fit.subspace.directions)
+        found.append(fit.subspace.estimate(gram.cpu()[:, own, own]).to(gram.device))
+        start = own.stop
+    return tuple(found)
 
 
 def _first_fit(fit: Callable[[Tensor], T], clouds: list[Tensor]) -> tuple[T | None, int, str | None]:

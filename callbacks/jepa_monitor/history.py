@@ -19,6 +19,8 @@ MOST_FOLLOWED = 8
 _NAMES_OF_NOW = {
     "monitor/seconds(s)": "monitor/seconds",
     "monitor/overhead(%)": "monitor/overhead_percent",
+    "monitor/sketch_rows": "monitor/subspace_rows",
+    "density/sketch_spearman": "density/subspace_spearman",
     **{f"{tag}(nats)": tag for score in ("log_density", "jepa_score") for tag in quantile_tags(score)},
 }
 

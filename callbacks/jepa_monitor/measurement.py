@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -20,14 +20,15 @@ from . import tags
 from .density import (
     DensityChoice,
     Encode,
-    Sketch,
     Strategy,
+    intrinsic_dimension,
     leading_volume,
     log_density_from_volume,
     log_singular_values,
     map_grams,
+    subspace_rows,
 )
-from .fits import Fits
+from .fits import Fits, VolumeFit, estimate_volumes
 from .probe.facts import ProbeFacts
 from .probe.reference import FurtherReference
 from .probe.shards import Shard, gather_by_index
@@ -36,7 +37,7 @@ from .ranking import knn_distance
 from .readings import Readings, Scores
 from .runtime.distributed import broadcast, fail_together, process_count
 from .runtime.encoder import embed
-from .runtime.plan import CALIBRATION_SAMPLES, Plan, Trial, can_sketch, sketch_rows
+from .runtime.plan import CALIBRATION_SAMPLES, Plan, Trial, can_estimate
 
 TRIAL_SECONDS = 0.2  # the last pass of a trial takes as long
 EMBEDDED_A_PASS = 256  # samples, which are on the device at a time
@@ -86,7 +87,7 @@ class Method:
         Args:
             function: maps (n, K, K), or (n, M, M) with ``rows``, to tensors (n, ...).
             shard: this process's samples.
-            rows: (M, K) combinations of outputs to differentiate instead of all K.
+            rows: (n, M, K) combinations of each sample's outputs to differentiate instead of all K.
 
         Returns:
             (N, ...) each.
@@ -144,8 +145,9 @@ def read(
     reader = _Reader(method, fits, sparing)
     count = min(plan.samples, num_samples)
     sets = {name: _first(shard, count) for name, shard in {PROBE: probe, **ood}.items()}
-    if plan.sketch and can_sketch(count, z.shape[1]):
-        measured = reader.sketch(sets, _first(probe, CALIBRATION_SAMPLES), rows=sketch_rows(z.shape[1]))
+    rows = subspace_rows(fits.rank, z.shape[1])
+    if plan.subspace and can_estimate(count, rows, z.shape[1]):
+        measured = reader.estimate(sets, _first(probe, CALIBRATION_SAMPLES), z, rows=rows)
     else:
         measured = reader.measure(sets)
     scores = {name: found.first(count) for name, found in reader.score(measured, sets).items()}
@@ -163,8 +165,8 @@ def read(
         problem=fits.problem,
         problem_of_gaussian=fits.problem_of_gaussian,
         dtype=method.dtype,
-        sketch_rows=measured.sketch_rows,
-        sketch_spearman=measured.sketch_spearman,
+        subspace_rows=measured.subspace_rows,
+        subspace_spearman=measured.subspace_spearman,
     )
 
 
@@ -190,13 +192,23 @@ def try_out(method: Method, probe: Shard, *, sets: int) -> Trial:
             break
     embedded = min(EMBEDDED_IN_TRIAL * process_count(), most)
     per_embedding = min(_seconds_a_sample(method.embeddings, probe, embedded) for _ in range(2))
+    z = method.embeddings(_first(probe, embedded))
     return Trial(
         per_jacobian=sets * per_jacobian,
         per_reference=per_embedding,
         per_forward=per_embedding * process_count(),
         embeddings=sets * per_embedding * most,
-        embedding_size=method.embeddings(_first(probe, 1)).shape[1],
+        embedding_size=z.shape[1],
+        rank=_rank_of(z) if method.rank is None else min(method.rank, z.shape[1]),
     )
+
+
+def _rank_of(z: Tensor) -> int:
+    """Rank r that embeddings (N, K) have now; K where they say nothing about it."""
+    try:
+        return min(intrinsic_dimension(z).rank, z.shape[1])
+    except ValueError:
+        return z.shape[1]
 
 
 def _seconds_a_sample(run: Callable[[Shard], object], probe: Shard, count: int) -> float:
@@ -229,7 +241,7 @@ class _Volumes:
     """Log volumes of one set, (n,) nats each.
 
     Attributes:
-        eq5: that of Eq. 5.
+        eq5: that of Eq. 5; NaN for a sample without an exact Jacobian.
         own: that of the r largest directions, in the embedding's coordinates; ``None`` where there is no density.
         white: that of the r largest directions of white embeddings, of the probe alone; ``None`` where there are none.
     """
@@ -246,13 +258,13 @@ class _Measured:
     Attributes:
         spectra: (n, min(K, D)) log singular values, largest first.
         volumes: log volumes by set.
-        sketch_rows, sketch_spearman: see :class:`Readings`.
+        subspace_rows, subspace_spearman: see :class:`Readings`.
     """
 
     spectra: Tensor
     volumes: Mapping[str, _Volumes]
-    sketch_rows: int = 0
-    sketch_spearman: float | None = None
+    subspace_rows: int = 0
+    subspace_spearman: float | None = None
 
 
 @dataclass(frozen=True)
@@ -274,19 +286,24 @@ class _Reader:
         found = self.sparing.attempt_each(self._exact_of, sets)
         return _Measured(found[PROBE][0], {name: volumes for name, (_, volumes) in found.items()})
 
-    def sketch(self, sets: Mapping[str, Shard], calibration: Shard, *, rows: int) -> _Measured:
-        """Estimate volumes by a sketch of each, calibrated on exact Jacobians of some probe samples."""
+    def estimate(self, sets: Mapping[str, Shard], calibration: Shard, z: Tensor, *, rows: int) -> _Measured:
+        """Estimate volumes in the subspaces of two coordinates, calibrated on exact Jacobians of some probe samples.
+
+        Eq. 5 is that of these samples alone: few rows do not see the small singular values that it counts.
+        """
         (gram,) = self.method.map_grams(lambda gram: (gram,), calibration)
         spectra = log_singular_values(gram, input_size=_input_size(calibration))
-        targets = self._targets()
+        fits = {name: fit for name, fit in (("own", self.fits.reference), ("white", self.fits.gaussian)) if fit}
         try:
-            sketches = {name: Sketch.calibrate(gram, rows, target=target) for name, target in targets.items()}
-        except ValueError:  # too few finite Jacobians; values of other samples, or exact ones, would be other values
-            volumes = {name: _Volumes(**dict.fromkeys(targets, self._nan(shard))) for name, shard in sets.items()}
-            return _Measured(spectra, volumes, rows, math.nan)
-        volumes = self.sparing.attempt_each(partial(self._estimates_of, sketches), sets)
-        last = sketches.get("own", sketches["eq5"])
-        return _Measured(spectra, volumes, rows, last.cross_validated_spearman)
+            estimators = {name: VolumeFit.calibrate(fit, gram, z[: len(gram)]) for name, fit in fits.items()}
+        except ValueError as error:  # values of other samples, or exact ones, would be other values
+            self.method.notice(f"there is no log density: {error}")
+            estimators = {}
+        volumes = dict(self.sparing.attempt_each(partial(self._estimates_of, estimators), sets))
+        eq5 = torch.cat([spectra.sum(1), volumes[PROBE].eq5[len(gram) :]])
+        volumes[PROBE] = replace(volumes[PROBE], eq5=eq5)
+        spearman = estimators["own"].subspace.held_out_spearman if estimators else math.nan
+        return _Measured(spectra, volumes, rows, spearman)
 
     def score(self, measured: _Measured, sets: Mapping[str, Shard]) -> dict[str, Scores]:
         """Score the samples whose volumes were measured."""
@@ -294,32 +311,29 @@ class _Reader:
         return self.sparing.attempt_each(partial(self._scores_of, measured), found)
 
     def _exact_of(self, name: str, shard: Shard) -> tuple[Tensor, _Volumes]:
-        white = self._targets().get("white") if name == PROBE else None
+        white = self.fits.gaussian if name == PROBE else None
 
         def reduced(gram: Tensor) -> tuple[Tensor, ...]:
             spectra = log_singular_values(gram, input_size=_input_size(shard))
-            return (spectra,) if white is None else (spectra, white(gram))
+            if white is None:
+                return (spectra,)
+            return spectra, leading_volume(white.to(gram.device).log_singular_values(gram), white.rank)
 
         spectra, *whites = self.method.map_grams(reduced, shard)
         own = leading_volume(spectra, self.fits.rank) if self.fits.rank else None
         return spectra, _Volumes(spectra.sum(1), own, *whites)
 
-    def _targets(self) -> dict[str, Callable[[Tensor], Tensor]]:
-        """Functions of Gram matrices (n, K, K) to the log volumes (n,) that are wanted, by name."""
-        rank, gaussian = self.fits.rank, self.fits.gaussian
-        found: dict[str, Callable[[Tensor], Tensor]] = {"eq5": lambda gram: log_singular_values(gram).sum(1)}
-        if rank:
-            found["own"] = lambda gram: leading_volume(log_singular_values(gram), rank)
-        if gaussian is not None:
-            found["white"] = lambda gram: leading_volume(
-                gaussian.to(gram.device).log_singular_values(gram), gaussian.rank
-            )
-        return found
-
-    def _estimates_of(self, sketches: Mapping[str, Sketch], _: str, shard: Shard) -> _Volumes:
-        rows = torch.cat([sketch.rows for sketch in sketches.values()])
-        estimates = self.method.map_grams(partial(_estimates, list(sketches.values())), shard, rows=rows)
-        return _Volumes(**dict(zip(sketches, estimates, strict=True)))
+    def _estimates_of(self, estimators: Mapping[str, VolumeFit], name: str, shard: Shard) -> _Volumes:
+        local = torch.full((len(shard.indices),), torch.nan, device=self.method.device, dtype=torch.float64)
+        unknown = gather_by_index(shard.indices, local)
+        if not estimators:
+            return _Volumes(unknown, unknown if self.fits.rank else None)
+        wanted = estimators if name == PROBE else {"own": estimators["own"]}
+        z = self.method.embeddings(shard)
+        with fail_together(self.method.device):
+            rows = torch.cat([estimator.rows(z[shard.indices]) for estimator in wanted.values()], 1)
+        estimates = self.method.map_grams(partial(estimate_volumes, list(wanted.values())), shard, rows=rows)
+        return _Volumes(unknown, **dict(zip(wanted, estimates, strict=True)))
 
     def _scores_of(self, measured: _Measured, name: str, shard: Shard) -> Scores:
         volumes = measured.volumes[name]
@@ -330,21 +344,6 @@ class _Reader:
         z = self.fits.reference.coordinates(self.method.embeddings(shard))
         return Scores(volumes.eq5, log_density_from_volume(volumes.own, z, self.fits.reference.log_density))
 
-    def _nan(self, shard: Shard) -> Tensor:
-        """NaN for all processes' samples, (N,)."""
-        local = torch.full((len(shard.indices),), torch.nan, device=self.method.device)
-        return gather_by_index(shard.indices, local)
-
 
 def _input_size(shard: Shard) -> int:
     return shard.inputs.shape[1:].numel()
-
-
-def _estimates(sketches: Sequence[Sketch], gram: Tensor) -> tuple[Tensor, ...]:
-    """Estimate (n,) by each sketch from S G S^T (n, M, M), S being the rows of all of them, one after the other."""
-    found, start = [], 0
-    for sketch in sketches:
-        own = slice(start, start + len(sketch.rows))
-        found.append(sketch.estimate(gram.cpu()[:, own, own]).to(gram.device))
-        start = own.stop
-    return tuple(found)

@@ -109,8 +109,9 @@ class JEPAScoreMonitor(MeasuringCallback):
         budget: share of the training time that measurements may take in ``fit``, and at least 2 seconds a run: where
             that does not suffice for all of them, some are left out, but never the first and the last. ``None`` sets
             no limit.
-        estimator: ``exact`` or ``sketch`` Jacobians; ``auto`` takes sketches where K is at least 64 and exact ones of
-            256 samples exceed the budget.
+        estimator: ``exact`` Jacobians, or volumes in a ``subspace`` from a few rows of them, with exact ones of 48
+            samples for JEPA-SCORE; ``auto`` takes the subspace where K is at least 64 and exact ones of 256 samples
+            exceed the budget.
         chunk: samples a pass of a Jacobian; ``None`` chooses by the encoder's size and the free memory.
         on_error: ``warn`` goes on training when a measurement fails, with NaN for its values; ``raise`` does not. What
             a measurement can do without (a further set, a truth, the reference, labels) costs its own values alone.
@@ -152,8 +153,10 @@ class JEPAScoreMonitor(MeasuringCallback):
         require_whole(0, every_n_epochs=every_n_epochs, every_n_steps=every_n_steps)
         if budget is not None and not (isinstance(budget, Real) and budget > 0.0):
             raise ValueError(f"budget must be a positive share of the training time, or None, got {budget!r}.")
-        if estimator not in ("auto", "exact", "sketch"):
-            raise ValueError(f"estimator must be auto, exact or sketch, got {estimator!r}.")
+        if estimator not in ("auto", "exact", "subspace"):
+            raise ValueError(
+                f"estimator must be auto, exact or subspace, which has replaced the sketch; got {estimator!r}."
+            )
         samples = DEFAULT_SAMPLES if num_samples is None else num_samples
         measures_first = at_start or every_n_epochs > 0 or every_n_steps > 0
         super().__init__(
@@ -284,7 +287,7 @@ class JEPAScoreMonitor(MeasuringCallback):
         self.readings = readings = self._read(trainer, method, prepared, sparing)
         values = scalars(readings, prepared.facts)
         values["monitor/samples"] = float(len(readings.scores.log_density))
-        values["monitor/sketch_rows"] = float(readings.sketch_rows)
+        values["monitor/subspace_rows"] = float(readings.subspace_rows)
         values["monitor/reference"] = float(readings.reference)
         if Moment.of(trainer).is_fitting:
             values |= self._stability(trainer.global_step, readings)

@@ -14,7 +14,7 @@ from .runtime.concise import Concise
 
 @dataclass(frozen=True, repr=False)
 class Scores(Concise):
-    """Scores of one set of samples, (N,) nats each: Eq. 5 and the log density."""
+    """Scores of one set of samples, (N,) nats each: Eq. 5, NaN without an exact Jacobian, and the log density."""
 
     jepa_score: Tensor
     log_density: Tensor
@@ -43,8 +43,8 @@ class Readings(Concise):
         problem: why there is no log density, or ``None``.
         problem_of_gaussian: why there is none by a Gaussian although there is one, or ``None``.
         dtype: precision of the Jacobians, whose rounding scores have.
-        sketch_rows: rows of the sketch; 0 if all Jacobians are exact.
-        sketch_spearman: cross-validated rank correlation of sketched with exact volumes; ``None`` if all are exact.
+        subspace_rows: rows of a sample, of the r-dimensional volume's subspace; 0 if all Jacobians are exact.
+        subspace_spearman: rank correlation of volumes in it with exact ones, held out; ``None`` if all are exact.
     """
 
     z: Tensor
@@ -60,5 +60,5 @@ class Readings(Concise):
     problem: str | None = None
     problem_of_gaussian: str | None = None
     dtype: torch.dtype = torch.float32
-    sketch_rows: int = 0
-    sketch_spearman: float | None = None
+    subspace_rows: int = 0
+    subspace_spearman: float | None = None

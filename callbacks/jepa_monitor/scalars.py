@@ -48,20 +48,25 @@ def scalars(readings: Readings, facts: ProbeFacts) -> dict[str, float]:
 
 
 def _truth_scalars(readings: Readings, facts: ProbeFacts) -> dict[str, float]:
-    density, score = readings.scores.log_density, readings.scores.jepa_score
+    density, score = readings.scores.log_density, _exact_scores(readings)
     n = len(density)
     values: dict[str, float] = {}
     for name, whole in facts.truths.items():
         truth, suffix = whole[:n], "" if name == facts.headline else f"_{name}"
         values[f"density/spearman{suffix}"] = spearman(density, truth)
         values[f"density/spearman_gaussian_embedding{suffix}"] = spearman(readings.gaussian, truth)
-        values[f"density/spearman_jepa_score{suffix}"] = spearman(score, truth)
+        values[f"density/spearman_jepa_score{suffix}"] = spearman(score, truth[: len(score)])
         if facts.gaussian is not None:
             values[f"density/spearman_gaussian{suffix}"] = spearman(facts.gaussian[:n], truth)
         if name == facts.headline:
             values["density/kendall"] = kendall(density, truth)
             values["density/auroc_low_density"] = auroc_low_density(density, truth)
     return values
+
+
+def _exact_scores(readings: Readings) -> Tensor:
+    """JEPA-SCORE (C,) of the samples with an exact Jacobian: all of them, or the first where others are estimated."""
+    return readings.scores.jepa_score[: len(readings.log_singular)]
 
 
 def _confound_scalars(readings: Readings, facts: ProbeFacts) -> dict[str, float]:
@@ -118,16 +123,18 @@ def variance_share(z: Tensor) -> float:
 
 
 def _jacobian_scalars(readings: Readings) -> dict[str, float]:
-    bad, unscored = ~torch.isfinite(readings.log_singular).all(1), ~torch.isfinite(readings.scores.jepa_score)
-    if readings.sketch_rows and bool(unscored.all()):  # a sketch that could not be calibrated scores nothing
+    bad, unscored = ~torch.isfinite(readings.log_singular).all(1), ~torch.isfinite(readings.scores.log_density)
+    if not readings.subspace_rows:
+        unscored = ~torch.isfinite(readings.scores.jepa_score)
+    elif bool(unscored.all()):  # nothing was estimated
         unscored = bad
     values = {
         "jacobian/nonfinite_fraction": float(unscored.double().mean()),
         "jacobian/clipped_fraction": float((readings.log_singular[~bad] <= math.log(EPS) + 1e-9).double().mean()),
         "jacobian/imprecise_fraction": float(is_imprecise(readings.log_singular[~bad], readings.dtype).double().mean()),
     }
-    if readings.sketch_spearman is not None:
-        values["density/sketch_spearman"] = readings.sketch_spearman
+    if readings.subspace_spearman is not None:
+        values["density/subspace_spearman"] = readings.subspace_spearman
     return values
 
 
@@ -164,18 +171,25 @@ def problems(readings: Readings, facts: ProbeFacts, *, advice: str) -> list[str]
             "float64 module, or rank by log_density, which counts r directions."
         )
     found += _unfit_sets(readings)
+    if readings.subspace_rows and readings.ood:
+        found.append(
+            f"JEPA-SCORE ranks no further sets: {readings.subspace_rows} rows of a Jacobian do not see the small "
+            "singular values that it counts; give estimator='exact' for it."
+        )
     unfit = [] if readings.problem else [("log density", readings.scores.log_density)]
-    unfit += [("JEPA-SCORE", readings.scores.jepa_score), *((f"{name} truth", t) for name, t in facts.truths.items())]
+    unfit += [("JEPA-SCORE", _exact_scores(readings)), *((f"{name} truth", t) for name, t in facts.truths.items())]
     return found + [f"{name} cannot be ranked: {why}" for name, values in unfit if (why := why_unrankable(values))]
 
 
 def _unfit_sets(readings: Readings) -> list[str]:
     """Further sets whose scores are not all finite, where the probe has finite ones."""
-    if not torch.isfinite(readings.scores.jepa_score).any():
+    kind = "log_density" if readings.subspace_rows else "jepa_score"
+    if not torch.isfinite(getattr(readings.scores, kind)).any():
         return []
-    bad = {name: int((~torch.isfinite(scores.jepa_score)).sum()) for name, scores in readings.ood.items()}
+    scores = {name: getattr(other, kind) for name, other in readings.ood.items()}
+    bad = {name: int((~torch.isfinite(values)).sum()) for name, values in scores.items()}
     return [
-        f"{further_set(name)} cannot be ranked: {count} of {len(readings.ood[name].jepa_score)} scores are not finite."
+        f"{further_set(name)} cannot be ranked: {count} of {len(scores[name])} scores are not finite."
         for name, count in bad.items()
         if count
     ]

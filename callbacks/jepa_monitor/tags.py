@@ -162,11 +162,11 @@ TAGS = (
         needs="a reference",
     ),
     Tag(
-        "density/sketch_spearman",
-        "of a sketch: rank correlation with exact volumes, cross-validated",
+        "density/subspace_spearman",
+        "volumes in the subspace: rank correlation with exact ones of the samples that have them, held out",
         collapsed="NaN",
         better="higher",
-        needs="a sketch",
+        needs="a subspace",
     ),
     Tag(
         "density/knn_spearman",
@@ -285,7 +285,7 @@ TAGS = (
     ),
     Tag("monitor/reference", "reference embeddings that the density is fitted to; 0 if it is fitted to the probe's"),
     Tag("monitor/samples", "samples with a Jacobian, the same for the whole run"),
-    Tag("monitor/sketch_rows", "rows of a sketch, the same for the whole run; 0 if Jacobians are exact"),
+    Tag("monitor/subspace_rows", "rows of a Jacobian that estimate a volume; 0 if it is exact"),
     Tag("monitor/failed", "1 if the measurement failed: every other value is NaN then", better="lower", chart=ALARMS),
     Tag("monitor/seconds", "duration of the measurement, without pictures"),
     Tag(

@@ -43,7 +43,10 @@ def test_only_what_is_logged_is_explained() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings(
-    "ignore:Found 1 module.s. in eval mode", "ignore:The number of training batches", "ignore:The '.*_dataloader' does"
+    "ignore:Found 1 module.s. in eval mode",
+    "ignore:The number of training batches",
+    "ignore:The '.*_dataloader' does",
+    "ignore:JEPAScoreMonitor. JEPA-SCORE ranks no further sets",
 )
 def test_every_tag_of_a_measurement_is_explained(tmp_path: Path) -> None:
     truths = {"truth": true_log_density, "other": lambda x: x.flatten(1).sum(1)}
@@ -52,7 +55,7 @@ def test_every_tag_of_a_measurement_is_explained(tmp_path: Path) -> None:
         log_density=truths,
         ood={"noise": 3.0 * images(20, seed=5)},
         probe=images(64, seed=1),
-        estimator="sketch",
+        estimator="subspace",
         budget=None,
         on_error="raise",
     )

@@ -49,7 +49,7 @@ def test_a_budget_is_decided_once_and_a_resumed_run_keeps_to_it(
     again.fit(Autoencoder(), loader(), loader(seed=1), ckpt_path=path)
     assert resumed.history.steps[-1] == 48
     assert set(resumed.history.values["monitor/samples"]) == {samples}
-    assert set(resumed.history.values["monitor/sketch_rows"]) == {0.0}
+    assert set(resumed.history.values["monitor/subspace_rows"]) == {0.0}
     assert resumed.history.followed == first.history.followed
     assert all(torch.isfinite(row).all() for row in resumed.history.percentiles.values())
     assert resumed.seconds_spent > first.seconds_spent
@@ -67,32 +67,34 @@ def test_samples_that_were_asked_for_are_measured_less_often_rather_than_fewer(t
     assert len(callback.history.steps) < 10
 
 
-def test_a_sketch_that_cannot_be_calibrated_is_not_replaced(tmp_path: Path) -> None:
+def test_a_subspace_that_cannot_be_calibrated_is_not_replaced(tmp_path: Path) -> None:
     probe = images(64, seed=1)
-    probe[:40] = torch.nan
-    callback = monitor(encoder="encoder", estimator="sketch", probe=probe, reference=images(64))
+    probe[:41] = torch.nan
+    callback = monitor(encoder="encoder", estimator="subspace", probe=probe, reference=images(64), rank=2)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         (values,) = trainer(tmp_path, callback).validate(Autoencoder(), loader(), verbose=False)
     assert values["monitor/samples"] == 64.0
-    assert values["monitor/sketch_rows"] == 2.0
+    assert values["monitor/subspace_rows"] == 6.0
     assert math.isnan(values["density/spearman"])
-    assert values["jacobian/nonfinite_fraction"] == pytest.approx(40 / 48)
+    assert math.isnan(values["density/subspace_spearman"])
+    assert values["jacobian/nonfinite_fraction"] == pytest.approx(41 / 48)
 
 
 @pytest.mark.slow
-def test_sketches_rank_as_exact_jacobians_do(tmp_path: Path) -> None:
+def test_a_subspace_ranks_as_exact_jacobians_do(tmp_path: Path) -> None:
     pl.seed_everything(0, verbose=False)
     module = Autoencoder()
     module.encoder = nn.Sequential(nn.Flatten(), nn.Linear(16, 64), nn.Tanh(), nn.Linear(64, 32), nn.Tanh())
     probe = images(256, seed=1)
     scores = {}
-    for estimator in ("exact", "sketch"):
-        callback = monitor(encoder="encoder", estimator=estimator, probe=probe, reference=images(64), rank=4)
+    for estimator in ("exact", "subspace"):
+        callback = monitor(encoder="encoder", estimator=estimator, probe=probe, reference=images(64), rank=8)
         trainer(tmp_path, callback).validate(module, loader(), verbose=False)
         assert callback.readings is not None
         scores[estimator] = callback.readings.scores
-    assert callback.values["monitor/sketch_rows"] == 4.0
-    assert callback.values["density/sketch_spearman"] > 0.5  # four rows, of the volume of four directions
-    assert spearman(scores["exact"].log_density, scores["sketch"].log_density) > 0.9
-    assert spearman(scores["exact"].jepa_score, scores["sketch"].jepa_score) > 0.5
+    assert callback.values["monitor/subspace_rows"] == 12.0
+    assert callback.values["density/subspace_spearman"] > 0.9
+    assert spearman(scores["exact"].log_density, scores["subspace"].log_density) > 0.99
+    torch.testing.assert_close(scores["exact"].jepa_score[:48], scores["subspace"].jepa_score[:48])
+    assert torch.isnan(scores["subspace"].jepa_score[48:]).all()

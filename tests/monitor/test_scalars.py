@@ -83,8 +83,8 @@ def test_tags_of_what_is_not_there_are_absent() -> None:
     bare = replace(readings(), knn=None, ood={})
     values = scalars(bare, replace(FACTS, truths={}, gaussian=None))
     assert not [tag for tag in values if tag.startswith(("density/spearman", "density/knn", "density/ood"))]
-    assert "density/sketch_spearman" not in values
-    assert scalars(replace(bare, sketch_spearman=0.9), FACTS)["density/sketch_spearman"] == 0.9
+    assert "density/subspace_spearman" not in values
+    assert scalars(replace(bare, subspace_spearman=0.9), FACTS)["density/subspace_spearman"] == 0.9
 
 
 def test_each_nan_has_a_reason() -> None:

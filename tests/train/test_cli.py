@@ -208,7 +208,7 @@ def test_the_run_holds_what_the_design_lists(run: tuple[JEPACLI, Path]) -> None:
         "jacobian": "rank clipped_fraction condition_log10 nonfinite_fraction",
         "alarm": "collapse nonfinite_jacobian turned_over",
         "null": "ratio deviation correlation auroc",
-        "monitor": "seconds overhead_percent reference samples sketch_rows failed",
+        "monitor": "seconds overhead_percent reference samples subspace_rows failed",
     }.items():
         assert {f"{group}/{name}" for name in names.split()} <= scalars
     steps = [event.step for event in events.Scalars("density/spearman")]

@@ -9,9 +9,8 @@ from .manifold import ManifoldDensity
 from .mixtures import MixtureDensity
 from .neighbours import knn_distance, nearest
 from .score import aggregate_views, jepa_score, log_density, log_density_from_volume
-from .sketch import Sketch
 from .strategies import Encode, Strategy
-from .subspace import Subspace, encoder_volume
+from .subspace import Subspace, encoder_volume, subspace_rows
 from .survey import finite_rows, require_real
 from .volume import is_imprecise, leading_volume, log_singular_values, log_volume, rounding_error
 
@@ -26,7 +25,6 @@ __all__ = [
     "ManifoldDensity",
     "MixtureDensity",
     "NeighbourDensity",
-    "Sketch",
     "Strategy",
     "Subspace",
     "aggregate_views",
@@ -48,4 +46,5 @@ __all__ = [
     "nearest",
     "require_real",
     "rounding_error",
+    "subspace_rows",
 ]

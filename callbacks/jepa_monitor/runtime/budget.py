@@ -87,7 +87,7 @@ class Budget:
 
     Args:
         share: share of the training time that measurements may take; ``None`` sets no limit.
-        estimator: ``exact``, ``sketch``, or ``auto``, which chooses.
+        estimator: ``exact``, ``subspace``, or ``auto``, which chooses.
         takes_all: measure all samples whatever they cost, as their number was given.
         clock: seconds since any moment.
 
@@ -177,7 +177,7 @@ class Budget:
             horizon: position of the run; ``None`` outside ``fit``.
             trial: times the encoder; every process calls it.
         """
-        everything = Plan(num_samples, self.estimator == "sketch", REFERENCE_A_SAMPLE * num_samples)
+        everything = Plan(num_samples, self.estimator == "subspace", REFERENCE_A_SAMPLE * num_samples)
         if self.takes_all:
             return everything
         if self._decided is None:
@@ -202,6 +202,7 @@ class Budget:
             seconds_per_sample=trial.per_jacobian,
             num_samples=num_samples,
             embedding_size=trial.embedding_size,
+            rank=trial.rank,
             estimator=self.estimator,
         )
         if plan.samples < min(FEWEST_RANKED, num_samples):
@@ -298,7 +299,7 @@ class Budget:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Inverse of :meth:`state_dict`."""
         self.forget()
-        self._decided = None if state["plan"] is None else Plan(**state["plan"])
+        self._decided = None if state["plan"] is None else Plan.restore(state["plan"])
         self._trained, self._steps, self._spent = state["trained"], state["steps"], state["spent"]
         self._attempts, self._succeeded = state["attempts"], state["succeeded"]
         self._measurement_seconds = state["measurement_seconds"]

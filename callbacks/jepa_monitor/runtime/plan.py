@@ -1,19 +1,20 @@
-"""The work of a measurement: exact Jacobians of all samples or of fewer, or sketched ones of more."""
+"""The work of a measurement: exact Jacobians of all samples or of fewer, or few rows of more."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-Estimator = Literal["auto", "exact", "sketch"]
+from ..density.subspace import subspace_rows
+
+Estimator = Literal["auto", "exact", "subspace"]
 
 FEWEST_SAMPLES = 16
 FEWEST_RANKED = 64  # with fewer, a rank correlation is mostly chance
-FEWEST_EXACT = 256  # below it, a sketch on more samples says more than exact values
-CALIBRATION_SAMPLES = 48  # exact ones behind a sketch
-SMALLEST_SKETCHED = 64  # K from which a sketch is chosen: below it, its rows are too few to rank by
-LARGEST_SKETCH = 16
+FEWEST_EXACT = 256  # below it, estimates of more samples say more than exact values
+CALIBRATION_SAMPLES = 48  # exact ones beside estimates: a few would do for those, but Eq. 5 has no others
+SMALLEST_ESTIMATED = 64  # K from which estimates are chosen: below it, exact Jacobians cost little more
 FEWEST_REFERENCE = 512
 SHARE_OF_REFERENCE = 0.25  # of the time of a measurement
 REFERENCE_A_SAMPLE = 16  # reference samples for each of the probe, where no clock decides
@@ -26,16 +27,22 @@ class Plan:
 
     Attributes:
         samples: first samples of each set that get a Jacobian; embeddings are taken of all.
-        sketch: Jacobians are sketched, not exact.
+        subspace: volumes are estimated in a subspace from a few rows of the Jacobian, not exact.
         reference: reference samples that are embedded; 0 for those alone that baselines are fitted to.
     """
 
     samples: int
-    sketch: bool = False
+    subspace: bool = False
     reference: int = 0
 
+    @classmethod
+    def restore(cls, state: dict[str, Any]) -> Plan:
+        """Make the plan that a checkpoint keeps; the sketch of an earlier version becomes a subspace."""
+        kept = dict(state)
+        return cls(**{"subspace": kept.pop("sketch", False)} | kept)
+
     def __str__(self) -> str:
-        jacobians = f"{'sketched' if self.sketch else 'exact'} Jacobians of {self.samples} samples"
+        jacobians = f"{'a few rows of the' if self.subspace else 'exact'} Jacobians of {self.samples} samples"
         return f"{jacobians} and up to {self.reference} reference embeddings" if self.reference else jacobians
 
 
@@ -48,6 +55,7 @@ class Trial:
         per_forward: seconds of one more sample's embedding, on one process, as training computes it.
         embeddings: seconds of the embeddings of all samples.
         embedding_size: K.
+        rank: r of the volumes, as far as it is known by then.
         per_reference: seconds of one more reference sample, and its share of reading it once.
         most_reference: number of reference samples that there are.
     """
@@ -56,6 +64,7 @@ class Trial:
     per_forward: float
     embeddings: float
     embedding_size: int
+    rank: int
     per_reference: float = 0.0
     most_reference: int = 0
 
@@ -77,41 +86,39 @@ def choose_plan(
     seconds_per_sample: float,
     num_samples: int,
     embedding_size: int,
+    rank: int,
     estimator: Estimator = "auto",
 ) -> Plan:
-    """Take the most samples that fit: all of them exactly, or fewer, or sketches of more.
+    """Take the most samples that fit: all of them exactly, or fewer, or a few rows of more.
 
     Args:
         seconds: time for Jacobians.
         seconds_per_sample: seconds of an exact Jacobian, over all sets.
         num_samples: samples there are.
         embedding_size: K.
-        estimator: ``exact``, ``sketch``, or ``auto``, which chooses.
+        rank: r of the volumes.
+        estimator: ``exact``, ``subspace``, or ``auto``, which chooses.
 
     Returns:
         A plan with at least 16 samples (or all there are), whatever they cost.
     """
     affordable = seconds / max(seconds_per_sample, 1e-9)
     exact = Plan(_rounded(affordable, num_samples))
-    if estimator == "exact" or not can_sketch(num_samples, embedding_size):
+    rows = subspace_rows(rank, embedding_size)
+    if estimator == "exact" or not can_estimate(num_samples, rows, embedding_size):
         return exact
-    # a sketch has its own rows for each of the two scores
-    in_sketches = (affordable - CALIBRATION_SAMPLES) * embedding_size / (2 * sketch_rows(embedding_size))
-    sketched = Plan(max(_rounded(in_sketches, num_samples), min(FEWEST_RANKED, num_samples)), sketch=True)
-    if estimator == "sketch":
-        return sketched
-    says_more = embedding_size >= SMALLEST_SKETCHED and in_sketches >= max(2 * exact.samples, FEWEST_RANKED)
-    return sketched if exact.samples < min(FEWEST_EXACT, num_samples) and says_more else exact
+    # the embedding's own and white coordinates have rows of their own
+    estimable = (affordable - CALIBRATION_SAMPLES) * embedding_size / (2 * rows)
+    estimated = Plan(max(_rounded(estimable, num_samples), min(FEWEST_RANKED, num_samples)), subspace=True)
+    if estimator == "subspace":
+        return estimated
+    says_more = embedding_size >= SMALLEST_ESTIMATED and estimable >= max(2 * exact.samples, FEWEST_RANKED)
+    return estimated if exact.samples < min(FEWEST_EXACT, num_samples) and says_more else exact
 
 
-def can_sketch(samples: int, embedding_size: int) -> bool:
-    """Return true where there are more samples than calibrate a sketch, and more directions than it has rows."""
-    return samples > CALIBRATION_SAMPLES and sketch_rows(embedding_size) < embedding_size
-
-
-def sketch_rows(embedding_size: int) -> int:
-    """Return m, an eighth of K, from 2 to 16."""
-    return max(2, min(LARGEST_SKETCH, embedding_size // 8))
+def can_estimate(samples: int, rows: int, embedding_size: int) -> bool:
+    """Return true where there are more samples than exact ones beside estimates, and more directions than rows."""
+    return samples > CALIBRATION_SAMPLES and rows < embedding_size
 
 
 def _rounded(samples: float, most: int) -> int:

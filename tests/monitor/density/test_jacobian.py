@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from jepa_monitor import Sketch, jacobian_gram
+from jepa_monitor import Subspace, jacobian_gram
 from jepa_monitor.density import Strategy, gram_and_embedding
 from tests.monitor.density.helpers import WEIGHT, X, assert_equals_reference, make_mlp
 
@@ -203,8 +203,8 @@ def force(inputs: Tensor) -> Tensor:
 def test_encoders_may_differentiate(strategy: Strategy) -> None:
     with torch.no_grad():
         assert_equals_reference(jacobian_gram(force, X[:5], strategy=strategy), force, X[:5])
-    sketch = Sketch.fit(force, X, 2)
-    assert not sketch.score(force, X[:3]).requires_grad
+    subspace = Subspace.fit(force, X, 2, reference=force(X))
+    assert not subspace.log_volume(force, X[:3]).requires_grad
 
 
 def test_a_patch_embedding_before_a_gradient() -> None:

@@ -57,7 +57,7 @@ def measured(tmp_path: Path, **settings: Any) -> tuple[dict[str, list[float]], d
     return callback.history.values, logger.written[-1][1], warned
 
 
-@pytest.mark.parametrize("estimator", ["exact", "sketch"])
+@pytest.mark.parametrize("estimator", ["exact", "subspace"])
 @pytest.mark.parametrize("unfit", UNFIT)
 def test_a_set_that_does_not_fit_costs_its_own_values(tmp_path: Path, unfit: str, estimator: str) -> None:
     fits = {"far": 3.0 * images(20, seed=5)}

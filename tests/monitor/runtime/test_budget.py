@@ -18,7 +18,7 @@ from jepa_monitor.runtime.plan import (
 )
 from tests.monitor.helpers import Autoencoder, loader
 
-TRIAL = Trial(per_jacobian=0.01, per_forward=1e-4, embeddings=0.0, embedding_size=32)
+TRIAL = Trial(per_jacobian=0.01, per_forward=1e-4, embeddings=0.0, embedding_size=32, rank=8)
 
 
 class Run:
@@ -148,7 +148,7 @@ def test_it_is_decided_at_the_first_measurement_and_kept(steps: int, known: bool
     assert decided(run) == plan
     assert str(plan) in run.budget.text
     assert "the length of the run is unknown" in run.budget.text or known
-    slower = Trial(per_jacobian=10.0, per_forward=1.0, embeddings=9.0, embedding_size=192)
+    slower = Trial(per_jacobian=10.0, per_forward=1.0, embeddings=9.0, embedding_size=192, rank=8)
     assert decided(run, slower) == plan
     run.train(every=steps, seconds=100.0)
     assert decided(run, slower) == plan
@@ -156,7 +156,7 @@ def test_it_is_decided_at_the_first_measurement_and_kept(steps: int, known: bool
 
 def test_a_choice_of_few_samples_says_what_to_change() -> None:
     run = Run(0.05, step_seconds=0.04, steps=10)
-    assert decided(run, Trial(1.0, 1e-4, 0.0, 64)) == Plan(FEWEST_SAMPLES)
+    assert decided(run, Trial(1.0, 1e-4, 0.0, 64, 8)) == Plan(FEWEST_SAMPLES)
     assert "raise budget or give num_samples" in run.budget.text
 
 
@@ -169,7 +169,7 @@ def test_a_resumed_run_goes_on_with_its_plan_and_what_it_spent() -> None:
     first.train(every=10, seconds=0.9, until=500)
     resumed = Run(0.05, step_seconds=0.1, steps=1000)
     resumed.budget.load_state_dict(first.budget.state_dict(500))
-    assert decided(resumed, Trial(100.0, 1.0, 1.0, 192)) == plan
+    assert decided(resumed, Trial(100.0, 1.0, 1.0, 192, 8)) == plan
     resumed.budget.start(500)
     assert resumed.budget.spent == first.budget.spent
     for step in range(510, 1001, 10):
@@ -222,4 +222,4 @@ def test_the_trainer_knows_how_long_a_run_will_be(
 
 def test_of_an_unknown_length_a_measurement_takes_a_few_seconds() -> None:
     run = Run(0.05, step_seconds=0.04, steps=1, known=False)
-    assert decided(run, Trial(0.1, 1e-4, 1.0, 8)).samples * 0.1 <= UNKNOWN_SECONDS - 1.0
+    assert decided(run, Trial(0.1, 1e-4, 1.0, 8, 2)).samples * 0.1 <= UNKNOWN_SECONDS - 1.0

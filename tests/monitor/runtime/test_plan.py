@@ -1,10 +1,13 @@
-"""A plan takes the most samples that fit, exactly or in sketches."""
+"""A plan takes the most samples that fit, exactly or by a few rows."""
 
 from __future__ import annotations
+
+from dataclasses import asdict
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jepa_monitor.density import subspace_rows
 from jepa_monitor.runtime.plan import (
     CALIBRATION_SAMPLES,
     FEWEST_SAMPLES,
@@ -12,19 +15,27 @@ from jepa_monitor.runtime.plan import (
     Plan,
     choose_plan,
     choose_reference,
-    sketch_rows,
 )
 
 positive = st.floats(1e-6, 1e4)
 
 
-@given(seconds=st.floats(0.0, 1e5), per_sample=positive, num_samples=st.integers(1, 4096), size=st.integers(1, 2048))
-def test_a_plan_is_the_most_that_fits(seconds: float, per_sample: float, num_samples: int, size: int) -> None:
-    plan = choose_plan(seconds, seconds_per_sample=per_sample, num_samples=num_samples, embedding_size=size)
+@given(
+    seconds=st.floats(0.0, 1e5),
+    per_sample=positive,
+    num_samples=st.integers(1, 4096),
+    size=st.integers(1, 2048),
+    share=st.floats(0.0, 1.0),
+)
+def test_a_plan_is_the_most_that_fits(
+    seconds: float, per_sample: float, num_samples: int, size: int, share: float
+) -> None:
+    rank = max(1, round(share * size))
+    plan = choose_plan(seconds, seconds_per_sample=per_sample, num_samples=num_samples, embedding_size=size, rank=rank)
     assert min(FEWEST_SAMPLES, num_samples) <= plan.samples <= num_samples
-    if plan.sketch:
+    if plan.subspace:
         assert size >= 64
-        cost = (CALIBRATION_SAMPLES + plan.samples * 2 * sketch_rows(size) / size) * per_sample
+        cost = (CALIBRATION_SAMPLES + plan.samples * 2 * subspace_rows(rank, size) / size) * per_sample
     else:
         cost = plan.samples * per_sample
     if plan.samples > FEWEST_SAMPLES:
@@ -33,13 +44,14 @@ def test_a_plan_is_the_most_that_fits(seconds: float, per_sample: float, num_sam
     assert not exact or plan == Plan(num_samples)
 
 
-def test_the_order_is_exact_then_fewer_then_a_sketch() -> None:
-    def plan(affordable: float, estimator: str = "auto", size: int = 192) -> Plan:
+def test_the_order_is_exact_then_fewer_then_a_few_rows() -> None:
+    def plan(affordable: float, estimator: str = "auto", size: int = 192, rank: int = 8) -> Plan:
         return choose_plan(
             affordable,
             seconds_per_sample=1.0,
             num_samples=512,
             embedding_size=size,
+            rank=rank,
             estimator=estimator,  # type: ignore[arg-type]  # each of its names
         )
 
@@ -47,13 +59,15 @@ def test_the_order_is_exact_then_fewer_then_a_sketch() -> None:
     assert plan(350) == Plan(512)  # a little too much for all of them, so that short runs can be compared
     assert plan(300) == Plan(256)
     assert plan(270) == plan(300)  # in steps, so that small differences of speed make none
-    assert plan(150) == Plan(512, sketch=True)
-    assert plan(150, size=32) == Plan(128)  # four rows of 32 say little
-    assert plan(60) == Plan(45)
+    assert plan(150) == Plan(512, subspace=True)
+    assert plan(150, rank=96) == Plan(128)  # so many rows cost as much as all
+    assert plan(150, size=32) == Plan(128)
+    assert plan(55) == Plan(45)
     assert plan(0) == Plan(FEWEST_SAMPLES)
     assert plan(150, "exact") == Plan(128)
-    assert plan(1000, "sketch") == Plan(512, sketch=True)
-    assert str(plan(150)) == "sketched Jacobians of 512 samples"
+    assert plan(1000, "subspace") == Plan(512, subspace=True)
+    assert plan(1000, "subspace", rank=128) == Plan(512)  # there are no fewer rows than directions
+    assert str(plan(150)) == "a few rows of the Jacobians of 512 samples"
 
 
 @given(seconds=st.floats(0.0, 1e5), per_sample=positive, most=st.integers(0, 10_000))
@@ -72,5 +86,8 @@ def test_a_plan_says_how_many_reference_samples_it_embeds() -> None:
     assert str(Plan(512, reference=2048)) == "exact Jacobians of 512 samples and up to 2048 reference embeddings"
 
 
-def test_rows_of_a_sketch_are_fewer_than_directions() -> None:
-    assert [sketch_rows(size) for size in (2, 16, 64, 192, 2048)] == [2, 2, 8, 16, 16]
+def test_a_plan_of_an_earlier_version_goes_on() -> None:
+    assert Plan.restore({"samples": 90, "sketch": True}) == Plan(90, subspace=True)
+    assert Plan.restore({"samples": 90, "sketch": False}) == Plan(90)
+    for plan in (Plan(70), Plan(70, subspace=True)):
+        assert Plan.restore(asdict(plan)) == plan
