@@ -79,6 +79,8 @@ class EmbeddingReference(Concise):
         require_floating_point(x)
         with differentiable(x.device.type), torch.no_grad(), batch_expected(encode, x):
             z = torch.cat([require_real(encode(part.clone())) for part in x.split(chunk or EMBEDDED_A_PASS)])
+            if len(z) != len(x):
+                raise ValueError(f"the encoder must map {len(x)} inputs to as many embeddings, got {tuple(z.shape)}.")
         return cls.fit(z, density=density, rank=rank, whiten=whiten)
 
     @classmethod
