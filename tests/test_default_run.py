@@ -11,9 +11,9 @@ from jepa_train.cli import main
 
 
 @pytest.mark.slow
-def test_three_of_seven_epochs_of_the_default_run_learn_the_ranking(tmp_path: Path) -> None:
+def test_two_of_five_epochs_of_the_default_run_learn_the_ranking(tmp_path: Path) -> None:
     quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
-    cli = main(["fit", "--trainer.max_epochs=3", f"--trainer.logger.save_dir={tmp_path}", *quiet])
+    cli = main(["fit", "--trainer.max_epochs=2", f"--trainer.logger.save_dir={tmp_path}", *quiet])
     events = EventAccumulator(cli.trainer.log_dir).Reload()
     untrained, *_, trained = [event.value for event in events.Scalars("density/spearman")]
     gaussian = events.Scalars("density/spearman_gaussian")[-1].value

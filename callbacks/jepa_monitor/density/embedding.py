@@ -29,7 +29,7 @@ FITS: Mapping[str, Callable[[Tensor, int], EmbeddingDensity]] = {
     "manifold": lambda coordinates, rank: ManifoldDensity.fit(coordinates, dimension=rank),
     "mixture": lambda coordinates, rank: MixtureDensity.fit(coordinates),
 }
-AUTO = "neighbours"
+AUTO = "manifold"
 EMBEDDED_A_PASS = 256  # samples
 ROUNDING = 1e-12  # of float32 embeddings, as a share of their mean square
 

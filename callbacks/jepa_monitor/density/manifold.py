@@ -14,12 +14,12 @@ from .neighbours import nearest
 
 NEIGHBOURS = 50  # that show a tangent plane; more where it has many dimensions
 NEIGHBOURS_A_DIMENSION = 3
-MOST_QUERIES = 2_000  # reference embeddings whose neighbourhoods give what is usual
+MOST_QUERIES = 1_000  # reference embeddings whose neighbourhoods give what is usual
 SHARED = 0.3  # of a covariance across the manifold: the rest is the neighbourhood's own
 CHANCE = 0.99
 STEP = 0.125  # standard deviation of the Gaussian, of the log of a distance
 SHARE = 1 / 125  # of the reference that is a neighbourhood on the manifold
-FEWEST = 10
+FEWEST = 32
 ELEMENTS = 2**22  # of the neighbours that are held at a time
 
 
@@ -58,7 +58,7 @@ class ManifoldDensity(EmbeddingDensity):
         Args:
             z: (M, K) embeddings.
             dimension: r, above 0; ``None`` is the rank of :func:`intrinsic_dimension`.
-            k: neighbour of the density on the manifold, from 1 to M - 1; ``None`` is one in 125 of M, at least 10.
+            k: neighbour of the density on the manifold, from 1 to M - 1; ``None`` is one in 125 of M, at least 32.
                 That is fewer than :class:`NeighbourDensity` takes: the ranking on the manifold gains from more, what
                 tells samples beside it from those on it gains from fewer.
             seed: seed of the draw of reference embeddings whose neighbourhoods are looked at.

@@ -31,7 +31,7 @@ def test_the_default_is_of_the_embeddings_own_coordinates_and_dimension() -> Non
     torch.testing.assert_close(reference.coordinates(z), z)
     assert reference.dimension == intrinsic_dimension(z)
     assert reference.rank == reference.dimension.rank
-    fitted = NeighbourDensity.fit(z, dimension=reference.rank)
+    fitted = ManifoldDensity.fit(z, dimension=reference.rank)
     torch.testing.assert_close(reference.log_density(z[:9] + 0.1), fitted.log_density(z[:9] + 0.1))
 
 

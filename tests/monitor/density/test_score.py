@@ -239,7 +239,7 @@ def test_log_density_with_fewer_directions_than_coordinates_is_the_truth() -> No
     truth = torch.distributions.Normal(0.0, 1.0).log_prob(x).sum(1)
     exact = EmbeddingReference(UniformOnSphere(), rank=2)
     torch.testing.assert_close(log_density(onto_sphere, x, reference=exact), truth)
-    reference = EmbeddingReference.measure(onto_sphere, torch.randn(4000, 2).double())
+    reference = EmbeddingReference.measure(onto_sphere, torch.randn(10_000, 2).double())
     assert reference.rank == 2
     fitted = log_density(onto_sphere, x, reference=reference)
     assert spearman(fitted, truth) > 0.95
