@@ -15,5 +15,5 @@ def test_scores_are_cut_together() -> None:
 
 def test_readings_print_shapes() -> None:
     scores = Scores(torch.zeros(7), torch.zeros(7))
-    readings = Readings(torch.zeros(9, 3), None, torch.zeros(7, 3), None, 0, scores, None)
+    readings = Readings(torch.zeros(9, 3), None, torch.zeros(7, 3), 0, None, scores, torch.zeros(7), None)
     assert "z=Tensor(9, 3)" in repr(readings)

@@ -18,6 +18,7 @@ HERE = Path(__file__).parent
 WRITTEN = "version_0_1_step_8.ckpt.gz"  # in the middle of the second of epochs of five steps
 REACHED = "version_0_1_step_12.txt"  # sum and norm of each weight of that run four steps later
 SETTINGS = [
+    *("--data.contrast=0.1", "--data.noise=0.1"),
     *("--data.num_train=40", "--data.batch_size=8", "--data.num_probe=16"),
     *("--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.precision=64-true", "--trainer.max_steps=12"),
     *("--trainer.max_epochs=-1", "--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"),
