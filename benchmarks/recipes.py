@@ -26,6 +26,11 @@ VARIANTS = {
     "mixture": {
         "the config": "",
         "contrast 1": "--data.contrast 1 --data.noise 1 --model.noise 1",
+        "contrast 0.1": "--data.contrast 0.1 --data.noise 0.1 --model.noise 0.1",
+        "batches of 128": "--data.batch_size 128",
+        "eight factors, K = 16": "--data.latent_size 8 --model.embedding_size 16",
+        "eight factors, K = 16, contrast 0.1, batches of 128": "--data.latent_size 8 --model.embedding_size 16 "
+        "--data.contrast 0.1 --data.noise 0.1 --model.noise 0.1 --data.batch_size 128",
         "no view noise": "--model.noise 0",
         "K = 8": "--model.embedding_size 8",
         "no batch norm": "--model.projector_batch_norm false",

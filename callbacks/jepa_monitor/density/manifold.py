@@ -17,7 +17,7 @@ NEIGHBOURS_A_DIMENSION = 3
 MOST_QUERIES = 1_000  # reference embeddings whose neighbourhoods give what is usual
 SHARED = 0.3  # of a covariance across the manifold: the rest is the neighbourhood's own
 CHANCE = 0.99
-STEP = 0.125  # standard deviation of the Gaussian, of the log of a distance
+STEP = 0.15  # standard deviation of the Gaussian, of the log of a distance
 SHARE = 1 / 125  # of the reference that is a neighbourhood on the manifold
 FEWEST = 32
 ELEMENTS = 2**22  # of the neighbours that are held at a time
@@ -27,7 +27,7 @@ ELEMENTS = 2**22  # of the neighbours that are held at a time
 class ManifoldDensity(EmbeddingDensity):
     """Nearest neighbours on the manifold, times a Gaussian tail across it.
 
-    log p(z) = log p_r(z) - 1/2 (8 max(0, log a(z) - log a_0))^2
+    log p(z) = log p_r(z) - 1/2 (max(0, log a(z) - log a_0) / 0.15)^2
 
     p_r is :class:`NeighbourDensity`, which ranks embeddings on the manifold and tells little of those beside it. a(z)
     is how far z lies beside the manifold: the length of z less the mean of its nearest reference embeddings, without
