@@ -32,6 +32,7 @@ SMALL = [
     "--trainer.log_every_n_steps=1",
     "--data.num_train=256",
     "--data.num_probe=64",
+    "--data.batch_size=128",
     *TINY_MODEL,
 ]
 NO_CALLBACKS = ["--monitor=null", "--trainer.callbacks=[]"]
