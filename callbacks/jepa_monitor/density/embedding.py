@@ -41,7 +41,7 @@ class EmbeddingReference(Concise):
     Attributes:
         density: density of coordinates.
         rank: r, the directions of the volume that goes with the density: one integer for a whole model.
-        dimension: intrinsic dimension of the reference embeddings; ``None`` where a rank was given.
+        dimension: intrinsic dimension of the reference embeddings; ``None`` where it was fitted with a given rank.
         gaussian: Gaussian in whose white coordinates all is; ``None`` where coordinates are the embedding's own.
         embeddings: (M, K) finite reference embeddings; ``None`` where there are none.
         choice: how the density was chosen, for another one like it.

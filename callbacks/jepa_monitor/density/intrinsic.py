@@ -67,8 +67,8 @@ def intrinsic_dimension(
             left as it was.
 
     Returns:
-        the dimension, at most K, with its interval. That is of the draw of embeddings: it knows nothing of noise or
-        curvature, which move the estimate itself.
+        the dimension, at most K and N - 1, with its interval. That is of the draw of embeddings: it knows nothing of
+        noise or curvature, which move the estimate itself.
 
     Raises:
         ValueError: for a shape other than (N, K), k out of range, too few different embeddings, or complex ones.
@@ -76,13 +76,16 @@ def intrinsic_dimension(
     if z.ndim != 2 or z.shape[1] == 0:
         raise ValueError(f"embeddings must be (N, K), got shape {tuple(z.shape)}.")
     generator = torch.Generator().manual_seed(seed)
-    points = _draw(torch.unique(finite_rows(z).double(), dim=0), MOST_POINTS, generator)[0]
+    rows = finite_rows(z).double()
+    points = _draw(torch.unique(rows, dim=0), MOST_POINTS, generator)[0]
+    if len(points) == 1 < len(rows):
+        raise ValueError("all embeddings are equal: the encoder has collapsed to a point.")
     k = _number(len(points), k)
     inverses = _inverses(points, k, generator)
     again = torch.randint(len(inverses), (RESAMPLES, len(inverses)), generator=generator)
     interval = inverses[again].mean(1).quantile(torch.tensor([0.975, 0.025], dtype=torch.float64))
     low, high, estimate = (
-        _dimension(mean, len(points) - 1, k, z.shape[1], calibrated)
+        _dimension(mean, len(points) - 1, k, min(z.shape[1], len(points) - 1), calibrated)
         for mean in [*interval.tolist(), float(inverses.mean())]
     )
     return IntrinsicDimension(estimate, low, high)
@@ -90,8 +93,6 @@ def intrinsic_dimension(
 
 def _number(count: int, k: int | None) -> int:
     """Number of neighbours among this number of different embeddings."""
-    if count == 1:
-        raise ValueError("all embeddings are equal: the encoder has collapsed to a point.")
     if k is not None and k < 2:
         raise ValueError(f"k must be at least 2, got {k}.")
     chosen = neighbourhood(count) if k is None else k

@@ -84,7 +84,7 @@ class Subspace(Concise):
         _require_enough(len(x), len(x))
         gram, z = gram_and_embedding(encode, x, strategy=strategy, chunk=chunk)
         subspace = cls.calibrate(gram, z, rank, reference=reference, directions=directions)
-        seen = x[:2].detach().clone()
+        seen = x[torch.isfinite(z).all(1)][:2].detach().clone()  # others would not tell one encoder from another
         return replace(subspace, _seen=seen, _seen_embeddings=_embed(encode, seen))
 
     @classmethod

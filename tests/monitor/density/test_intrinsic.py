@@ -116,7 +116,7 @@ def test_copies_count_once_and_what_is_not_finite_not_at_all() -> None:
 
 
 def test_a_cloud_has_no_more_dimensions_than_coordinates() -> None:
-    corners = torch.eye(20)  # all as far from each other
+    corners = torch.cat([torch.eye(20), -torch.eye(20)])  # the nearest are all as far
     assert intrinsic_dimension(corners, k=4).estimate == 20.0
     assert intrinsic_dimension(torch.rand(500, 1), calibrated=False).high <= 1.0
 
@@ -145,3 +145,12 @@ def test_clouds_without_a_dimension_are_refused() -> None:
         intrinsic_dimension(z[:, 0])
     with pytest.raises(ValueError, match="no dimension"):
         intrinsic_dimension(torch.randn(2, 3).double().repeat(20, 1) * (1.0 + 1e-12 * torch.rand(40, 1).double()), k=10)
+
+
+def test_points_span_no_more_dimensions_than_one_less_than_their_number() -> None:
+    assert intrinsic_dimension(torch.randn(12, 256)).high <= 11.0
+
+
+def test_one_embedding_is_not_called_a_collapse() -> None:
+    with pytest.raises(ValueError, match="1 different finite embeddings cannot give the intrinsic dimension"):
+        intrinsic_dimension(torch.randn(1, 4))

@@ -214,6 +214,15 @@ def test_equal_volumes_have_no_ranking() -> None:
     assert math.isnan(Subspace.calibrate(gram, z, 2, reference=z).held_out_spearman)
 
 
+def test_an_encoder_is_known_by_samples_that_are_finite() -> None:
+    encode, x = make_encoder(), make_inputs(16, 0)
+    reference = encode(x).detach()
+    x[:2] = torch.nan
+    subspace = Subspace.fit(encode, x, 4, reference=reference)
+    with pytest.raises(ValueError, match="fit it again"):
+        subspace.log_volume(make_encoder(), make_inputs(3, 1))
+
+
 def test_refuses_an_encoder_that_was_trained_on() -> None:
     encode, x = make_encoder(), make_inputs(16, 0)
     reference = encode(x).detach()
