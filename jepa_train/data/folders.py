@@ -62,14 +62,8 @@ def readable_images(root: Path, *, at_least: int = 2, check_at_most: int = CHECK
         ConfigurationError: if there is no such folder, one of its folders cannot be read, or there are fewer than
             ``at_least`` images.
     """
-    found, skipped, dangling = [], Counter[str](), list[str]()
-    for path in visible_files(root, dangling):
-        suffix = os.path.splitext(path)[1].lower()
-        if suffix in EXTENSIONS:
-            found.append(path)
-        else:
-            skipped[suffix] += 1
-    found.sort()
+    listing = image_files(root)
+    found, skipped, dangling = listing.paths, listing.skipped, listing.dangling
     unreadable = [] if len(found) > check_at_most else [path for path in found if not _is_readable(root / path)]
     if unreadable:
         more = f" and {len(unreadable) - 10} more" if len(unreadable) > 10 else ""
@@ -83,6 +77,22 @@ def readable_images(root: Path, *, at_least: int = 2, check_at_most: int = CHECK
             f"{root} holds {len(readable)} readable images{others}; training and probe need at least {at_least}."
         )
     return Listing(root, readable, skipped, dangling)
+
+
+def image_files(root: Path) -> Listing:
+    """Files below a folder that are images by their suffix; none is opened.
+
+    Raises:
+        ConfigurationError: if there is no such folder, or one of its folders cannot be read.
+    """
+    found, skipped, dangling = [], Counter[str](), list[str]()
+    for path in visible_files(root, dangling):
+        suffix = os.path.splitext(path)[1].lower()
+        if suffix in EXTENSIONS:
+            found.append(path)
+        else:
+            skipped[suffix] += 1
+    return Listing(root, sorted(found), skipped, dangling)
 
 
 def warn_of_skipped(*listings: Listing) -> None:
