@@ -1,4 +1,4 @@
-"""What data.js holds: the numbers of the table to the last bit, and each text."""
+"""The content of data.js: the numbers of the table to the last bit, and each text."""
 
 from __future__ import annotations
 
