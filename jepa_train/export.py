@@ -91,7 +91,10 @@ def export(ckpt_path: Path, output: Path, which: Which = "target", overwrite: bo
     contents = {weights_file: _safetensors(branch.encoder.vit)}
     if projector is not None:
         contents[projector_file] = _safetensors(projector)
-    contents[config_file] = json.dumps(timm_config(branch.encoder, prepared.get("data_config", {})), indent=2).encode()
+    config = timm_config(branch.encoder, prepared.get("data_config", {}))
+    if "background" in prepared:
+        config["background"] = prepared["background"]  # which timm does not read, and ``rank`` does
+    contents[config_file] = json.dumps(config, indent=2).encode()
     contents[card_file] = card.encode()  # the last: where it is, everything is
     for path, content in contents.items():
         _write(path, content)

@@ -110,12 +110,17 @@ def check_color(background: str) -> str:
 
 
 def to_rgb(picture: Image.Image, background: str = "white") -> Image.Image:
-    """Show a picture as a viewer does: turned as its EXIF tag says, on a background where it is transparent, in RGB."""
+    """Show a picture as a viewer does: turned as its EXIF tag says, on a background where it is transparent, in RGB.
+
+    The result has no tags left, so that it is not turned again.
+    """
     picture = eight_bit(upright(picture))
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, background), picture)
-    return picture.convert("RGB")
+    shown = picture.convert("RGB")
+    shown.info = {}
+    return shown
 
 
 def upright(picture: Image.Image) -> Image.Image:

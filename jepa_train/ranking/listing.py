@@ -13,19 +13,20 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from jepa_train.data.folders import by_suffix, image_files, warn_of_skipped
+from jepa_train.data.folders import EXTENSIONS, by_suffix, image_files, warn_of_skipped
 from jepa_train.errors import ConfigurationError
+
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Names(Sequence[str]):
-    """Names of files in one piece of memory: a million Python strings would take ten times as much in each worker.
+    """Names of files in one piece of memory, where a million Python strings would take several times as much.
 
     Args:
         names: as the operating system has them (:func:`os.fsencode`).
     """
 
-    def __init__(self, names: Iterable[bytes]) -> None:
-        names = list(names)
+    def __init__(self, names: Sequence[bytes]) -> None:
         self._ends: NDArray[np.int64] = np.fromiter(accumulate(map(len, names)), dtype=np.int64, count=len(names))
         self._joined = b"".join(names)
 
@@ -37,7 +38,7 @@ class Names(Sequence[str]):
     @overload
     def __getitem__(self, index: slice) -> list[str]: ...
     def __getitem__(self, index: int | slice) -> str | list[str]:
-        """The name, as :func:`os.fsdecode` gives it."""
+        """The name, as :func:`os.fsdecode` gives it; a list of them for a slice."""
         if isinstance(index, slice):
             return [self[place] for place in range(*index.indices(len(self)))]
         place = range(len(self))[index]
@@ -50,11 +51,11 @@ class Names(Sequence[str]):
 
 @dataclass(frozen=True)
 class ImageListing:
-    """Files that are ranked, in the order of their names.
+    """Files that are ranked, sorted by their names.
 
     Attributes:
         root: the folder that names are relative to.
-        filenames: relative to ``root``, with POSIX separators, sorted.
+        filenames: names with POSIX separators, relative to ``root``, or absolute if they lie elsewhere.
         nested: true where a file lies in a folder below the root, so that folders are classes.
         identity: sha256, in hexadecimal, of names, sizes and modification times.
     """
@@ -68,43 +69,81 @@ class ImageListing:
         return len(self.filenames)
 
     def path(self, index: int) -> Path:
-        """The place of the file."""
+        """The file itself."""
         return self.root / self.filenames[index]
 
     def filename(self, index: int) -> str:
-        r"""The name in the table: bytes that are no UTF-8 become ``\xff``, because tables hold text."""
+        r"""The name for the table, which holds text: bytes that are no UTF-8 become ``\xff``."""
         return os.fsencode(self.filenames[index]).decode("utf-8", "backslashreplace")
 
     def class_of(self, index: int) -> str | None:
-        """The folder of a file, relative to the root; ``None`` where all files are flat."""
-        return os.path.dirname(self.filename(index)) or "." if self.nested else None
+        """The folder of a file, relative to the root (``.`` for the root); ``None`` where all files are flat."""
+        return (os.path.dirname(self.filename(index)) or ".") if self.nested else None
 
 
-def list_images(source: Path | str, *, listed: Path | None = None) -> ImageListing:
+def list_images(source: Path | str | None = None, *, listed: Path | None = None) -> ImageListing:
     """List the images below a folder, by their suffix, or those that a text file names; none is opened.
+
+    A folder is read as ``ImageFolderDataModule`` reads it: hidden files are left out, and a folder that several links
+    lead to is read once. Images whose link leads nowhere stay in the list, as do missing files that are named.
 
     Args:
         source: a folder, nested or flat.
-        listed: text file with one path a line, relative to its folder, or absolute.
+        listed: text file with one path a line, absolute or relative to ``source``, or to the text file's own folder if
+            there is no ``source``. Where it has NUL bytes, they end the paths (``find -print0``). A path that is named
+            twice counts once.
 
     Raises:
-        ConfigurationError: if there is no such folder, or no image in it.
+        ConfigurationError: if there is no such folder or file, or not one image in it.
     """
     if listed is not None:
-        root = Path(listed).parent
-        names = [os.fsencode(line) for line in Path(listed).read_text().splitlines() if line]
-    else:
-        root = Path(source)
-        found = image_files(root)
-        warn_of_skipped(found)
-        names = [os.fsencode(name) for name in found.paths]
-        if not names:
-            raise ConfigurationError(f"{root} holds no images ({by_suffix(found.skipped)}).")
-    names = sorted(names)
-    return ImageListing(root, Names(names), any(b"/" in name for name in names), _identity(root, names))
+        return _of_names(*_listed(Path(listed), None if source is None else Path(source)))
+    if source is None:
+        raise ConfigurationError("there is nothing to rank: give a folder of images, or --data.list FILE.")
+    root = Path(source)
+    _check_is_folder(root)
+    found = image_files(root)
+    warn_of_skipped(found)
+    links = [link for link in found.dangling if os.path.splitext(link)[1].lower() in EXTENSIONS]
+    if not found.paths and not links:
+        others = f", but {by_suffix(found.skipped)}" if found.skipped else ""
+        raise ConfigurationError(f"{root} holds no images{others}: give the folder that holds them.")
+    return _of_names(root, map(os.fsencode, [*found.paths, *links]))
 
 
-def _identity(root: Path, names: Sequence[bytes]) -> str:
+def _check_is_folder(root: Path) -> None:
+    if root.is_file():
+        raise ConfigurationError(
+            f"{root} is a file: give the folder of the images, or a text file of their paths as --data.list {root}."
+        )
+    if not root.is_dir():
+        raise ConfigurationError(f"there is no folder {root}: give the folder of the images.")
+
+
+def _listed(listed: Path, source: Path | None) -> tuple[Path, set[bytes]]:
+    """Read the folder and the names of a list, each once."""
+    if source is not None:
+        _check_is_folder(source)
+    root = source or listed.parent
+    try:
+        text = listed.read_bytes().removeprefix(BYTE_ORDER_MARK)
+    except OSError as error:
+        raise ConfigurationError(f"the list {listed} cannot be read ({error.strerror}): check --data.list.") from None
+    lines = text.split(b"\0") if b"\0" in text else text.replace(b"\r\n", b"\n").split(b"\n")
+    below = os.fsencode(os.path.abspath(root)) + os.fsencode(os.sep)
+    names = {os.path.normpath(line.removeprefix(below)) for line in lines if line}
+    if not names:
+        raise ConfigurationError(f"the list {listed} names no files: write one path a line.")
+    return root, names
+
+
+def _of_names(root: Path, names: Iterable[bytes]) -> ImageListing:
+    separator = os.fsencode(os.sep)
+    in_order = sorted(name.replace(separator, b"/") for name in names)
+    return ImageListing(root, Names(in_order), any(b"/" in name for name in in_order), _identity(root, in_order))
+
+
+def _identity(root: Path, names: Iterable[bytes]) -> str:
     digest = hashlib.sha256()
     folder = os.fsencode(root)
     for name in names:

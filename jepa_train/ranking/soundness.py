@@ -1,0 +1,44 @@
+"""Checks that an encoder makes one finite vector of each image, by weights that are finite."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from jepa_train.checkpoints.finite import not_finite
+from jepa_train.errors import ConfigurationError, one_line, some_of
+
+
+def check_weights(name: str, module: nn.Module) -> None:
+    """See that weights are finite; a buffer may have infinity, as masks of attention do."""
+    faults = [
+        fault.removeprefix("state_dict.") for fault in not_finite({"state_dict": dict(module.named_parameters())})
+    ]
+    faults += [name for name, buffer in module.named_buffers() if buffer.is_floating_point() and buffer.isnan().any()]
+    if faults:
+        raise ConfigurationError(f"weights of {name} are not finite ({some_of(faults)}): choose others.")
+
+
+def check_forward(name: str, module: nn.Module, shape: tuple[int, int, int]) -> int:
+    """See that the encoder makes one finite vector of an image, whatever others are in the batch; return its size."""
+    images = torch.linspace(-1.0, 1.0, 2 * shape[0] * shape[1] * shape[2]).reshape(2, *shape)
+    try:
+        with torch.no_grad():
+            both, alone = module(images), module(images[:1])
+    except Exception as error:
+        raise ConfigurationError(
+            f"{name} cannot encode images of {' x '.join(map(str, shape))} ({one_line(error)}): choose another "
+            "image_size or pooling, or wrap it in a module whose forward returns (B, K)."
+        ) from error
+    if both.ndim != 2 or len(both) != 2:
+        raise ConfigurationError(
+            f"{name} makes a tensor of shape {tuple(both.shape)} of 2 images, not one vector of each: wrap it in a "
+            "module whose forward returns (B, K)."
+        )
+    if not both.isfinite().all():
+        raise ConfigurationError(f"{name} makes NaN or infinity of a plain image: choose other weights.")
+    if float((both[0] - alone[0]).norm()) > 0.01 * float(alone[0].norm()):
+        raise ConfigurationError(
+            f"{name} embeds an image otherwise in a batch than alone: let its forward treat each image by itself."
+        )
+    return int(both.shape[1])

@@ -1,0 +1,71 @@
+"""The hash of an encoder: one for all processes, another for every change."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from jepa_train.ranking.identity import identity_of
+from tests.processes import run_python
+
+CODE = """
+import torch
+from torch import nn
+from jepa_train.ranking.identity import identity_of
+
+class Odd(nn.Linear):
+    def extra_repr(self):
+        return str(lambda: None)  # with an address, another one in each process
+
+torch.manual_seed(0)
+print(identity_of(nn.Sequential(Odd(3, 4), nn.BatchNorm1d(4)), {"mean": [0.5], "pooling": "cls"}))
+"""
+
+
+def net(activation: type[nn.Module] = nn.GELU) -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 4), activation(), nn.BatchNorm1d(4))
+
+
+@pytest.mark.slow
+def test_every_process_has_the_same(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(CODE)
+    printed = {run_python(tmp_path / "script.py", folder=tmp_path).stdout for _ in range(2)}
+    assert len(printed) == 1
+    assert len(printed.pop().strip()) == 64
+
+
+def test_it_changes_with_weights_buffers_layers_and_preparation() -> None:
+    settings = {"mean": [0.5], "pooling": "cls"}
+    known = {identity_of(net(), settings)}
+    assert identity_of(net(), dict(reversed(settings.items()))) in known
+    weights, statistics = net(), net()
+    with torch.no_grad():
+        weights[0].weight[0, 0] = torch.nextafter(weights[0].weight[0, 0], torch.tensor(9.0))
+    statistics[2].running_var[0] = 2.0
+    for module in (weights, statistics, net(nn.SiLU), net().double(), nn.Sequential(net()), net().half()):
+        known.add(identity_of(module, settings))
+    known.add(identity_of(net(), settings | {"mean": [0.4]}))
+    known.add(identity_of(net(), settings | {"pooling": "mean"}))
+    assert len(known) == 9
+
+
+def test_memory_layout_and_half_precision_are_no_obstacle() -> None:
+    module = net()
+    expected = identity_of(module, {})
+    module[0].weight.data = module[0].weight.data.T.contiguous().T
+    assert not module[0].weight.is_contiguous()
+    assert identity_of(module, {}) == expected
+    assert len(identity_of(net().bfloat16(), {})) == 64
+
+
+@pytest.mark.slow
+def test_100_megabytes_take_less_than_a_second() -> None:
+    module = nn.Linear(5000, 5000)
+    start = time.process_time()
+    identity_of(module, {})
+    assert time.process_time() - start < 1.0
