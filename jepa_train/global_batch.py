@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torch.nn import functional as F
 
+from jepa_monitor.runtime.distributed import in_group
 from jepa_train.errors import ConfigurationError
 
 
@@ -38,7 +39,7 @@ class _SumOverProcesses(torch.autograd.Function):
 
 def sum_over_processes(tensor: Tensor) -> Tensor:
     """Differentiable sum over processes; the tensor itself where there is one process."""
-    return cast("Tensor", _SumOverProcesses.apply(tensor)) if _several_processes() else tensor
+    return cast("Tensor", _SumOverProcesses.apply(tensor)) if in_group() else tensor
 
 
 def gather_over_processes(samples: Tensor) -> tuple[Tensor, int]:
@@ -50,7 +51,7 @@ def gather_over_processes(samples: Tensor) -> tuple[Tensor, int]:
     Returns:
         (N, ...) samples of all processes in their order, and where this process's own begin in it.
     """
-    if not _several_processes():
+    if not in_group():
         return samples, 0
     global_rank = dist.get_rank()
     counts = torch.zeros(dist.get_world_size(), dtype=torch.int64, device=samples.device)
@@ -115,10 +116,6 @@ def centred(z: Tensor, count: Tensor) -> Tensor:
 def joined_product(first: Tensor, second: Tensor) -> Tensor:
     """(B, K) and (B, K) -> (K, K): sum over all samples of the outer products of their rows."""
     return sum_over_processes(first.T @ second)
-
-
-def _several_processes() -> bool:
-    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def _all_reduced(tensor: Tensor) -> Tensor:

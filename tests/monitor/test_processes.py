@@ -72,6 +72,17 @@ def measure_with_reference(rank: int, world_size: int) -> dict[str, float]:
     return callback.values
 
 
+def measure_in_subspace(rank: int, world_size: int) -> dict[str, float]:
+    """Volumes from 12 of 32 rows, of a probe and of a further set that are uneven on two and on three processes."""
+    wide = module()
+    wide.encoder = nn.Sequential(nn.Flatten(), nn.Linear(16, 64), nn.Tanh(), nn.Linear(64, 32), nn.Tanh())
+    far, probe, reference = 3.0 * images(53, seed=5), images(101, seed=2), images(200, seed=4)
+    settings = {"encoder": "encoder", "estimator": "subspace", "rank": 8}
+    callback = monitor(ood={"far": far}, probe=probe, reference=reference, **settings)
+    trainer_on(rank, world_size, callback).validate(wide, loader(7, seed=1), verbose=False)
+    return callback.values
+
+
 def gather_uneven(rank: int, world_size: int, counts: list[int]) -> list[list[float]]:
     """Positions and values of which each process has another number, some of them twice."""
     start = sum(counts[:rank])
@@ -298,6 +309,19 @@ def test_uneven_shards_measure_what_one_process_does() -> None:
             compare(each[0][size], one[size], rtol=1e-5, atol=1e-5)
             for other in each[1:]:
                 compare(other[size], each[0][size], rtol=0.0, atol=0.0)
+
+
+def test_volumes_from_few_rows_are_those_of_one_process() -> None:
+    (one,) = run_on(1, measure_in_subspace)
+    assert (one["monitor/samples"], one["monitor/subspace_rows"]) == (101.0, 12.0)
+    for tag in ("density/spearman", "density/spearman_gaussian_embedding", "density/subspace_spearman"):
+        assert math.isfinite(one[tag])
+    assert math.isfinite(one["density/ood_auroc/far"])
+    for world_size in (2, 3):
+        first, *others = run_on(world_size, measure_in_subspace)
+        compare(first, one, rtol=1e-4, atol=1e-4)
+        for other in others:
+            compare(other, first, rtol=0.0, atol=0.0)
 
 
 @pytest.mark.parametrize("counts", [[4, 3], [1, 0], [3, 3, 1]])
