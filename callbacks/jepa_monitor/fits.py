@@ -1,14 +1,14 @@
 """The densities of one measurement, fitted to reference embeddings, or to the probe where those cannot be used.
 
-And, where volumes are estimated, the subspaces that go with them.
+And, where volumes are estimated, the subspace that goes with the first of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,10 +16,11 @@ from torch import Tensor
 from .density import (
     DensityChoice,
     EmbeddingReference,
+    GaussianDensity,
     IntrinsicDimension,
     Subspace,
     intrinsic_dimension,
-    log_density_from_volume,
+    leading_volume,
 )
 from .runtime.concise import Concise
 
@@ -33,7 +34,7 @@ class Fits(Concise):
     Attributes:
         of_probe: (N,) log density of the probe's embeddings, in nats; NaN without a density.
         reference: the density that was chosen; ``None`` where none can be fitted.
-        gaussian: N(0, I) of white embeddings, with the same rank; ``None`` where they cannot be whitened.
+        gaussian: one Gaussian, N(0, I) of white embeddings; ``None`` where they cannot be whitened.
         dimension: intrinsic dimension; ``None`` where there is none.
         size: number of reference embeddings behind the density; 0 where it is fitted to the probe.
         problem: why there is no density, or ``None``.
@@ -42,7 +43,7 @@ class Fits(Concise):
 
     of_probe: Tensor
     reference: EmbeddingReference | None = None
-    gaussian: EmbeddingReference | None = None
+    gaussian: GaussianDensity | None = None
     dimension: IntrinsicDimension | None = None
     size: int = 0
     problem: str | None = None
@@ -58,11 +59,12 @@ class Fits(Concise):
             z: (N, K) embeddings of the probe.
             z_reference: (M, K) those of the reference, none of whose samples is in the probe; ``None`` without one.
             density: see :meth:`EmbeddingReference.fit`.
-            rank: r; ``None`` is the intrinsic dimension.
+            rank: r, or K if that is smaller; ``None`` is the density's own.
             most_directions: number of input dimensions, which no rank exceeds.
         """
         clouds = [z] if z_reference is None else [z_reference, z]
-        fit = partial(EmbeddingReference.fit, density=density, rank="auto" if rank is None else rank)
+        given: int | Literal["auto"] = "auto" if rank is None else min(rank, z.shape[1])
+        fit = partial(EmbeddingReference.fit, density=density, rank=given)
         reference, place, problem = _first_fit(fit, clouds)
         if reference is None:
             return cls(torch.full((len(z),), torch.nan, dtype=torch.float64), problem=problem)
@@ -71,8 +73,7 @@ class Fits(Concise):
         is_of_probe = clouds[place] is z
         of_probe = _within(z, reference) if is_of_probe else reference.log_density(reference.coordinates(z))
         dimension, *_ = (reference.dimension, 0) if reference.dimension else _first_fit(intrinsic_dimension, clouds)
-        by_gaussian = partial(EmbeddingReference.fit, density="gaussian", rank=reference.rank)
-        gaussian, _, problem_of_gaussian = _first_fit(by_gaussian, clouds)
+        gaussian, _, problem_of_gaussian = _first_fit(GaussianDensity.fit, clouds)
         size = 0 if is_of_probe else len(clouds[place])
         return cls(of_probe, reference, gaussian, dimension, size, None, problem_of_gaussian)
 
@@ -81,12 +82,20 @@ class Fits(Concise):
         """The rank r of all volumes; 0 where there is no density."""
         return 0 if self.reference is None else self.reference.rank
 
-    def gaussian_log_density(self, white_volume: Tensor | None, z: Tensor) -> Tensor:
-        """Log density (n,) of the first samples by N(0, I), from the volumes (n,) of white embeddings; NaN without."""
-        if self.gaussian is None or white_volume is None:
-            return torch.full((len(z),), torch.nan, dtype=torch.float64)
-        white = self.gaussian.coordinates(z[: len(white_volume)])
-        return log_density_from_volume(white_volume, white, self.gaussian.log_density)
+    def gaussian_log_density(self, spectra: Tensor, z: Tensor) -> Tensor:
+        """Log density of the first C samples by the Gaussian, with the volume of all its directions; NaN without one.
+
+        Args:
+            spectra: (C, min(K, D)) log singular values of their Jacobians, largest first.
+            z: (N, K) embeddings of the probe.
+
+        Returns:
+            (C,) nats.
+        """
+        if self.gaussian is None:
+            return torch.full((len(spectra),), torch.nan, dtype=torch.float64)
+        volume = leading_volume(spectra, min(self.gaussian.volume_rank, spectra.shape[1]))
+        return volume + self.gaussian.log_density(z[: len(spectra)])
 
 
 @dataclass(frozen=True)
@@ -110,15 +119,9 @@ class VolumeFit:
         rows, white = self.subspace.rows(self.density.coordinates(z)), self.density.gaussian
         return rows if white is None else rows @ white.whitener
 
-
-def estimate_volumes(fits: Sequence[VolumeFit], gram: Tensor) -> tuple[Tensor, ...]:
-    """Estimate (n,) by each fit from S G S^T (n, M, M), S being the rows of all of them, one after the other."""
-    found, start = [], 0
-    for fit in fits:
-        own = slice(start, start + fit.subspace.directions)
-        found.append(fit.subspace.estimate(gram.cpu()[:, own, own]).to(gram.device))
-        start = own.stop
-    return tuple(found)
+    def estimate(self, gram: Tensor) -> Tensor:
+        """Estimate volumes (n,) from Gram matrices S G S^T (n, m, m), S being the rows."""
+        return self.subspace.estimate(gram.cpu()).to(gram.device)
 
 
 def _first_fit(fit: Callable[[Tensor], T], clouds: list[Tensor]) -> tuple[T | None, int, str | None]:

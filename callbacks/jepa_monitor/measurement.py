@@ -28,7 +28,7 @@ from .density import (
     map_grams,
     subspace_rows,
 )
-from .fits import Fits, VolumeFit, estimate_volumes
+from .fits import Fits, VolumeFit
 from .probe.facts import ProbeFacts
 from .probe.reference import FurtherReference
 from .probe.shards import Shard, gather_by_index
@@ -52,7 +52,7 @@ class Method:
         encode: maps (B, ...) inputs to (B, K), in eval mode.
         to_device: brings CPU inputs to the encoder.
         device: where the encoder is.
-        rank: r of the log density; ``None`` is the intrinsic dimension of the embeddings.
+        rank: r of the log density; ``None`` is the density's own.
         embedding_density: density of embeddings; see :meth:`EmbeddingReference.fit`.
         dtype: precision of the encoder's computations.
         chunk: samples a pass; ``None`` chooses by size and free memory.
@@ -153,12 +153,12 @@ def read(
     scores = {name: found.first(count) for name, found in reader.score(measured, sets).items()}
     return Readings(
         z=z,
-        z_white=None if fits.gaussian is None else fits.gaussian.coordinates(z),
+        z_white=None if fits.gaussian is None else fits.gaussian.whiten(z),
         log_singular=measured.spectra,
         rank=fits.rank,
         dimension=fits.dimension,
         scores=scores.pop(PROBE),
-        gaussian=fits.gaussian_log_density(measured.volumes[PROBE].white, z)[:count],
+        gaussian=fits.gaussian_log_density(measured.spectra[:count], z),
         knn=knn,
         ood=scores,
         reference=fits.size,
@@ -242,13 +242,11 @@ class _Volumes:
 
     Attributes:
         eq5: that of Eq. 5; NaN for a sample without an exact Jacobian.
-        own: that of the r largest directions, in the embedding's coordinates; ``None`` where there is no density.
-        white: that of the r largest directions of white embeddings, of the probe alone; ``None`` where there are none.
+        leading: that of the r largest directions, in the coordinates of the density; ``None`` where there is none.
     """
 
     eq5: Tensor
-    own: Tensor | None = None
-    white: Tensor | None = None
+    leading: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -287,22 +285,22 @@ class _Reader:
         return _Measured(found[PROBE][0], {name: volumes for name, (_, volumes) in found.items()})
 
     def estimate(self, sets: Mapping[str, Shard], calibration: Shard, z: Tensor, *, rows: int) -> _Measured:
-        """Estimate volumes in the subspaces of two coordinates, calibrated on exact Jacobians of some probe samples.
+        """Estimate volumes in a subspace that is calibrated on exact Jacobians of some probe samples.
 
         Eq. 5 is that of these samples alone: few rows do not see the small singular values that it counts.
         """
         (gram,) = self.method.map_grams(lambda gram: (gram,), calibration)
         spectra = log_singular_values(gram, input_size=_input_size(calibration))
-        fits = {name: fit for name, fit in (("own", self.fits.reference), ("white", self.fits.gaussian)) if fit}
+        estimator = None
         try:
-            estimators = {name: VolumeFit.calibrate(fit, gram, z[: len(gram)]) for name, fit in fits.items()}
+            if self.fits.reference is not None:
+                estimator = VolumeFit.calibrate(self.fits.reference, gram, z[: len(gram)])
         except ValueError as error:  # values of other samples, or exact ones, would be other values
             self.method.notice(f"there is no log density: {error}")
-            estimators = {}
-        volumes = dict(self.sparing.attempt_each(partial(self._estimates_of, estimators), sets))
+        volumes = dict(self.sparing.attempt_each(partial(self._estimates_of, estimator), sets))
         eq5 = torch.cat([spectra.sum(1), volumes[PROBE].eq5[len(gram) :]])
         volumes[PROBE] = replace(volumes[PROBE], eq5=eq5)
-        spearman = estimators["own"].subspace.held_out_spearman if estimators else math.nan
+        spearman = math.nan if estimator is None else estimator.subspace.held_out_spearman
         return _Measured(spectra, volumes, rows, spearman)
 
     def score(self, measured: _Measured, sets: Mapping[str, Shard]) -> dict[str, Scores]:
@@ -311,38 +309,37 @@ class _Reader:
         return self.sparing.attempt_each(partial(self._scores_of, measured), found)
 
     def _exact_of(self, name: str, shard: Shard) -> tuple[Tensor, _Volumes]:
-        white = self.fits.gaussian if name == PROBE else None
+        reference = self.fits.reference
 
         def reduced(gram: Tensor) -> tuple[Tensor, ...]:
             spectra = log_singular_values(gram, input_size=_input_size(shard))
-            if white is None:
+            if reference is None:
                 return (spectra,)
-            return spectra, leading_volume(white.to(gram.device).log_singular_values(gram), white.rank)
+            own = spectra if reference.gaussian is None else reference.to(gram.device).log_singular_values(gram)
+            return spectra, leading_volume(own, reference.rank)
 
-        spectra, *whites = self.method.map_grams(reduced, shard)
-        own = leading_volume(spectra, self.fits.rank) if self.fits.rank else None
-        return spectra, _Volumes(spectra.sum(1), own, *whites)
+        spectra, *leading = self.method.map_grams(reduced, shard)
+        return spectra, _Volumes(spectra.sum(1), *leading)
 
-    def _estimates_of(self, estimators: Mapping[str, VolumeFit], name: str, shard: Shard) -> _Volumes:
+    def _estimates_of(self, estimator: VolumeFit | None, name: str, shard: Shard) -> _Volumes:
         local = torch.full((len(shard.indices),), torch.nan, device=self.method.device, dtype=torch.float64)
         unknown = gather_by_index(shard.indices, local)
-        if not estimators:
+        if estimator is None:
             return _Volumes(unknown, unknown if self.fits.rank else None)
-        wanted = estimators if name == PROBE else {"own": estimators["own"]}
         z = self.method.embeddings(shard)
         with fail_together(self.method.device):
-            rows = torch.cat([estimator.rows(z[shard.indices]) for estimator in wanted.values()], 1)
-        estimates = self.method.map_grams(partial(estimate_volumes, list(wanted.values())), shard, rows=rows)
-        return _Volumes(unknown, **dict(zip(wanted, estimates, strict=True)))
+            rows = estimator.rows(z[shard.indices])
+        (estimates,) = self.method.map_grams(lambda gram: (estimator.estimate(gram),), shard, rows=rows)
+        return _Volumes(unknown, estimates)
 
     def _scores_of(self, measured: _Measured, name: str, shard: Shard) -> Scores:
         volumes = measured.volumes[name]
-        if volumes.own is None or self.fits.reference is None:
+        if volumes.leading is None or self.fits.reference is None:
             return Scores(volumes.eq5, torch.full_like(volumes.eq5, torch.nan))
         if name == PROBE:
-            return Scores(volumes.eq5, volumes.own + self.fits.of_probe[: len(volumes.own)])
+            return Scores(volumes.eq5, volumes.leading + self.fits.of_probe[: len(volumes.leading)])
         z = self.fits.reference.coordinates(self.method.embeddings(shard))
-        return Scores(volumes.eq5, log_density_from_volume(volumes.own, z, self.fits.reference.log_density))
+        return Scores(volumes.eq5, log_density_from_volume(volumes.leading, z, self.fits.reference.log_density))
 
 
 def _input_size(shard: Shard) -> int:

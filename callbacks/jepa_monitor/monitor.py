@@ -14,7 +14,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_info
 
 from .callback import Found, MeasuringCallback, OnError
-from .density import DensityChoice
+from .density import DensityChoice, require_choice
 from .errors import require_whole
 from .history import History
 from .measurement import Method, read, try_out
@@ -99,7 +99,8 @@ class JEPAScoreMonitor(MeasuringCallback):
         labels: place of the class labels, for the gallery; the usual places are tried.
         num_samples: samples of the probe, the reference and each other set, from the first on. ``None`` means 512, of
             which a run too short for them takes Jacobians of fewer, the same ones to its end. At least 2 K is advised.
-        rank: r of ``log_density``; ``auto`` is the intrinsic dimension of the embeddings, rounded.
+        rank: r of ``log_density``, at most K; ``auto`` is the density's own: of the default one the intrinsic dimension
+            of the embeddings, rounded.
         embedding_density: density of embeddings that ``log_density`` is made of: ``gaussian``, ``neighbours``,
             ``manifold``, ``mixture``, ``auto`` (see :class:`EmbeddingReference`), or an object.
         every_n_epochs: measure at the end of each n-th epoch, and at the first validation where nothing was measured
@@ -118,6 +119,7 @@ class JEPAScoreMonitor(MeasuringCallback):
         name: word before all tags, which keeps several monitors apart.
 
     Raises:
+        TypeError: for an embedding density that is neither a name nor an object.
         ValueError: for a number out of range; :class:`SettingError`, before anything is trained or measured, for one
             that can never work, such as the path of a submodule that the module lacks.
     """
@@ -153,6 +155,7 @@ class JEPAScoreMonitor(MeasuringCallback):
         require_whole(0, every_n_epochs=every_n_epochs, every_n_steps=every_n_steps)
         if budget is not None and not (isinstance(budget, Real) and budget > 0.0):
             raise ValueError(f"budget must be a positive share of the training time, or None, got {budget!r}.")
+        require_choice(embedding_density)
         if estimator not in ("auto", "exact", "subspace"):
             raise ValueError(
                 f"estimator must be auto, exact or subspace, which has replaced the sketch; got {estimator!r}."

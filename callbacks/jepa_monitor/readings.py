@@ -36,7 +36,8 @@ class Readings(Concise):
         rank: r of the log density; 0 where there is none.
         dimension: intrinsic dimension of the embeddings, or ``None``.
         scores: scores of the first n samples of the probe.
-        gaussian: (n,) log density of them if embeddings were Gaussian, in nats; NaN where they cannot be whitened.
+        gaussian: (min(C, n),) log density of those with an exact Jacobian if embeddings were Gaussian, in nats; NaN
+            where they cannot be whitened.
         knn: (N,) distance to the nearest reference embeddings, or ``None``.
         ood: scores of further sets.
         reference: number of reference embeddings; 0 where the density is fitted to the probe's.

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from . import tags
-from .density.volume import EPS, TOLERANCE_NATS, is_imprecise
+from .density.volume import EPS, TOLERANCE_NATS, counts_rounding, is_imprecise
 from .gaussianity import gaussianity_statistics
 from .probe.facts import ProbeFacts
 from .probe.sparing import further_set
@@ -54,7 +54,8 @@ def _truth_scalars(readings: Readings, facts: ProbeFacts) -> dict[str, float]:
     for name, whole in facts.truths.items():
         truth, suffix = whole[:n], "" if name == facts.headline else f"_{name}"
         values[f"density/spearman{suffix}"] = spearman(density, truth)
-        values[f"density/spearman_gaussian_embedding{suffix}"] = spearman(readings.gaussian, truth)
+        by_gaussian = spearman(readings.gaussian, truth[: len(readings.gaussian)])
+        values[f"density/spearman_gaussian_embedding{suffix}"] = by_gaussian
         values[f"density/spearman_jepa_score{suffix}"] = spearman(score, truth[: len(score)])
         if facts.gaussian is not None:
             values[f"density/spearman_gaussian{suffix}"] = spearman(facts.gaussian[:n], truth)
@@ -169,6 +170,11 @@ def problems(readings: Readings, facts: ProbeFacts, *, advice: str) -> list[str]
             f"JEPA-SCORE of some samples (jacobian/imprecise_fraction) may be off by more than {TOLERANCE_NATS} nats, "
             f"because singular values above eps = {EPS:g} are near the rounding error of {readings.dtype}: measure a "
             "float64 module, or rank by log_density, which counts r directions."
+        )
+    if readings.rank and bool(counts_rounding(readings.log_singular, readings.rank, readings.dtype).any()):
+        found.append(
+            f"the log density of some samples counts singular values that are rounding, because their Jacobians have "
+            f"fewer than rank = {readings.rank} directions in {readings.dtype}: give a smaller rank."
         )
     found += _unfit_sets(readings)
     if readings.subspace_rows and readings.ood:

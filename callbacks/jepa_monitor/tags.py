@@ -79,8 +79,8 @@ TAGS = (
     ),
     Tag(
         "density/spearman_gaussian_embedding",
-        "the same with N(0, I) for the density of whitened embeddings; what `density/spearman` has more is what their "
-        "not being Gaussian costs",
+        "the same with N(0, I) for the density of whitened embeddings and the volume of all K directions; what "
+        "`density/spearman` has more is what their not being Gaussian costs",
         gaussian="as `density/spearman`",
         collapsed="NaN",
         better="higher",
@@ -194,7 +194,8 @@ TAGS = (
     Tag("density/intrinsic_dimension_", "ends of its interval of 95 %", collapsed="NaN", chart=JACOBIAN),
     Tag(
         "jacobian/rank",
-        "r: directions that `log_density` counts, by default the intrinsic dimension, rounded",
+        "r: directions that `log_density` counts, by default as many as its density has: on a manifold the intrinsic "
+        "dimension, rounded",
         gaussian="the data's own",
         collapsed="NaN",
         chart=JACOBIAN,

@@ -88,8 +88,10 @@ def test_tags_of_what_is_not_there_are_absent() -> None:
 
 
 def test_each_nan_has_a_reason() -> None:
-    made = readings()
+    made = replace(readings(), rank=1)
     assert [name for name in problems(made, FACTS, advice="") if "imprecise" not in name] == []
+    (reason,) = [reason for reason in problems(readings(), FACTS, advice="") if "rank" in reason]
+    assert "fewer than rank = 2 directions in torch.float32: give a smaller rank" in reason
     constant = replace(made, scores=Scores(made.scores.jepa_score, torch.zeros(30, dtype=torch.float64)))
     assert math.isnan(scalars(constant, FACTS)["density/spearman"])
     assert "log density cannot be ranked: all values are equal" in problems(constant, FACTS, advice="")

@@ -1,7 +1,8 @@
 """The density of samples behind an encoder: Jacobian -> Gram -> spectrum -> log volume -> score."""
 
+from .checks import finite_rows, require_embeddings, require_real
 from .densities import EmbeddingDensity, GaussianDensity, NeighbourDensity
-from .embedding import DensityChoice, EmbeddingReference
+from .embedding import DensityChoice, EmbeddingReference, require_choice
 from .flow import FlowDensity
 from .intrinsic import IntrinsicDimension, intrinsic_dimension
 from .jacobian import differentiable, gram_and_embedding, jacobian_gram, map_grams
@@ -11,8 +12,7 @@ from .neighbours import knn_distance, nearest
 from .score import aggregate_views, jepa_score, log_density, log_density_from_volume
 from .strategies import Encode, Strategy
 from .subspace import Subspace, encoder_volume, subspace_rows
-from .survey import finite_rows, require_real
-from .volume import is_imprecise, leading_volume, log_singular_values, log_volume, rounding_error
+from .volume import counts_rounding, is_imprecise, leading_volume, log_singular_values, log_volume, rounding_error
 
 __all__ = [
     "DensityChoice",
@@ -28,6 +28,7 @@ __all__ = [
     "Strategy",
     "Subspace",
     "aggregate_views",
+    "counts_rounding",
     "differentiable",
     "encoder_volume",
     "finite_rows",
@@ -44,6 +45,8 @@ __all__ = [
     "log_volume",
     "map_grams",
     "nearest",
+    "require_choice",
+    "require_embeddings",
     "require_real",
     "rounding_error",
     "subspace_rows",

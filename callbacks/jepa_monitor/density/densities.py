@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
+from numbers import Real
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,9 +13,9 @@ from scipy.special import digamma
 from torch import Tensor
 
 from ..runtime.concise import Concise
+from .checks import finite_rows, require_between, require_embeddings
 from .intrinsic import intrinsic_dimension
 from .neighbours import kth_distance, neighbourhood
-from .survey import finite_rows
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -26,13 +27,23 @@ SMALLEST_VARIANCE = 1e-10  # of the largest: below it there is no direction
 class EmbeddingDensity(Concise, ABC):
     """A density of embeddings, fitted to reference embeddings; it knows nothing of the encoder.
 
-    A subclass is a frozen dataclass that holds its tensors and implements :attr:`size` and :meth:`evaluate`.
+    A subclass is a frozen dataclass that holds its tensors and implements :attr:`size` and :meth:`evaluate`; one that
+    lives on fewer dimensions also says on how many, by :attr:`volume_rank`.
     """
 
     @property
     @abstractmethod
     def size(self) -> int:
         """K, number of coordinates."""
+
+    @property
+    def volume_rank(self) -> int:
+        """Number of dimensions per whose volume it is a density: as many directions of the Jacobian go with it.
+
+        A density in all K coordinates goes with the volume of K directions, one on a manifold with that of the r along
+        it. With others, the change of variables from embedding to input does not hold.
+        """
+        return self.size
 
     @abstractmethod
     def evaluate(self, z: Tensor) -> Tensor:
@@ -48,10 +59,10 @@ class EmbeddingDensity(Concise, ABC):
             (N,) nats, float64; NaN for an embedding that is not finite.
 
         Raises:
+            TypeError: for what is not a tensor.
             ValueError: for another shape than (N, K) with the K that it was fitted to, or complex embeddings.
         """
-        if z.ndim != 2 or z.shape[1] != self.size:
-            raise ValueError(f"the density is one of embeddings (N, {self.size}), got shape {tuple(z.shape)}.")
+        z = require_embeddings(z, size=self.size)
         finite = torch.isfinite(z).all(1)
         answer = torch.full((len(z),), torch.nan, dtype=torch.float64, device=z.device)
         answer[finite] = self.evaluate(finite_rows(z).double())
@@ -82,8 +93,8 @@ class GaussianDensity(EmbeddingDensity):
         """Fit to the finite of (N, K) embeddings; directions with less than 1e-10 of the largest variance are left out.
 
         Raises:
-            ValueError: for a shape other than (N, K), N <= K finite embeddings, when all are equal, or complex
-                ones.
+            TypeError: for what is not a tensor.
+            ValueError: for a shape other than (N, K), N <= K finite embeddings, when all are equal, or complex ones.
         """
         rows = finite_embeddings(z)
         if len(rows) <= rows.shape[1]:
@@ -101,6 +112,11 @@ class GaussianDensity(EmbeddingDensity):
         return len(self.mean)
 
     @property
+    def volume_rank(self) -> int:
+        """L, number of directions in which the cloud has an extent."""
+        return len(self.whitener)
+
+    @property
     def log_determinant(self) -> Tensor:
         """log |W|, a scalar in nats: what the log density of whitened coordinates lacks."""
         lengths: Tensor = torch.linalg.vector_norm(self.whitener, dim=1)
@@ -108,7 +124,7 @@ class GaussianDensity(EmbeddingDensity):
 
     def whiten(self, z: Tensor) -> Tensor:
         """Coordinates in which the Gaussian is N(0, I), (N, K) -> (N, L) float64."""
-        return (z.double() - self.mean) @ self.whitener.T
+        return (require_embeddings(z, size=self.size).double() - self.mean) @ self.whitener.T
 
     def evaluate(self, z: Tensor) -> Tensor:
         """Log density of finite float64 embeddings, (N, K) -> (N,) nats."""
@@ -143,22 +159,20 @@ class NeighbourDensity(EmbeddingDensity):
 
         Args:
             z: (M, K) embeddings; with 64 coordinates, 1,024 embeddings are scored against 20,000 in about a second.
-            dimension: r, above 0; ``None`` is the rank of :func:`intrinsic_dimension`.
+            dimension: r, above 0 and at most K; ``None`` is the rank of :func:`intrinsic_dimension`.
             k: number of the neighbour, from 1 to M - 1; ``None`` is a fortieth of M, at least 10. A given k makes the
                 density consistent as M grows. The default keeps its scale, and on trained encoders ranks best for M
                 from 1,000 to 20,000: what is finer is noise there.
 
         Raises:
+            TypeError: for what is not a tensor.
             ValueError: for a shape other than (M, K), a k or dimension out of range, when all embeddings are equal, or
                 for complex ones.
         """
         rows = finite_embeddings(z)
         chosen = min(neighbourhood(len(rows)), len(rows) - 1) if k is None else k
-        if not 1 <= chosen < len(rows):
-            raise ValueError(f"k must be from 1 to {len(rows) - 1}, one less than the finite embeddings, got {chosen}.")
-        r = float(intrinsic_dimension(rows).rank) if dimension is None else float(dimension)
-        if not 0.0 < r < math.inf:
-            raise ValueError(f"dimension must be a positive number, got {dimension}.")
+        require_between(1, len(rows) - 1, k=chosen)
+        r = float(intrinsic_dimension(rows).rank if dimension is None else require_dimension(dimension, rows.shape[1]))
         spread = (rows - rows.mean(0)).norm(dim=1).median()
         return cls(
             rows, r, chosen, max(torch.finfo(torch.float32).eps * float(spread), torch.finfo(torch.float64).tiny)
@@ -168,6 +182,11 @@ class NeighbourDensity(EmbeddingDensity):
     def size(self) -> int:
         """K, number of coordinates."""
         return self.reference.shape[1]
+
+    @property
+    def volume_rank(self) -> int:
+        """r, rounded, at least 1."""
+        return max(1, round(self.dimension))
 
     def evaluate(self, z: Tensor) -> Tensor:
         """Log density of finite float64 embeddings, (N, K) -> (N,) nats."""
@@ -189,13 +208,24 @@ def finite_embeddings(z: Tensor) -> Tensor:
     """The finite of (N, K) embeddings in float64, to which a density is fitted.
 
     Raises:
+        TypeError: for what is not a tensor.
         ValueError: for a shape other than (N, K), fewer than two finite ones, when all are equal, or for complex ones.
     """
-    if z.ndim != 2 or z.shape[1] == 0:
-        raise ValueError(f"embeddings must be (N, K), got shape {tuple(z.shape)}: for one embedding, pass z[None].")
-    rows = finite_rows(z).double()
+    rows = finite_rows(require_embeddings(z)).double()
     if len(rows) < 2:
         raise ValueError(f"a density needs at least 2 finite embeddings, got {len(rows)} of {len(z)}.")
     if bool((rows == rows[0]).all()):
         raise ValueError("all embeddings are equal: the encoder has collapsed to a point.")
     return rows
+
+
+def require_dimension(dimension: float, size: int) -> float:
+    """Return the dimension of a manifold in K = ``size`` coordinates as it is.
+
+    Raises:
+        ValueError: for anything but a number above 0 and at most K.
+    """
+    is_number = isinstance(dimension, Real) and not isinstance(dimension, bool)
+    if not is_number or not 0.0 < dimension <= size:
+        raise ValueError(f"dimension must be a number above 0 and at most K = {size}, got {dimension!r}.")
+    return dimension

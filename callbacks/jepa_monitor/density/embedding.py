@@ -9,14 +9,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..errors import require_whole
 from ..runtime.concise import Concise
+from .checks import require_between, require_encoder, require_real
 from .densities import EmbeddingDensity, GaussianDensity, NeighbourDensity, finite_embeddings
 from .intrinsic import IntrinsicDimension, intrinsic_dimension
 from .jacobian import differentiable
 from .manifold import ManifoldDensity
 from .mixtures import MixtureDensity
 from .strategies import Encode
-from .survey import batch_expected, require_floating_point, require_real
+from .survey import survey
 from .volume import log_singular_values
 
 DensityName = Literal["auto", "gaussian", "neighbours", "manifold", "mixture"]
@@ -41,7 +43,7 @@ class EmbeddingReference(Concise):
     Attributes:
         density: density of coordinates.
         rank: r, the directions of the volume that goes with the density: one integer for a whole model.
-        dimension: intrinsic dimension of the reference embeddings; ``None`` where it was fitted with a given rank.
+        dimension: intrinsic dimension of the reference embeddings; ``None`` where the rank was given.
         gaussian: Gaussian in whose white coordinates all is; ``None`` where coordinates are the embedding's own.
         embeddings: (M, K) finite reference embeddings; ``None`` where there are none.
         choice: how the density was chosen, for another one like it.
@@ -74,13 +76,16 @@ class EmbeddingReference(Concise):
             chunk: inputs a pass.
 
         Raises:
-            TypeError, ValueError: for inputs or embeddings that no Jacobian can be taken of, and as :meth:`fit` does.
+            TypeError, ValueError: for inputs or embeddings that no Jacobian can be taken of (:func:`jacobian_gram`
+                names the reasons), and as :meth:`fit` does.
         """
-        require_floating_point(x)
-        with differentiable(x.device.type), torch.no_grad(), batch_expected(encode, x):
+        require_encoder(encode, x)
+        require_whole(1, None, chunk=chunk)
+        with differentiable(x.device.type), torch.no_grad():
+            x = x.detach().clone()  # a tensor made under inference mode cannot take part in autograd
+            if len(x):
+                survey(encode, x)
             z = torch.cat([require_real(encode(part.clone())) for part in x.split(chunk or EMBEDDED_A_PASS)])
-            if len(z) != len(x):
-                raise ValueError(f"the encoder must map {len(x)} inputs to as many embeddings, got {tuple(z.shape)}.")
         return cls.fit(z, density=density, rank=rank, whiten=whiten)
 
     @classmethod
@@ -99,46 +104,64 @@ class EmbeddingReference(Concise):
             density: ``gaussian``, N(0, I) of white coordinates; ``neighbours`` on a manifold of r dimensions;
                 ``manifold``, with a tail across it; ``mixture`` of Gaussians; ``auto``, the one that ranks best; or a
                 density of the coordinates.
-            rank: r, at most the number of coordinates; ``auto`` is the intrinsic dimension, rounded.
+            rank: r, from 1 to the number of coordinates; ``auto`` is the density's own (its ``volume_rank``): the
+                intrinsic dimension, rounded, on a manifold, and all directions for ``gaussian`` and ``mixture``.
             whiten: coordinates are white, or the embedding's own; ``None`` whitens for ``gaussian`` alone.
 
         Raises:
-            ValueError: for a shape other than (M, K), an unknown density, a rank below 1, complex embeddings, or where
-                all are equal or they are too few.
+            TypeError: for embeddings that are no tensor, or a density that is neither a name nor an EmbeddingDensity.
+            ValueError: for a shape other than (M, K), an unknown density, one of another size, a rank out of range,
+                complex embeddings, or where all are equal or they are too few.
         """
+        require_choice(density)
+        require_whole(1, "auto", rank=rank)
+        if whiten not in (None, True, False):
+            raise ValueError(f"whiten must be True, False or None, got {whiten!r}.")
         z = finite_embeddings(z)
         _require_spread(z)
-        dimension = intrinsic_dimension(z) if rank == "auto" else None
-        found = dimension.rank if dimension is not None else int(rank)
-        return cls._fitted(z, density, found, dimension, whiten)
+        return cls._fitted(z, density, intrinsic_dimension(z) if rank == "auto" else int(rank), whiten)
 
     @classmethod
     def _fitted(
-        cls, z: Tensor, choice: DensityChoice, rank: int, dimension: IntrinsicDimension | None, whiten: bool | None
+        cls, z: Tensor, choice: DensityChoice, directions: int | IntrinsicDimension, whiten: bool | None
     ) -> EmbeddingReference:
-        if rank < 1:
-            raise ValueError(f"rank must be at least 1, got {rank}.")
+        """Fit to finite embeddings; a dimension that was found is followed by densities on a manifold alone."""
         gaussian = GaussianDensity.fit(z) if (choice == "gaussian" if whiten is None else whiten) else None
         coordinates = z if gaussian is None else gaussian.whiten(z)
-        rank = min(rank, coordinates.shape[1])
-        density = _fit_of(choice)(coordinates, rank) if isinstance(choice, str) else choice
-        return cls(density, rank, dimension, gaussian, z, choice)
+        size = coordinates.shape[1]
+        if isinstance(directions, int):
+            require_between(1, size, rank=directions)
+        found = directions if isinstance(directions, int) else min(directions.rank, size)
+        density = FITS[AUTO if choice == "auto" else choice](coordinates, found) if isinstance(choice, str) else choice
+        if density.size != size:
+            raise ValueError(f"the density is one of {density.size} coordinates, and the embeddings have {size}.")
+        if isinstance(directions, int):
+            return cls(density, directions, None, gaussian, z, choice)
+        return cls(density, density.volume_rank, directions, gaussian, z, choice)
 
-    def refit(self, *, density: DensityChoice = "auto", rank: int | None = None) -> EmbeddingReference:
+    def refit(self, *, density: DensityChoice = "auto", rank: int | Literal["auto"] = "auto") -> EmbeddingReference:
         """Fit another density, or one for another rank, to the same embeddings, as :meth:`fit` does.
 
         Args:
             density: see :meth:`fit`; ``auto`` is that of this reference, in its coordinates.
-            rank: r; ``None`` is that of this reference.
+            rank: r; ``auto`` is the one that was given for this reference, else the density's own.
 
         Raises:
-            ValueError: where there are no embeddings, and as :meth:`fit` does.
+            TypeError, ValueError: where there are no embeddings, and as :meth:`fit` does.
         """
+        require_choice(density)
+        require_whole(1, "auto", rank=rank)
         if self.embeddings is None:
             raise ValueError("this reference has no embeddings that another density could be fitted to.")
-        same = density == "auto"
+        same = isinstance(density, str) and density == "auto"
         choice, whiten = (self.choice or self.density, self.gaussian is not None) if same else (density, None)
-        return self._fitted(self.embeddings, choice, self.rank if rank is None else rank, self.dimension, whiten)
+        known = self.rank if self.dimension is None else self.dimension
+        return self._fitted(self.embeddings, choice, known if rank == "auto" else int(rank), whiten)
+
+    @property
+    def size(self) -> int:
+        """K, number of coordinates of an embedding."""
+        return (self.gaussian or self.density).size
 
     def to(self, device: torch.device) -> EmbeddingReference:
         """Copy to another device."""
@@ -175,11 +198,19 @@ class EmbeddingReference(Concise):
         return self.log_density(self.coordinates(self.embeddings))
 
 
-def _fit_of(name: str) -> Callable[[Tensor, int], EmbeddingDensity]:
-    known = FITS.get(AUTO if name == "auto" else name)
-    if known is None:
-        raise ValueError(f"density must be auto, {', '.join(FITS)} or an EmbeddingDensity, got {name!r}.")
-    return known
+def require_choice(density: object) -> None:
+    """Refuse what chooses no density.
+
+    Raises:
+        TypeError: for what is neither a name nor a density, such as the class of one.
+        ValueError: for an unknown name.
+    """
+    if isinstance(density, str) and density not in ("auto", *FITS):
+        raise ValueError(f"density must be auto, {', '.join(FITS)} or an EmbeddingDensity, got {density!r}.")
+    if not isinstance(density, (str, EmbeddingDensity)):
+        raise TypeError(
+            f"density must be auto, {', '.join(FITS)}, or an object such as GaussianDensity.fit(z), got {density!r}."
+        )
 
 
 def _require_spread(z: Tensor) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import require_whole
 from .densities import EmbeddingDensity, GaussianDensity
 
 if TYPE_CHECKING:
@@ -50,8 +51,12 @@ class FlowDensity(EmbeddingDensity):
 
         Raises:
             ImportError: where zuko is not installed.
-            ValueError: for a shape other than (N, K), too few embeddings, when all are equal, or for complex ones.
+            TypeError: for what is not a tensor.
+            ValueError: for a shape other than (N, K), too few embeddings, when all are equal, for complex ones, or for
+                settings that are no whole numbers.
         """
+        require_whole(1, transforms=transforms, hidden=hidden, max_steps=max_steps)
+        require_whole(0, seed=seed)
         try:
             from zuko.flows import NSF
         except ImportError:
@@ -71,6 +76,11 @@ class FlowDensity(EmbeddingDensity):
     def size(self) -> int:
         """K, number of coordinates."""
         return self.gaussian.size
+
+    @property
+    def volume_rank(self) -> int:
+        """Number of directions that the whitener leaves in."""
+        return self.gaussian.volume_rank
 
     def evaluate(self, z: Tensor) -> Tensor:
         """Log density of finite float64 embeddings, (N, K) -> (N,) nats."""

@@ -12,8 +12,9 @@ from scipy.special import digamma
 from scipy.stats import chi2, ncx2
 from torch import Tensor
 
+from ..errors import require_whole
+from .checks import finite_rows, require_embeddings
 from .neighbours import nearest, neighbourhood
-from .survey import finite_rows
 
 MOST_POINTS, MOST_QUERIES = 20_000, 1_024
 RESAMPLES = 1_000
@@ -71,10 +72,12 @@ def intrinsic_dimension(
         noise or curvature, which move the estimate itself.
 
     Raises:
+        TypeError: for what is not a tensor.
         ValueError: for a shape other than (N, K), k out of range, too few different embeddings, or complex ones.
     """
-    if z.ndim != 2 or z.shape[1] == 0:
-        raise ValueError(f"embeddings must be (N, K), got shape {tuple(z.shape)}.")
+    z = require_embeddings(z)
+    require_whole(2, None, k=k)
+    require_whole(0, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     rows = finite_rows(z).double()
     points = _draw(torch.unique(rows, dim=0), MOST_POINTS, generator)[0]
@@ -93,8 +96,6 @@ def intrinsic_dimension(
 
 def _number(count: int, k: int | None) -> int:
     """Number of neighbours among this number of different embeddings."""
-    if k is not None and k < 2:
-        raise ValueError(f"k must be at least 2, got {k}.")
     chosen = neighbourhood(count) if k is None else k
     if count < chosen + 2:
         raise ValueError(

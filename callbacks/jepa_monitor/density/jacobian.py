@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from .checks import require_encoder, require_real, require_rows, require_way
 from .strategies import (
     Encode,
     Strategy,
@@ -23,7 +24,7 @@ from .strategies import (
     jacobian_by_replication,
     on_a_copy,
 )
-from .survey import Survey, output_replaced, require_floating_point, require_real, survey
+from .survey import Survey, output_replaced, survey
 
 T = TypeVar("T")
 
@@ -89,10 +90,10 @@ def jacobian_gram(
         (N, K, K), or (N, M, M) with ``rows``.
 
     Raises:
-        TypeError: if inputs or embeddings are no tensor.
+        TypeError: if inputs, embeddings or rows are no tensors, or ``encode`` cannot be called.
         ValueError: if inputs or embeddings are integer or complex, if ``encode`` does not return (B, K), if samples
-            influence each other (the message names the module), or if its output does not depend on its input through
-            autograd.
+            influence each other (the message names the module), if its output does not depend on its input through
+            autograd, or for other arguments that make no sense.
     """
     return gram_and_embedding(encode, x, rows=rows, strategy=strategy, chunk=chunk, gram_dtype=gram_dtype)[0]
 
@@ -137,16 +138,16 @@ def map_grams(
     Returns:
         One result a part, in the order of the samples.
     """
-    require_floating_point(x)
+    require_encoder(encode, x)
+    require_way(strategy, chunk, gram_dtype)
     with differentiable(x.device.type):
-        # a clone, because a tensor made under inference mode cannot take part in autograd
-        inputs = x.clone().detach()
+        inputs = x.clone().detach()  # a tensor made under inference mode cannot take part in autograd
         if not len(inputs):
-            with torch.no_grad():
-                z = require_real(encode(inputs)).to(gram_dtype)
+            z = require_real(encode(inputs)).detach().to(gram_dtype)
             size = z.shape[1] if rows is None else rows.shape[-2]
             return [function(z.new_empty(0, size, size), z)]
         facts = survey(encode, inputs)
+        require_rows(rows, samples=len(inputs), size=facts.embedding_size)
         if facts.depends_on_grad_mode:
             notice(_GRAD_MODE)
         route = _Route.choose(strategy, facts, inputs, rows, chunk)
@@ -170,8 +171,7 @@ def _grams_by_part(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield Gram matrices and embeddings of one part after the other, by another route where one does not work."""
     start = 0
-    # a rule may be wrong for one number of samples and right for another
-    compared: set[tuple[_Route, int]] = set()
+    compared: set[tuple[_Route, int]] = set()  # a rule may be wrong for one number of samples and right for another
     while start < len(x):
         part = x[start : start + route.samples]
         own = _rows_of(rows, slice(start, start + len(part)))
@@ -320,7 +320,7 @@ def _elements_per_pass(x: Tensor) -> int:
 def _samples_per_pass(facts: Survey, x: Tensor, *, vectors: int) -> int:
     """Number of samples with which a pass of ``vectors`` rows is large enough to pay and fits into half the memory."""
     # forward and backward keep a few times the module outputs; a row has one gradient a pass and its place in J
-    bytes_a_sample = 4 * facts.activation_bytes + x[0].numel() * x.element_size() * (facts.embedding_size + vectors)
+    bytes_a_sample = 4 * facts.activation_bytes + x[0].nbytes * (facts.embedding_size + vectors)
     worthwhile = _elements_per_pass(x) // (vectors * facts.largest_activation)
     return max(1, min(worthwhile, _free_bytes(x.device) // 2 // bytes_a_sample))
 

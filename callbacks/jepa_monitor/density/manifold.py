@@ -9,6 +9,7 @@ import torch
 from scipy.stats import chi2
 from torch import Tensor
 
+from ..errors import require_whole
 from .densities import SMALLEST_VARIANCE, EmbeddingDensity, NeighbourDensity, finite_embeddings
 from .neighbours import nearest
 
@@ -57,16 +58,18 @@ class ManifoldDensity(EmbeddingDensity):
 
         Args:
             z: (M, K) embeddings.
-            dimension: r, above 0; ``None`` is the rank of :func:`intrinsic_dimension`.
+            dimension: r, above 0 and at most K; ``None`` is the rank of :func:`intrinsic_dimension`.
             k: neighbour of the density on the manifold, from 1 to M - 1; ``None`` is one in 125 of M, at least 32.
                 That is fewer than :class:`NeighbourDensity` takes: the ranking on the manifold gains from more, what
                 tells samples beside it from those on it gains from fewer.
             seed: seed of the draw of reference embeddings whose neighbourhoods are looked at.
 
         Raises:
+            TypeError: for what is not a tensor.
             ValueError: for a shape other than (M, K), a k or dimension out of range, when all embeddings are equal, or
                 for complex ones.
         """
+        require_whole(0, seed=seed)
         points = finite_embeddings(z)
         chosen = min(max(FEWEST, round(SHARE * len(points))), len(points) - 1) if k is None else k
         along = NeighbourDensity.fit(points, dimension=dimension, k=chosen)
@@ -74,7 +77,7 @@ class ManifoldDensity(EmbeddingDensity):
         fitted = cls(along, torch.eye(points.shape[1]).to(points), min(wanted, len(points) - 1), math.inf)
         order = torch.randperm(len(points), generator=torch.Generator().manual_seed(seed))
         own = order[:MOST_QUERIES].to(points.device)
-        if fitted._across_dimensions < 1 or fitted.neighbours <= fitted._tangent + 1:
+        if fitted._across_dimensions < 1 or fitted.neighbours <= fitted.volume_rank + 1:
             return fitted
         fitted = replace(fitted, whitener=_whitener(fitted._mean_covariance(points[own], own)))
         if fitted._across_dimensions < 1:  # no neighbourhood has any extent across
@@ -87,6 +90,11 @@ class ManifoldDensity(EmbeddingDensity):
     def size(self) -> int:
         """Number of coordinates, K."""
         return self.along.size
+
+    @property
+    def volume_rank(self) -> int:
+        """Number of directions along the manifold, r rounded."""
+        return self.along.volume_rank
 
     def evaluate(self, z: Tensor) -> Tensor:
         """Log density of finite float64 embeddings, (N, K) -> (N,) nats."""
@@ -109,7 +117,7 @@ class ManifoldDensity(EmbeddingDensity):
         for rows, index in self._neighbourhoods(z, own):
             around = points[index]
             centre = around.mean(1, keepdim=True)
-            found.append(_squared_across(rows @ self.whitener.T - centre[:, 0], around - centre, self._tangent))
+            found.append(_squared_across(rows @ self.whitener.T - centre[:, 0], around - centre, self.volume_rank))
         return 0.5 * torch.cat(found).log()
 
     def _tail(self, z: Tensor, *, own: Tensor | None = None) -> Tensor:
@@ -119,13 +127,8 @@ class ManifoldDensity(EmbeddingDensity):
         return -0.5 * ((self.log_across(z, own=own) - self.log_start).clamp_min(0.0) / STEP).square()
 
     @property
-    def _tangent(self) -> int:
-        """Number of tangent directions."""
-        return max(1, round(self.along.dimension))
-
-    @property
     def _across_dimensions(self) -> int:
-        return len(self.whitener) - self._tangent
+        return len(self.whitener) - self.volume_rank
 
     def _neighbourhoods(self, z: Tensor, own: Tensor | None) -> list[tuple[Tensor, Tensor]]:
         """Parts of the rows (B, K), each with the indices of the nearest reference embeddings (B, k)."""
@@ -143,7 +146,7 @@ class ManifoldDensity(EmbeddingDensity):
             around = self.along.reference[index]
             around = around - around.mean(1, keepdim=True)
             eigenvalues, vectors = torch.linalg.eigh(around @ around.mT)
-            next_one = eigenvalues[:, [-self._tangent - 1]].clamp_min(0.0)
+            next_one = eigenvalues[:, [-self.volume_rank - 1]].clamp_min(0.0)
             shrink = (next_one / eigenvalues.clamp_min(torch.finfo(eigenvalues.dtype).tiny)).clamp_max(1.0).sqrt()
             around = (
                 vectors * shrink[:, None]

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..errors import require_whole
 from .densities import EmbeddingDensity, finite_embeddings
 
 COMPONENTS = (1, 2, 4, 8, 16)
@@ -52,13 +53,14 @@ class MixtureDensity(EmbeddingDensity):
 
         Raises:
             ImportError: where scikit-learn is not installed.
+            TypeError: for what is not a tensor.
             ValueError: for a shape other than (N, K), fewer than 2 K embeddings a component, when all are equal, or
                 for complex ones.
         """
+        require_whole(1, None, components=components)
+        require_whole(0, seed=seed)
         rows = finite_embeddings(z)
         least = EMBEDDINGS_PER_COORDINATE * rows.shape[1] * (components or 1)
-        if components is not None and components < 1:
-            raise ValueError(f"components must be at least 1, got {components}.")
         if len(rows) < least:
             raise ValueError(
                 f"{len(rows)} finite embeddings are too few for {components or 1} full covariances of {rows.shape[1]} "
@@ -77,6 +79,21 @@ class MixtureDensity(EmbeddingDensity):
     def size(self) -> int:
         """K, number of coordinates."""
         return self.means.shape[1]
+
+    @property
+    def volume_rank(self) -> int:
+        """Number of directions in which the cloud varies by more than was added to each variance."""
+        variances = torch.linalg.eigvalsh(self.covariance)
+        return int((variances > 2.0 * SMALLEST_VARIANCE * variances.mean()).sum())
+
+    @property
+    def covariance(self) -> Tensor:
+        """Covariance (K, K) of the mixture, over all of its components."""
+        roots = torch.linalg.solve_triangular(self.factors, torch.eye(self.size).to(self.factors), upper=True)
+        weights = self.log_weights.exp()
+        centred = self.means - weights @ self.means
+        within: Tensor = (weights[:, None, None] * (roots.mT @ roots)).sum(0)
+        return within + centred.T @ (weights[:, None] * centred)
 
     def evaluate(self, z: Tensor) -> Tensor:
         """Log density of finite float64 embeddings, (N, K) -> (N,) nats."""

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .survey import finite_rows
+from ..errors import require_whole
+from .checks import finite_rows, require_between, require_embeddings
 
 BLOCK = 2**23  # elements: 64 MiB in float64
 SHARE, FEWEST = 1 / 40, 10  # of the points, and number of them, that are a neighbourhood
@@ -42,11 +43,12 @@ def nearest(queries: Tensor, points: Tensor, k: int, *, own: Tensor | None = Non
         indices: (N, k) int64 of the points.
 
     Raises:
-        ValueError: if k is out of range, or a point is not finite.
+        TypeError: for what is not a tensor.
+        ValueError: for other shapes, if k is out of range, or a point is not finite.
     """
-    largest = len(points) - (own is not None)
-    if not 1 <= k <= largest:
-        raise ValueError(f"k must be from 1 to {largest}, the number of points to choose from, got {k}.")
+    points = require_embeddings(points, name="points")
+    queries = require_embeddings(queries, size=points.shape[1], name="queries")
+    require_between(1, len(points) - (own is not None), k=k)
     if not bool(torch.isfinite(points).all()):
         raise ValueError("points must be finite: leave out those that are not.")
     queries, points = _centred(queries, points)
@@ -73,11 +75,12 @@ def knn_distance(z: Tensor, reference: Tensor, *, k: int = 10) -> Tensor:
         (N,) float64; NaN if the reference has no finite embedding.
 
     Raises:
-        ValueError: if k is below 1.
+        TypeError: for what is not a tensor.
+        ValueError: for other shapes, or if k is no whole number of at least 1.
     """
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}.")
-    points = finite_rows(reference)
+    require_whole(1, k=k)
+    points = finite_rows(require_embeddings(reference, name="reference embeddings"))
+    z = require_embeddings(z, size=points.shape[1])
     if not len(points):
         return torch.full((len(z),), torch.nan, dtype=torch.float64, device=z.device)
     return kth_distance(z, points, min(k, len(points)))

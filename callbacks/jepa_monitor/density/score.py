@@ -10,11 +10,12 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..errors import require_whole
+from .checks import require_floating_point, require_tensor
 from .embedding import DensityChoice, EmbeddingReference
 from .jacobian import gram_and_embedding
 from .strategies import Encode, Strategy
-from .survey import require_floating_point
-from .volume import EPS, TOLERANCE_NATS, is_imprecise, leading_volume, log_singular_values
+from .volume import EPS, TOLERANCE_NATS, is_imprecise, leading_volume, log_singular_values, warn_of_rounding
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -47,6 +48,9 @@ def jepa_score(
     Returns:
         (N,) nats, float64; NaN for a sample whose Jacobian is not finite. Warns where rounding may cost more than 0.1
         nats (:func:`rounding_error`).
+
+    Raises:
+        TypeError, ValueError: for a clip or views that make no sense, and as :func:`jacobian_gram` does.
     """
     if views is not None:
         drawn = _draw_views(x, views, num_views, seed)
@@ -78,25 +82,36 @@ def log_density(
         encode: maps (B, ...) inputs to (B, K) embeddings; in eval mode.
         x: (N, ...) inputs.
         reference: density of reference embeddings: ``EmbeddingReference.measure(encode, training_inputs)``.
-        embedding_density: another density for the same embeddings (see :meth:`EmbeddingReference.fit`); ``auto`` is the
-            reference's own.
-        rank: r; ``auto`` is the reference's, so that it does not depend on ``x``.
+        embedding_density: another density for the same embeddings (see :meth:`EmbeddingReference.fit`), with the volume
+            of as many directions as it has; ``auto`` is the reference's own.
+        rank: r, from 1 to min(K, D); ``auto`` is the one that was given for the reference, else the density's own.
         views, num_views, seed: as in :func:`jepa_score`.
         strategy, chunk: see :func:`jacobian_gram`.
 
     Returns:
-        (N,) nats, float64; NaN for a sample whose embedding or Jacobian is not finite.
+        (N,) nats, float64; NaN for a sample whose embedding or Jacobian is not finite. Warns where some of the r
+        singular values are rounding.
 
     Raises:
-        ValueError: for a rank out of range, or another density or rank where the reference has no embeddings.
+        TypeError: if the reference is no :class:`EmbeddingReference`, and as :func:`jacobian_gram` does.
+        ValueError: for a rank out of range, a reference of other embeddings, another density or rank where the
+            reference has no embeddings, and as :func:`jacobian_gram` does.
     """
-    if embedding_density != "auto" or rank not in ("auto", reference.rank):
-        reference = reference.refit(density=embedding_density, rank=None if rank == "auto" else rank)
+    reference = _chosen(reference, embedding_density, rank)
     if views is not None:
         drawn = _draw_views(x, views, num_views, seed)
         return _joined(log_density(encode, drawn, reference=reference, strategy=strategy, chunk=chunk), num_views)
     gram, z = gram_and_embedding(encode, x, strategy=strategy, chunk=chunk)
-    log_volume = leading_volume(reference.log_singular_values(gram), reference.rank)
+    if z.shape[1] != reference.size:
+        raise ValueError(
+            f"the reference has embeddings of K = {reference.size}, the encoder gives {z.shape[1]}: measure it with "
+            "this encoder."
+        )
+    values = reference.log_singular_values(gram)[:, : x[0].numel() if len(x) else None]
+    # a Jacobian has no more directions than its input
+    directions = min(reference.rank, values.shape[1]) if rank == "auto" else reference.rank
+    log_volume = leading_volume(values, directions)
+    warn_of_rounding(values, directions, x.dtype)
     return log_density_from_volume(log_volume, reference.coordinates(z), reference.log_density)
 
 
@@ -112,20 +127,53 @@ def log_density_from_volume(
 
     Returns:
         (N,) nats.
+
+    Raises:
+        ValueError: where volumes and densities are not of as many samples.
     """
-    return log_volume + embedding_density(coordinates)
+    density = embedding_density(coordinates)
+    if log_volume.shape != density.shape:
+        raise ValueError(
+            f"log volumes of shape {tuple(log_volume.shape)} and densities of shape {tuple(density.shape)} must be "
+            "(N,) of the same samples."
+        )
+    return log_volume + density
 
 
 def aggregate_views(scores: Tensor, dim: int) -> Tensor:
-    """Score of a sample from those of its views, Eq. 4 of arXiv 2510.05949: -logmeanexp(-scores) along ``dim``."""
+    """Score of a sample from those of its views, Eq. 4 of arXiv 2510.05949: -logmeanexp(-scores) along ``dim``.
+
+    Raises:
+        TypeError: for what is not a tensor.
+        ValueError: where there is no such dimension, or no view along it.
+    """
+    shape = require_tensor(scores, name="scores", shape="(N, T)").shape
+    if not -len(shape) <= dim < len(shape) or not shape[dim]:
+        raise ValueError(f"scores must have views along dimension {dim}, got shape {tuple(shape)}.")
     return math.log(scores.shape[dim]) - torch.logsumexp(-scores, dim=dim)
+
+
+def _chosen(
+    reference: EmbeddingReference, embedding_density: DensityChoice, rank: int | Literal["auto"]
+) -> EmbeddingReference:
+    """Return the reference, or another one where another density or rank is asked for."""
+    if not isinstance(reference, EmbeddingReference):
+        raise TypeError(
+            f"reference is of type {type(reference).__name__}: pass EmbeddingReference.measure(encode, "
+            "training_inputs), or EmbeddingReference.fit(z) of their embeddings."
+        )
+    require_whole(1, "auto", rank=rank)
+    same = isinstance(embedding_density, str) and embedding_density == "auto" and rank in ("auto", reference.rank)
+    return reference if same else reference.refit(density=embedding_density, rank=rank)
 
 
 def _draw_views(x: Tensor, views: Transform, num_views: int, seed: int) -> Tensor:
     """Draw T views of each sample, one after the other: (N, ...) -> (N T, ...)."""
-    if num_views < 1:
-        raise ValueError(f"num_views must be at least 1, got {num_views}.")
+    require_whole(1, num_views=num_views)
+    require_whole(0, seed=seed)
     require_floating_point(x)
+    if not callable(views):
+        raise TypeError(f"views is of type {type(views).__name__}: pass a function of one sample, (...) -> (...).")
     devices = [x.device] if x.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)

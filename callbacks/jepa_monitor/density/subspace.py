@@ -10,12 +10,13 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from ..errors import require_whole
 from ..runtime.concise import Concise
+from .checks import finite_rows, require_between, require_embeddings, require_encoder, require_grams, require_real
 from .jacobian import differentiable, gram_and_embedding, jacobian_gram
 from .neighbours import nearest
 from .strategies import Encode, Strategy
-from .survey import finite_rows, require_real
-from .volume import leading_volume, log_singular_values
+from .volume import leading_volume, log_singular_values, warn_of_rounding
 
 VolumeEstimator = Literal["exact", "subspace"]
 
@@ -78,9 +79,11 @@ class Subspace(Concise):
             strategy, chunk: see :func:`jacobian_gram`.
 
         Raises:
-            ValueError: for a rank or directions out of range, too small a reference, or fewer than 8 samples with a
-                finite Gram matrix.
+            TypeError: for inputs or a reference that are no tensors.
+            ValueError: for a rank or directions out of range, a reference that is too small, of another K or a point,
+                or fewer than 8 samples with a finite Gram matrix.
         """
+        require_encoder(encode, x)
         _require_enough(len(x), len(x))
         gram, z = gram_and_embedding(encode, x, strategy=strategy, chunk=chunk)
         subspace = cls.calibrate(gram, z, rank, reference=reference, directions=directions)
@@ -97,18 +100,22 @@ class Subspace(Concise):
             gram: (N, K, K) exact ones, float64, in the coordinates in which volumes are wanted.
             z: (N, K) embeddings of the same samples, in the same coordinates.
             rank, reference, directions: see :meth:`fit`.
+
+        Raises:
+            TypeError, ValueError: as :meth:`fit` does.
         """
-        size = gram.shape[-1]
-        if not 1 <= rank <= size:
-            raise ValueError(f"rank must be from 1 to K = {size}, got {rank}.")
+        size = require_grams(gram).shape[-1]
+        z = require_embeddings(z, size=size)
+        require_between(1, size, rank=rank)
         m = subspace_rows(rank, size) if directions is None else directions
-        if not rank <= m <= size:
-            raise ValueError(f"directions must be from rank = {rank} to K = {size}, got {m}.")
-        reference = finite_rows(reference).double()
+        require_between(rank, size, directions=m)
+        reference = finite_rows(require_embeddings(reference, size=size, name="reference embeddings")).double()
         if len(reference) <= m:
             raise ValueError(
                 f"{m} directions need more than {m} finite reference embeddings, got {len(reference)}: embed more."
             )
+        if bool((reference == reference[0]).all()):
+            raise ValueError("all reference embeddings are equal: they show no direction in which embeddings vary.")
         finite = torch.isfinite(gram).flatten(1).all(1) & torch.isfinite(z).all(1)
         _require_enough(int(finite.sum()), len(gram))
         gram, z = gram[finite], z[finite].double()
@@ -121,6 +128,7 @@ class Subspace(Concise):
 
         NaN for an embedding that is not finite. They are what :func:`jacobian_gram` takes as ``rows``.
         """
+        z = require_embeddings(z, size=self.reference.shape[1])
         finite = torch.isfinite(z).all(1)
         rows = z.new_full((len(z), self.directions, z.shape[1]), torch.nan, dtype=torch.float64)
         if bool(finite.any()):
@@ -130,17 +138,20 @@ class Subspace(Concise):
 
     def estimate(self, compressed: Tensor) -> Tensor:
         """Estimate the rank-r volume, (N,) nats, from Gram matrices S G S^T (N, m, m)."""
-        return leading_volume(log_singular_values(compressed), self.rank)
+        return leading_volume(log_singular_values(require_grams(compressed, size=self.directions)), self.rank)
 
     def log_volume(self, encode: Encode, x: Tensor, *, strategy: Strategy = "auto", chunk: int | None = None) -> Tensor:
         """Estimate the rank-r volume by m backward passes a sample: (N,) nats; NaN where a Jacobian is not finite.
+
+        Warns where some of the r singular values are rounding.
 
         Raises:
             ValueError: if the encoder is not the one that the subspace was fitted to, or was trained on since.
         """
         self._require_same_encoder(encode)
         rows = self.rows(_embed(encode, x))
-        return self.estimate(jacobian_gram(encode, x, rows=rows, strategy=strategy, chunk=chunk))
+        gram = jacobian_gram(encode, x, rows=rows, strategy=strategy, chunk=chunk)
+        return _volume(gram, self.rank, x.dtype)
 
     def _rows(self, z: Tensor) -> Tensor:
         roots = _neighbourhood(z, self.reference, self.rank, self.directions)
@@ -179,7 +190,7 @@ def encoder_volume(
     Args:
         encode: maps (B, ...) inputs to (B, K) embeddings; in eval mode.
         x: (N, ...) inputs.
-        rank: r, from 1 to K.
+        rank: r, from 1 to min(K, D).
         estimator: ``exact`` takes K backward passes a sample; ``subspace`` takes 1.5 r, at least r + 4 (see
             :class:`Subspace`), after K for each calibration sample.
         reference: (M, K) embeddings for ``subspace``; ``None`` means those of x.
@@ -187,16 +198,22 @@ def encoder_volume(
         strategy, chunk: see :func:`jacobian_gram`.
 
     Returns:
-        (N,) nats, float64, all by the same estimator; NaN for a sample whose Jacobian is not finite.
+        (N,) nats, float64, all by the same estimator; NaN for a sample whose Jacobian is not finite. Warns where some
+        of the r singular values are rounding.
 
     Raises:
-        ValueError: for a rank out of range, another estimator, too few calibration samples or reference embeddings.
+        TypeError: for inputs or a reference that are no tensors.
+        ValueError: for a rank out of range, another estimator, too few calibration samples, and as
+            :meth:`Subspace.fit` and :func:`jacobian_gram` do.
     """
-    if estimator == "exact":
-        gram = jacobian_gram(encode, x, strategy=strategy, chunk=chunk)
-        return leading_volume(log_singular_values(gram), rank)
-    if estimator != "subspace":
+    require_encoder(encode, x)
+    if estimator not in ("exact", "subspace"):
         raise ValueError(f"estimator must be exact or subspace, got {estimator!r}.")
+    if len(x):
+        require_between(1, x[0].numel(), rank=rank)
+    if estimator == "exact":
+        return _volume(jacobian_gram(encode, x, strategy=strategy, chunk=chunk), rank, x.dtype)
+    require_whole(FEWEST_SAMPLES, calibration_samples=calibration_samples)
     first, rest = x[:calibration_samples], x[calibration_samples:]
     _require_enough(len(first), len(first))
     z = _embed(encode, x)
@@ -206,7 +223,15 @@ def encoder_volume(
     compressed = [compress(gram, rows[: len(first)])]
     if len(rest):
         compressed.append(jacobian_gram(encode, rest, rows=rows[len(first) :], strategy=strategy, chunk=chunk))
-    return subspace.estimate(torch.cat(compressed))
+    return _volume(torch.cat(compressed), rank, x.dtype)
+
+
+def _volume(gram: Tensor, rank: int, dtype: torch.dtype) -> Tensor:
+    """Rank-r volumes (N,) of Gram matrices (N, M, M), with a warning where they count rounding."""
+    values = log_singular_values(gram)
+    volume = leading_volume(values, rank)
+    warn_of_rounding(values, rank, dtype)
+    return volume
 
 
 def subspace_rows(rank: int, size: int) -> int:
@@ -228,6 +253,7 @@ def _require_enough(finite: int, given: int) -> None:
 
 
 def _embed(encode: Encode, x: Tensor) -> Tensor:
+    require_encoder(encode, x)
     with differentiable(x.device.type), torch.no_grad():
         return torch.cat([require_real(encode(part.clone())).detach() for part in x.split(EMBEDDED_A_PASS)])
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
+from .checks import require_real
 from .strategies import Encode
 
 _PATCH_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -94,25 +95,6 @@ def output_replaced(layer: nn.Module, value: Tensor) -> Generator[None, None, No
         handle.remove()
 
 
-def require_floating_point(x: object) -> None:
-    """Refuse inputs with respect to which there is no derivative.
-
-    Raises:
-        TypeError: for what is not a tensor.
-        ValueError: for integers and complex numbers.
-    """
-    if not isinstance(x, Tensor):
-        raise TypeError(
-            f"inputs are of type {type(x).__name__}: pass one tensor (N, ...), such as torch.as_tensor(x), or "
-            "torch.stack(x) of a list of tensors."
-        )
-    if not x.is_floating_point():
-        raise ValueError(
-            f"inputs are {x.dtype}; a Jacobian is with respect to real floating-point numbers: pass x.float(), or "
-            "what an embedding table makes of them."
-        )
-
-
 @contextmanager
 def batch_expected(encode: Encode, x: Tensor) -> Generator[None, None, None]:
     """Explain a failure in the block by a batch ``x`` that is one sample.
@@ -136,36 +118,6 @@ def _takes(encode: Encode, one: Tensor) -> bool:
     except Exception:
         return False
     return isinstance(z, Tensor) and z.ndim == 2 and len(z) == 1
-
-
-def require_real(z: object) -> Tensor:
-    """Return embeddings as they are, or refuse what has no Jacobian.
-
-    Raises:
-        TypeError: for what is not a tensor.
-        ValueError: for complex ones, whose imaginary parts would be lost.
-    """
-    if not isinstance(z, Tensor):
-        raise TypeError(
-            f"embeddings are of type {type(z).__name__}: pass an encoder that returns one tensor (B, K), such as "
-            "lambda x: encoder(x)[0]."
-        )
-    if z.is_complex():
-        raise ValueError(
-            f"embeddings are {z.dtype}, not real numbers: pass torch.view_as_real(z).flatten(1), or z.abs()."
-        )
-    return z
-
-
-def finite_rows(samples: Tensor) -> Tensor:
-    """Flatten samples (N, ...) to rows (M, D) without gradient, and leave out those that are not finite.
-
-    Raises:
-        TypeError, ValueError: as :func:`require_real` does.
-    """
-    rows = require_real(samples.detach()).flatten(1)
-    finite = torch.isfinite(rows).all(1)
-    return rows if bool(finite.all()) else rows[finite]
 
 
 def _require_embedding(z: Tensor, pair: Tensor) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Literal
 
 import torch
 from torch import Tensor
+
+from ..errors import require_whole
+from .checks import require_between, require_grams, require_positive, require_tensor
 
 EPS = 1e-6
 TOLERANCE_NATS = 0.1
@@ -22,7 +26,14 @@ def log_singular_values(gram: Tensor, *, input_size: int | None = None, eps: flo
 
     Returns:
         (..., min(K, D)), largest first; NaN for a Gram matrix with a non-finite entry.
+
+    Raises:
+        TypeError: for what is not a tensor.
+        ValueError: for another shape, integers, a clip that is not positive, or an input size below 1.
     """
+    gram = require_grams(gram)
+    require_positive(eps=eps)
+    require_whole(1, None, input_size=input_size)
     finite = torch.isfinite(gram).all(-1).all(-1)
     safe = torch.where(finite[..., None, None], gram, torch.zeros_like(gram))
     eigenvalues = torch.linalg.eigvalsh(safe).flip(-1).clamp_min(eps**2)
@@ -45,8 +56,12 @@ def log_volume(
         (...,) nats.
 
     Raises:
-        ValueError: for a rank that is missing, out of range, or given with ``clip``.
+        TypeError: for what is not a tensor.
+        ValueError: for a rank that is missing, out of range, or given with ``clip``, for another convention, and as
+            :func:`log_singular_values` does.
     """
+    if convention not in ("clip", "rank"):
+        raise ValueError(f"convention must be clip or rank, got {convention!r}.")
     values = log_singular_values(gram, eps=eps)
     if convention == "clip":
         if rank is not None:
@@ -68,10 +83,11 @@ def leading_volume(log_singular: Tensor, rank: int) -> Tensor:
         (...,) nats.
 
     Raises:
+        TypeError: for what is not a tensor.
         ValueError: for a rank out of range.
     """
-    if not 1 <= rank <= log_singular.shape[-1]:
-        raise ValueError(f"rank must be from 1 to {log_singular.shape[-1]}, got {rank}.")
+    most = require_tensor(log_singular, name="log singular values", shape="(..., L)").shape[-1]
+    require_between(1, most, rank=rank)
     return log_singular[..., :rank].sum(-1)
 
 
@@ -98,3 +114,29 @@ def rounding_error(log_singular: Tensor, *, dtype: torch.dtype, eps: float = EPS
 def is_imprecise(log_singular: Tensor, dtype: torch.dtype, *, eps: float = EPS) -> Tensor:
     """Tell of which samples rounding may move the sum of log singular values by more than 0.1 nats: (N, k) -> (N,)."""
     return rounding_error(log_singular, dtype=dtype, eps=eps) > TOLERANCE_NATS
+
+
+def counts_rounding(log_singular: Tensor, rank: int, dtype: torch.dtype) -> Tensor:
+    """Tell of which samples the r largest singular values are rounding in part: (N, L) -> (N,).
+
+    Either the clip hides them, or rounding may move the rank-r volume by more than 0.1 nats.
+    """
+    leading = log_singular[:, :rank]
+    return (leading[:, -1] <= math.log(EPS) + 1e-9) | is_imprecise(leading, dtype)
+
+
+def warn_of_rounding(log_singular: Tensor, rank: int, dtype: torch.dtype) -> None:
+    """Warn where the rank is above the number of directions that there are, for the caller's caller.
+
+    Args:
+        log_singular: (N, L) nats, largest first.
+        rank: r, from 1 to L.
+        dtype: precision of the Jacobian.
+    """
+    count = int(counts_rounding(log_singular, rank, dtype).sum())
+    if count:
+        warnings.warn(
+            f"the volumes of {count} of {len(log_singular)} samples count singular values that are rounding: their "
+            f"Jacobians have fewer than rank = {rank} directions in {dtype}, so pass a smaller rank.",
+            stacklevel=3,
+        )

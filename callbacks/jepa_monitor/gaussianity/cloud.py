@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torchmetrics.utilities import rank_zero_warn
 
-from ..density import require_real
+from ..density import require_embeddings, require_real
 from ..runtime.concise import Concise
 
 MAX_AXES = 64
@@ -32,13 +32,12 @@ class Cloud(Concise):
         """Prepare (N, K) embeddings of any dtype; rows with a non-finite value are left out, with a warning.
 
         Raises:
-            ValueError: if z is not (N, K) with K >= 1.
+            TypeError: for what is not a tensor.
+            ValueError: if z is not (N, K) with K >= 1, or is complex.
         """
         if isinstance(z, Cloud):
             return z
-        if z.ndim != 2 or z.shape[1] == 0:
-            raise ValueError(f"Embeddings must be (N, K) with K >= 1, got shape {tuple(z.shape)}.")
-        z = as_float64(z)
+        z = as_float64(require_embeddings(z))
         # float32's range: squares of squares of it are finite in float64
         finite = (z.abs() <= torch.finfo(torch.float32).max).all(1)
         if not finite.all():
@@ -105,7 +104,7 @@ def count_axes(n: int, k: int) -> int:
 
 def as_float64(z: Tensor) -> Tensor:
     """Detached float64, on the same device where that has float64; ValueError for complex numbers."""
-    z = require_real(z.detach())
+    z = require_real(z).detach()
     return (z.cpu() if z.device.type == "mps" else z).double()
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat, rank_zero_warn
 
+from ..density import require_embeddings
 from . import characteristic, dimension, moments
 from .cloud import Cloud, as_float64
 
@@ -230,10 +231,10 @@ class EmbeddingGaussianity(Metric):
         """Add (B, K) embeddings.
 
         Raises:
+            TypeError: for what is not a tensor.
             ValueError: if they are not (B, K), or K is not that of the embeddings before.
         """
-        if z.ndim != 2 or z.shape[1] == 0:
-            raise ValueError(f"Embeddings must be (B, K) with K >= 1, got shape {tuple(z.shape)}.")
+        z = require_embeddings(z)
         self.width = _common_width(torch.stack([self.width, torch.tensor(z.shape[1]).to(self.width)]))
         self.embeddings.append(as_float64(z).flatten())
 

@@ -223,7 +223,7 @@ def _ledoit_wolf(rows: Tensor) -> tuple[Tensor, Tensor, float]:
 
 def _digests(samples: Tensor) -> Iterator[bytes]:
     """16 bytes for each sample, equal for equal values whatever their precision."""
-    for chunk in require_real(samples.detach()).flatten(1).split(CHUNK_ROWS):
+    for chunk in require_real(samples).detach().flatten(1).split(CHUNK_ROWS):
         rows = (chunk.double() + 0.0).cpu().numpy()  # + 0.0 turns -0.0 into 0.0
         yield from (hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows)
 

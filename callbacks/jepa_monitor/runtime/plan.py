@@ -107,8 +107,7 @@ def choose_plan(
     rows = subspace_rows(rank, embedding_size)
     if estimator == "exact" or not can_estimate(num_samples, rows, embedding_size):
         return exact
-    # the embedding's own and white coordinates have rows of their own
-    estimable = (affordable - CALIBRATION_SAMPLES) * embedding_size / (2 * rows)
+    estimable = (affordable - CALIBRATION_SAMPLES) * embedding_size / rows
     estimated = Plan(max(_rounded(estimable, num_samples), min(FEWEST_RANKED, num_samples)), subspace=True)
     if estimator == "subspace":
         return estimated

@@ -13,7 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
-from jepa_monitor import EmbeddingDensity, GaussianDensity, NeighbourDensity
+from jepa_monitor import EmbeddingDensity, GaussianDensity, ManifoldDensity, NeighbourDensity
 from tests.monitor.density.helpers import embed_isometrically, on_sphere
 
 DENSITIES = {
@@ -159,17 +159,18 @@ def test_clouds_without_a_density_are_refused(name: str) -> None:
 def test_embeddings_of_another_size_are_refused(name: str) -> None:
     fitted = DENSITIES[name](torch.randn(300, 3))
     for z in (torch.randn(5, 1), torch.randn(3)):  # both could be broadcast
-        with pytest.raises(ValueError, match=r"one of embeddings \(N, 3\), got shape"):
+        with pytest.raises(ValueError, match=r"embeddings must be \(N, 3\), got shape"):
             fitted.log_density(z)
 
 
 def test_settings_out_of_range_are_refused() -> None:
     z = torch.randn(30, 3)
-    for k in (0, 30):
-        with pytest.raises(ValueError, match=f"k must be from 1 to 29, one less .* got {k}"):
-            NeighbourDensity.fit(z, dimension=3, k=k)
-    for dimension in (0.0, math.nan, -1):
-        with pytest.raises(ValueError, match="dimension must be a positive number"):
-            NeighbourDensity.fit(z, dimension=dimension)
+    for fit in (NeighbourDensity.fit, ManifoldDensity.fit):
+        for k in (0, 30, 2.5):
+            with pytest.raises(ValueError, match=f"k must be a whole number from 1 to 29, got {k}"):
+                fit(z, dimension=3, k=k)  # type: ignore[arg-type]  # what is tried
+        for dimension in (0.0, math.nan, -1, 3.5, True, "2"):
+            with pytest.raises(ValueError, match="dimension must be a number above 0 and at most K = 3"):
+                fit(z, dimension=dimension)  # type: ignore[arg-type]  # as above
     with pytest.raises(ValueError, match="3 finite embeddings cannot give the covariance of 3 coordinates"):
         GaussianDensity.fit(z[:3])

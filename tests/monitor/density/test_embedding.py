@@ -38,9 +38,25 @@ def test_the_default_is_of_the_embeddings_own_coordinates_and_dimension() -> Non
 def test_the_rank_is_that_of_the_manifold_and_not_of_the_space() -> None:
     assert EmbeddingReference.fit(plane()).rank == 2
     assert EmbeddingReference.fit(plane(size=2)).rank == 2
-    given = EmbeddingReference.fit(plane(), rank=9)
+    given = EmbeddingReference.fit(plane(), rank=5)
     assert (given.rank, given.dimension) == (5, None)
-    assert EmbeddingReference.fit(plane(), rank=9, density="gaussian").rank == 2  # there are no more white coordinates
+
+
+@pytest.mark.parametrize("whiten", [None, True, False])
+def test_the_rank_is_the_densitys_own_unless_it_is_given(whiten: bool | None) -> None:
+    cloud, flat = torch.randn(400, 3).double() * torch.tensor([1.0, 1.0, 0.01]), plane(size=3)
+    for name in ("gaussian", "mixture"):
+        of_cloud, of_flat = (EmbeddingReference.fit(z, density=name, whiten=whiten) for z in (cloud, flat))
+        assert (of_cloud.rank, of_flat.rank) == (3, 2)
+        assert of_cloud.refit(density="neighbours").rank == intrinsic_dimension(cloud).rank
+        assert of_cloud.refit(density="neighbours").refit(density=name).rank == 3
+        given = EmbeddingReference.fit(cloud, density=name, whiten=whiten, rank=1)
+        assert given.rank == given.refit(density="neighbours").rank == given.refit(rank=1).rank == 1
+    for name in ("neighbours", "manifold"):
+        assert EmbeddingReference.fit(flat, density=name).rank == 2
+        assert EmbeddingReference.fit(flat, density=name).refit(density="gaussian").rank == 2
+    own = NeighbourDensity.fit(cloud, dimension=1.4)
+    assert EmbeddingReference.fit(cloud, density=own).rank == own.volume_rank == 1
 
 
 @pytest.mark.parametrize("whiten", [None, True, False])
@@ -127,8 +143,20 @@ def test_it_refuses_in_one_sentence() -> None:
         EmbeddingReference.fit(torch.full((90, 4), torch.nan))
     with pytest.raises(ValueError, match=r"density must be auto, gaussian, .* or an EmbeddingDensity, got 'normal'"):
         EmbeddingReference.fit(plane(), density="normal")  # type: ignore[arg-type]  # what is tried
-    with pytest.raises(ValueError, match="rank must be at least 1, got 0"):
-        EmbeddingReference.fit(plane(), rank=0)
+    for rank in (0, 1.5, True, None, "widest"):
+        with pytest.raises(ValueError, match=f"rank must be a whole number of at least 1 or 'auto', got {rank!r}"):
+            EmbeddingReference.fit(plane(), rank=rank)  # type: ignore[arg-type]  # as above
+    with pytest.raises(ValueError, match="rank must be a whole number from 1 to 5, got 6"):
+        EmbeddingReference.fit(plane(), rank=6)
+    with pytest.raises(ValueError, match="rank must be a whole number from 1 to 2, got 3"):  # of white coordinates
+        EmbeddingReference.fit(plane(), density="gaussian", rank=3)
+    for density in (None, 3, GaussianDensity, lambda z: z):
+        with pytest.raises(TypeError, match=r"density must be auto, .*, or an object such as GaussianDensity.fit\(z\)"):
+            EmbeddingReference.fit(plane(), density=density)  # type: ignore[arg-type]  # as above
+    with pytest.raises(ValueError, match="the density is one of 3 coordinates, and the embeddings have 5"):
+        EmbeddingReference.fit(plane(), density=GaussianDensity.fit(plane(size=3)))
+    with pytest.raises(ValueError, match="whiten must be True, False or None, got 'yes'"):
+        EmbeddingReference.fit(plane(), whiten="yes")  # type: ignore[arg-type]  # as above
     with pytest.raises(ValueError, match="4 finite embeddings cannot give the covariance of 4 coordinates"):
         EmbeddingReference.fit(torch.randn(4, 4), density="gaussian", rank=2)
 

@@ -139,7 +139,7 @@ def test_clouds_without_a_dimension_are_refused() -> None:
         intrinsic_dimension(z[:11])
     with pytest.raises(ValueError, match="0 different finite"):
         intrinsic_dimension(torch.full((9, 3), torch.nan))
-    with pytest.raises(ValueError, match="k must be at least 2, got 1"):
+    with pytest.raises(ValueError, match="k must be a whole number of at least 2 or None, got 1"):
         intrinsic_dimension(z, k=1)
     with pytest.raises(ValueError, match=r"must be \(N, K\)"):
         intrinsic_dimension(z[:, 0])

@@ -148,7 +148,7 @@ def test_few_embeddings_are_enough() -> None:
     assert torch.isfinite(density.log_density(torch.randn(3, 4))).all()
     with pytest.raises(ValueError, match="at least 2 finite embeddings"):
         ManifoldDensity.fit(torch.randn(1, 4), dimension=2)
-    with pytest.raises(ValueError, match="k must be from 1 to 11"):
+    with pytest.raises(ValueError, match="k must be a whole number from 1 to 11"):
         ManifoldDensity.fit(torch.randn(12, 4), dimension=2, k=12)
 
 

@@ -70,7 +70,7 @@ def test_fewer_components_are_tried_where_there_are_few_embeddings() -> None:
         MixtureDensity.fit(z, components=8)
     with pytest.raises(ValueError, match="use at least 10, or fewer components"):
         MixtureDensity.fit(z[:9])
-    with pytest.raises(ValueError, match="components must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="components must be a whole number of at least 1 or None, got 0"):
         MixtureDensity.fit(z, components=0)
 
 

@@ -60,7 +60,7 @@ def test_neighbours_that_are_not_there_are_refused() -> None:
     points = torch.randn(5, 3)
     assert nearest(points[:0], points, 5)[0].shape == nearest(points[:0], points, 5)[1].shape == (0, 5)
     for k, own in ((0, None), (6, None), (5, torch.arange(5))):
-        with pytest.raises(ValueError, match=f"k must be from 1 to {5 if own is None else 4}"):
+        with pytest.raises(ValueError, match=f"k must be a whole number from 1 to {5 if own is None else 4}"):
             nearest(points, points, k, own=own)
     points[0, 0] = torch.nan
     with pytest.raises(ValueError, match="points must be finite"):

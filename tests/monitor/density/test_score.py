@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import timm
@@ -11,7 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from jepa_monitor import EmbeddingReference, aggregate_views, jacobian_gram, jepa_score, log_density
+from jepa_monitor import (
+    EmbeddingReference,
+    Subspace,
+    aggregate_views,
+    encoder_volume,
+    jacobian_gram,
+    jepa_score,
+    log_density,
+)
 from jepa_monitor.density import DensityChoice, log_density_from_volume, log_singular_values, rounding_error
 from jepa_monitor.density.densities import EmbeddingDensity, GaussianDensity
 from jepa_monitor.ranking import spearman
@@ -186,6 +195,32 @@ def test_orthogonal_maps_change_nothing(name: DensityChoice, seed: int) -> None:
     torch.testing.assert_close(other, log_density(encode, x[30:], reference=reference))
 
 
+@pytest.mark.parametrize("whiten", [None, False])
+@pytest.mark.parametrize("name", ["gaussian", "mixture"])
+def test_a_density_in_all_coordinates_goes_with_all_directions(name: DensityChoice, whiten: bool | None) -> None:
+    """A linear encoder of a Gaussian, in nats: 6 coordinates, some of which hardly vary."""
+    extent = torch.tensor([2.0, 1.0, 1.0, 0.5, 0.1, 0.03]).double()
+    x, held_out = (1.0 + extent * torch.randn(2050, 6).double()).split([2000, 50])
+    weight = torch.linalg.qr(torch.randn(6, 6).double()).Q * torch.tensor([1.0, 2.0, 3.0, 1.0, 2.0, 3.0])
+    reference = EmbeddingReference.fit(x @ weight.T, density=name, whiten=whiten)
+    assert reference.rank == 6
+    found = log_density(lambda inputs: inputs @ weight.T, held_out, reference=reference)
+    truth = torch.distributions.MultivariateNormal(x.mean(0), torch.cov(x.T)).log_prob(held_out)
+    torch.testing.assert_close(found, truth, rtol=0.0, atol=1e-8 if name == "gaussian" else 0.02)
+
+
+def test_fewer_directions_than_the_density_has_rank_worse_and_are_taken_where_they_are_asked_for() -> None:
+    signs = torch.randint(2, (1000, 6)) * 2.0 - 1.0
+    x = (1.2 * signs + 0.5 * torch.randn(1000, 6)).double()
+    reference = EmbeddingReference.fit(gaussianise(x))
+    truth = mixture_log_density(x)
+    assert spearman(log_density(gaussianise, x, reference=reference, embedding_density="gaussian"), truth) > 0.99
+    fewer = log_density(gaussianise, x, reference=reference, embedding_density="gaussian", rank=2)
+    assert spearman(fewer, truth) < 0.9
+    given = EmbeddingReference.fit(gaussianise(x), density="gaussian", rank=2)
+    torch.testing.assert_close(fewer, log_density(gaussianise, x, reference=given))
+
+
 def test_linear_encoder_has_no_eq5_ranking_and_the_gaussian_log_density() -> None:
     weight, x = torch.randn(4, 4).double(), torch.randn(500, 4).double()
     score = jepa_score(lambda inputs: inputs @ weight.T, x)
@@ -239,11 +274,42 @@ def test_log_density_with_fewer_directions_than_coordinates_is_the_truth() -> No
     truth = torch.distributions.Normal(0.0, 1.0).log_prob(x).sum(1)
     exact = EmbeddingReference(UniformOnSphere(), rank=2)
     torch.testing.assert_close(log_density(onto_sphere, x, reference=exact), truth)
-    reference = EmbeddingReference.measure(onto_sphere, torch.randn(10_000, 2).double())
-    assert reference.rank == 2
-    fitted = log_density(onto_sphere, x, reference=reference)
-    assert spearman(fitted, truth) > 0.95
-    assert float((fitted - truth).median()) == pytest.approx(0.0, abs=0.1)  # of nats, not up to a constant
+    frame = torch.linalg.qr(torch.randn(6, 3).double()).Q
+
+    def encode(inputs: Tensor) -> Tensor:
+        return onto_sphere(inputs) @ frame.T
+
+    reference = EmbeddingReference.measure(encode, torch.randn(10_000, 2).double())
+    for name in ("manifold", "neighbours"):
+        assert reference.refit(density=name).rank == 2
+        fitted = log_density(encode, x, reference=reference, embedding_density=name)
+        assert spearman(fitted, truth) > 0.95
+        assert float((fitted - truth).median()) == pytest.approx(0.0, abs=0.1)  # of nats, not up to a constant
+
+
+def test_no_more_directions_are_counted_than_the_input_has() -> None:
+    x = torch.randn(300, 2).double()
+    reference = EmbeddingReference.measure(onto_sphere, x, density="gaussian")
+    assert reference.rank == 3
+    two = log_density(onto_sphere, x, reference=EmbeddingReference.measure(onto_sphere, x, density="gaussian", rank=2))
+    torch.testing.assert_close(log_density(onto_sphere, x, reference=reference), two)
+    with pytest.raises(ValueError, match="rank must be a whole number from 1 to 2, got 3"):
+        log_density(onto_sphere, x, reference=reference, rank=3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_rank_above_the_real_one_is_said(dtype: torch.dtype) -> None:
+    encode, x = ENCODERS["rank-deficient"]().to(dtype), torch.randn(100, 10, dtype=dtype)  # two of five directions
+    reference = EmbeddingReference.measure(encode, x, rank=2)
+    log_density(encode, x[:9], reference=reference)  # warnings are errors: there is none
+    for call in (
+        partial(log_density, reference=reference, rank=3),
+        partial(encoder_volume, rank=3),
+        partial(encoder_volume, rank=3, estimator="subspace"),
+        Subspace.fit(encode, x[:9], 3, reference=encode(x).detach()).log_volume,
+    ):
+        with pytest.warns(UserWarning, match=r"of 9 samples count singular values that are rounding: .* rank = 3"):
+            call(encode, x[:9])
 
 
 def test_random_weights_rank_a_curved_manifold() -> None:

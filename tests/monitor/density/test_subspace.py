@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor, nn
 
-from jepa_monitor import Subspace, encoder_volume, jacobian_gram, log_volume
+from jepa_monitor import EmbeddingReference, Subspace, encoder_volume, jacobian_gram, log_volume
 from jepa_monitor.density import Encode
 from jepa_monitor.density.subspace import subspace_rows
 
@@ -130,9 +130,10 @@ def test_rows_are_orthonormal_and_turn_with_the_embedding(seed: int, size: int, 
     torch.testing.assert_close(turned.held_out_spearman, subspace.held_out_spearman)
 
 
-def test_embeddings_that_are_all_equal_have_rows() -> None:
+def test_embeddings_whose_neighbours_are_all_equal_have_rows() -> None:
     gram, z = random_grams(12, 5, 0), torch.zeros(12, 5, dtype=torch.float64)
-    rows = Subspace.calibrate(gram, z, 2, reference=z).rows(z)
+    reference = torch.cat([z.expand(12, 5).repeat(5, 1), torch.ones(1, 5)])
+    rows = Subspace.calibrate(gram, z, 2, reference=reference).rows(z)
     torch.testing.assert_close(rows @ rows.mT, torch.eye(5, dtype=torch.float64).expand(12, -1, -1))
 
 
@@ -242,21 +243,33 @@ def test_refuses_an_encoder_that_was_trained_on() -> None:
 def test_refuses_what_cannot_be_fitted() -> None:
     encode, x = make_encoder(), make_inputs(20, 0)
     z = encode(x).detach()
-    for rank in (0, SIZE + 1):
-        with pytest.raises(ValueError, match="rank must be from 1 to K = 24"):
-            Subspace.fit(encode, x, rank, reference=z)
+    for rank in (0, SIZE + 1, 2.5):
+        with pytest.raises(ValueError, match="rank must be a whole number from 1 to 24"):
+            Subspace.fit(encode, x, rank, reference=z)  # type: ignore[arg-type]  # what is tried
     for directions in (3, SIZE + 1):
-        with pytest.raises(ValueError, match="directions must be from rank = 4 to K = 24"):
+        with pytest.raises(ValueError, match="directions must be a whole number from 4 to 24"):
             Subspace.fit(encode, x, 4, reference=z, directions=directions)
     with pytest.raises(ValueError, match="8 directions need more than 8 finite reference embeddings, got 6"):
         Subspace.fit(encode, x, 4, reference=z[:6])
     with pytest.raises(ValueError, match="at least 8 calibration samples with a finite Jacobian, got 7 of 7"):
         Subspace.fit(encode, x[:7], 4, reference=z)
+    for wrong, kind in ((z[:, :3], ValueError), (z.numpy(), TypeError), (EmbeddingReference.fit(z), TypeError)):
+        with pytest.raises(kind, match=r"^reference embeddings (must be|are of type).*\(N, 24\)"):
+            Subspace.fit(encode, x, 4, reference=wrong)
+        with pytest.raises(kind, match=r"^reference embeddings (must be|are of type).*\(N, 24\)"):
+            encoder_volume(encode, x, rank=4, estimator="subspace", reference=wrong)
+    with pytest.raises(ValueError, match="all reference embeddings are equal"):
+        Subspace.fit(encode, x, 4, reference=torch.ones(90, SIZE))
+    with pytest.raises(TypeError, match="inputs are of type ndarray"):
+        encoder_volume(encode, x.numpy(), rank=4)
+    with pytest.raises(ValueError, match="rank must be a whole number from 1 to 32, got 33"):
+        encoder_volume(encode, x, rank=33)
     x[2:15] = math.nan
     with pytest.raises(ValueError, match="got 7 of 20"):
         Subspace.fit(encode, x, 4, reference=z)
-    with pytest.raises(ValueError, match="got 3 of 3"):
-        encoder_volume(encode, x, rank=2, estimator="subspace", calibration_samples=3)
+    for count in (3, -1, 9.5):
+        with pytest.raises(ValueError, match=f"calibration_samples must be a whole number of at least 8, got {count}"):
+            encoder_volume(encode, x, rank=2, estimator="subspace", calibration_samples=count)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="exact or subspace, got 'sketch'"):
         encoder_volume(encode, x, rank=2, estimator="sketch")  # type: ignore[arg-type]  # no longer one
 

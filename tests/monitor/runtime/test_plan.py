@@ -62,7 +62,8 @@ def test_the_order_is_exact_then_fewer_then_a_few_rows() -> None:
     assert plan(150) == Plan(512, subspace=True)
     assert plan(150, rank=96) == Plan(128)  # so many rows cost as much as all
     assert plan(150, size=32) == Plan(128)
-    assert plan(55) == Plan(45)
+    assert plan(55) == Plan(90, subspace=True)
+    assert plan(51) == Plan(45)
     assert plan(0) == Plan(FEWEST_SAMPLES)
     assert plan(150, "exact") == Plan(128)
     assert plan(1000, "subspace") == Plan(512, subspace=True)
