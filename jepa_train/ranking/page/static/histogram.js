@@ -56,6 +56,7 @@ class Histogram {
 
   /** Draw the bars; those rows count in the foreground that the mask has. */
   draw(column, mask, [low, high]) {
+    this.range = [low, high];
     if (this.column !== column) {
       this.column = column;
       this.bins = new Bins(this.ranking, column, innerWidth < 600 ? 32 : 64);
@@ -158,13 +159,12 @@ class Histogram {
     this.pressed = null;
   }
 
-  /** Select bins a..b; the same again selects everything. */
+  /** Select bins a..b; a single one again selects everything. */
   choose(a, b) {
     this.at = b;
     const range = this.bins.span(Math.min(a, b), Math.max(a, b));
-    const same = this.chosen && range.every((value, place) => value === this.chosen[place]);
-    this.chosen = same ? null : range;
-    this.select(...(this.chosen ?? []));
+    const again = a === b && range.every((value, place) => value === this.range[place]);
+    this.select(...(again ? [] : range));
   }
 
   key(event) {
@@ -180,7 +180,6 @@ class Histogram {
       this.choose(this.at, this.at);
       this.bars.children[this.at].focus();
     } else if (event.key === "Escape") {
-      this.chosen = null;
       this.select();
       this.bars.children[this.at].focus();
     } else {
