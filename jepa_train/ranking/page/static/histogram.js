@@ -61,7 +61,7 @@ class Histogram {
       this.column = column;
       this.bins = new Bins(this.ranking, column, innerWidth < 600 ? 32 : 64);
       this.at = 0;
-      this.hint();
+      this.shown = undefined;
       this.drawAxis();
     }
     this.mask = mask;
@@ -87,7 +87,8 @@ class Histogram {
         );
       }),
     );
-    if (this.shown !== undefined) this.show(this.shown);
+    if (this.shown === undefined) this.showAll();
+    else this.show(this.shown);
   }
 
   drawAxis() {
@@ -99,13 +100,6 @@ class Histogram {
     );
   }
 
-  hint() {
-    this.shown = undefined;
-    this.preview.replaceChildren(
-      element("p", {}, "Point at a bar to see its images. Click it, or drag over several, to keep only those."),
-    );
-  }
-
   label(bin) {
     const rows = this.bins.rows[bin];
     const [low, high] = this.bins.span(bin, bin);
@@ -114,23 +108,28 @@ class Histogram {
     return rows.length === 1 ? `${images} at ${text(low)}` : `${images} from ${text(low)} to ${text(high)}`;
   }
 
+  /** Show images from all bars, until one is pointed at. */
+  showAll() {
+    const hint = "Point at a bar to see its images. Click it, or drag over several, to keep only those.";
+    this.showImages(hint, this.bins.rows.flat().filter((row) => this.mask[row]));
+  }
+
   /** Show the images of a bar below the bars. */
   show(bin) {
     this.shown = bin;
     this.bars.querySelector(".pointed")?.classList.remove("pointed");
     this.bars.children[bin]?.classList.add("pointed");
-    const found = this.bins.rows[bin].filter((row) => this.mask[row]);
+    this.showImages(this.label(bin), this.bins.rows[bin]);
+  }
+
+  /** Show as many images as there is room for, those that the mask has. */
+  showImages(text, rows) {
+    const found = rows.filter((row) => this.mask[row]);
+    const words = found.length < rows.length ? `${text}, ${counted(found.length)} found` : text;
     const room = Math.max(1, Math.floor(this.preview.clientWidth / 62));
-    const rows = evenly(found, room);
-    this.preview.replaceChildren(
-      element("p", {}, this.label(bin) + (found.length < this.bins.rows[bin].length ? `, ${found.length} found` : "")),
-      element(
-        "div",
-        { class: "strip" },
-        ...rows.map((row) => tile(this.ranking, row, this.column, () => this.open(row, found))),
-      ),
-    );
-    for (const button of this.preview.querySelectorAll("button")) button.tabIndex = 0;
+    const tiles = evenly(found, room).map((row) => tile(this.ranking, row, this.column, () => this.open(row, found)));
+    for (const button of tiles) button.tabIndex = 0;
+    this.preview.replaceChildren(element("p", {}, words), element("div", { class: "strip" }, ...tiles));
   }
 
   binAt(event) {
@@ -192,5 +191,5 @@ class Histogram {
 /** At most ``room`` of the items, spread evenly. */
 function evenly(items, room) {
   if (items.length <= room) return items;
-  return Array.from({ length: room }, (_, place) => items[Math.floor((place * items.length) / room)]);
+  return Array.from({ length: room }, (_, place) => items[Math.round((place * (items.length - 1)) / Math.max(1, room - 1))]);
 }

@@ -90,7 +90,7 @@ class Page {
     for (const id of ["text", "class"]) if (byId(id) !== document.activeElement) byId(id).value = state[id];
     for (const id of ["low", "high"]) {
       // a number that is being typed stays as it is
-      const text = Number.isFinite(state[id]) ? String(Number(state[id].toPrecision(6))) : "";
+      const text = Number.isFinite(state[id]) ? String(Number(state[id].toPrecision(5))) : "";
       if (byId(id) !== document.activeElement) byId(id).value = text;
     }
     byId("range-name").textContent = spaced(state.score);

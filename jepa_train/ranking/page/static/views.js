@@ -48,9 +48,8 @@ class Extremes {
     this.ends = typical === 0 ? ["smallest", "largest"] : ["least typical", "most typical"];
     this.groups = this.grouped(rows);
     this.note = this.groups.length
-      ? `By ${spaced(score)}: on the left the ${this.ends[0]}, on the right the ${this.ends[1]} of each class.`
+      ? `By ${spaced(score)}: first the ${this.ends[0]}, then the ${this.ends[1]}${ranking.classes ? " of each class" : ""}.`
       : `No image with a ${spaced(score)} matches.`;
-    if (!ranking.classes) this.note = this.note.replace(" of each class", "");
   }
 
   /** Rows with a value by class, in the order of the classes' names. */
@@ -178,7 +177,8 @@ class Table {
   layout(width) {
     this.rowHeight = 44;
     this.rowCount = this.rows.length;
-    const widths = this.columns.map((name) => ({ filename: 220, class: 120, reason: 240 })[name] ?? 104);
+    const texts = width < 640 ? { filename: 120, class: 90, reason: 240 } : { filename: 220, class: 120, reason: 240 };
+    const widths = this.columns.map((name) => texts[name] ?? 104);
     const picture = 52;
     const needed = picture + widths.reduce((sum, column) => sum + column);
     widths[0] += Math.max(0, width - needed); // the names take the room that is left
