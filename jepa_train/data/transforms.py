@@ -112,15 +112,14 @@ def check_color(background: str) -> str:
 def to_rgb(picture: Image.Image, background: str = "white") -> Image.Image:
     """Show a picture as a viewer does: turned as its EXIF tag says, on a background where it is transparent, in RGB.
 
-    The result has no tags left, so that it is not turned again.
+    Doing it twice does no more than once. A picture that need not change is returned itself, because a copy of a large
+    one is hundreds of megabytes.
     """
     picture = eight_bit(upright(picture))
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, background), picture)
-    shown = picture.convert("RGB")
-    shown.info = {}
-    return shown
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
 
 
 def upright(picture: Image.Image) -> Image.Image:
@@ -138,7 +137,11 @@ def upright(picture: Image.Image) -> Image.Image:
         7: Image.Transpose.TRANSVERSE,
         8: Image.Transpose.ROTATE_90,
     }
-    return picture.transpose(turns[orientation]) if orientation in turns else picture
+    if orientation not in turns:
+        return picture
+    turned = picture.transpose(turns[orientation])
+    turned.info = {key: value for key, value in turned.info.items() if key == "transparency"}  # not to be turned again
+    return turned
 
 
 def eight_bit(picture: Image.Image) -> Image.Image:

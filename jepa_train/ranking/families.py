@@ -127,8 +127,8 @@ class PooledModel(nn.Module):
         self.pooling = pooling
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, K) float32."""
-        return self.pooled(self.output(images)).float()
+        """(B, C, H, W) -> (B, K), in the precision of the images, also under autocast."""
+        return self.pooled(self.output(images)).to(images.dtype)
 
     def output(self, images: Tensor) -> Any:
         """The model's own output, tokens or maps if it is to be pooled here."""

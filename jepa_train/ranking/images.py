@@ -40,7 +40,8 @@ class FilesToRank(Dataset[dict[str, Any]]):
     """Listed files by index, each with its image, compressed size and thumbnail, or the reason why it has none.
 
     Of an animation the first frame counts. A picture of up to twice ``PIL.Image.MAX_IMAGE_PIXELS`` (179 million) is
-    read, one at a time and process; a larger one is not, whatever its file says.
+    read, one at a time in each process, with 4 bytes a pixel, and twice that where it must be turned or converted; a
+    larger one is not.
 
     Args:
         listing: the files.

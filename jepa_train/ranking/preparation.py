@@ -46,8 +46,8 @@ class PicturePreparation:
 
     def pixels(self, picture: Image.Image) -> Tensor:
         """Resized and cropped, (C, H, W) uint8."""
-        picture = without_ends(to_rgb(picture, self.background)).convert(self.mode)
-        return cast("Tensor", self._to_pixels(picture))
+        picture = without_ends(to_rgb(picture, self.background))
+        return cast("Tensor", self._to_pixels(picture if picture.mode == self.mode else picture.convert(self.mode)))
 
     def normalised(self, pixels: Tensor) -> Tensor:
         """(C, H, W) uint8 -> float32: pixels in [0, 1], less the mean, over the deviation."""

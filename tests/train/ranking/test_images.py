@@ -84,6 +84,8 @@ def test_what_a_viewer_shows_is_shown_once(tmp_path: Path) -> None:
     tags[ExifTags.Base.Orientation] = 6
     turned = Image.open(io.BytesIO(encoded(picture(), "JPEG", exif=tags)))
     assert np.array_equal(np.asarray(to_rgb(to_rgb(turned))), np.asarray(to_rgb(turned)))
+    plain = picture()
+    assert to_rgb(plain) is plain
 
 
 def test_each_unreadable_file_has_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
