@@ -5,8 +5,8 @@
 
 Reads what ``trainings.py`` keeps and trains nothing. Every density is fitted to training images and scores others. A
 cell is the median over seeds of a rank correlation with the true log density, or of an AUROC against a further set;
-densities are joined to the log volume of the r leading directions, r being the intrinsic dimension of the reference.
-``--sensitivity`` varies what the default chooses: neighbours, size of the reference, r.
+densities are joined to the log volume of as many directions as they have: on a manifold of r, the intrinsic dimension
+of the reference, else of all. ``--sensitivity`` varies what the default chooses: neighbours, size of the reference, r.
 """
 
 from __future__ import annotations
@@ -109,10 +109,11 @@ def _principal_axes(z: Tensor) -> tuple[Tensor, Tensor]:
 def scores(cloud: Cloud, fit: Fit | None, rank: int, *, volume: bool = True) -> dict[str, Tensor]:
     """Log density up to a constant of the probe (named "") and of each set; no ``fit`` means the volume alone."""
     density = fit(cloud.reference, rank) if fit else None
+    directions = rank if density is None else min(density.volume_rank, cloud.gram.shape[1])
     found = {}
     for name, (z, gram) in {"": (cloud.z, cloud.gram), **cloud.sets}.items():
         value = torch.zeros(len(z), dtype=torch.float64) if density is None else density.log_density(z.double())
-        found[name] = value + (log_singular_values(gram)[:, :rank].sum(1) if volume else 0.0)
+        found[name] = value + (log_singular_values(gram)[:, :directions].sum(1) if volume else 0.0)
     return found
 
 

@@ -21,7 +21,6 @@ from .density import (
     DensityChoice,
     Encode,
     Strategy,
-    intrinsic_dimension,
     leading_volume,
     log_density_from_volume,
     log_singular_values,
@@ -170,15 +169,17 @@ def read(
     )
 
 
-def try_out(method: Method, probe: Shard, *, sets: int) -> Trial:
-    """Time the encoder on the first samples of a probe, as many as take a moment. Every process calls it.
+def try_out(method: Method, probe: Shard, whole: Callable[[Plan], Readings], *, sets: int) -> Trial:
+    """Time the encoder on the first samples of a probe, as many as take a moment, and a whole measurement of few.
+
+    Every process calls it.
 
     Args:
         method: the encoder, and how its Jacobians are computed.
         probe: this process's shard.
+        whole: measures by a plan.
         sets: as large as the probe, itself among them, that will be measured.
     """
-    method = replace(method, progress=None)
     most = len(probe.indices) * process_count()
     jacobians = partial(method.map_grams, lambda gram: (gram[:, 0],))
     count = min(2 * process_count(), most)
@@ -192,23 +193,18 @@ def try_out(method: Method, probe: Shard, *, sets: int) -> Trial:
             break
     embedded = min(EMBEDDED_IN_TRIAL * process_count(), most)
     per_embedding = min(_seconds_a_sample(method.embeddings, probe, embedded) for _ in range(2))
-    z = method.embeddings(_first(probe, embedded))
+    few = min(2 * process_count(), most)
+    started = time.monotonic()
+    readings = whole(Plan(few))
+    seconds = broadcast(time.monotonic() - started)
     return Trial(
-        per_jacobian=sets * per_jacobian,
+        per_jacobian=sets * per_jacobian + (sets - 1) * per_embedding,
         per_reference=per_embedding,
         per_forward=per_embedding * process_count(),
-        embeddings=sets * per_embedding * most,
-        embedding_size=z.shape[1],
-        rank=_rank_of(z) if method.rank is None else min(method.rank, z.shape[1]),
+        rest=max(0.0, seconds - few * sets * per_jacobian),
+        embedding_size=readings.z.shape[1],
+        rank=readings.rank or readings.z.shape[1],
     )
-
-
-def _rank_of(z: Tensor) -> int:
-    """Rank r that embeddings (N, K) have now; K where they say nothing about it."""
-    try:
-        return min(intrinsic_dimension(z).rank, z.shape[1])
-    except ValueError:
-        return z.shape[1]
 
 
 def _seconds_a_sample(run: Callable[[Shard], object], probe: Shard, count: int) -> float:

@@ -287,7 +287,12 @@ class JEPAScoreMonitor(MeasuringCallback):
         noticed: set[str] = set()
         with fail_together(pl_module.device):
             method = replace(self._method(pl_module), notice=noticed.add)
-        self.readings = readings = self._read(trainer, method, prepared, sparing)
+        plan = self._plan(trainer, method, prepared)
+        with sparing.attempt("more of the reference"):
+            read_further(self.sources, trainer, prepared, plan.reference)
+        started = time.monotonic()
+        self.readings = readings = self._read(trainer, method, prepared, plan, sparing)
+        self._reading_seconds = time.monotonic() - started
         values = scalars(readings, prepared.facts)
         values["monitor/samples"] = float(len(readings.scores.log_density))
         values["monitor/subspace_rows"] = float(readings.subspace_rows)
@@ -308,14 +313,10 @@ class JEPAScoreMonitor(MeasuringCallback):
             rank_zero_info(self._log_line(trainer, pl_module, self.prepared))
         return self.prepared
 
-    def _read(self, trainer: pl.Trainer, method: Method, prepared: Prepared, sparing: Sparing) -> Readings:
-        plan = self._plan(trainer, method, prepared)
-        with sparing.attempt("more of the reference"):
-            read_further(self.sources, trainer, prepared, plan.reference)
+    def _read(self, trainer: pl.Trainer, method: Method, prepared: Prepared, plan: Plan, sparing: Sparing) -> Readings:
         samples = plan.samples * (1 + len(prepared.ood)) // trainer.world_size
-        started = time.monotonic()
         with progress_bar(trainer, self._title, total=samples) as progress:
-            readings = read(
+            return read(
                 replace(method, progress=progress),
                 prepared.probe,
                 facts=prepared.facts,
@@ -325,8 +326,6 @@ class JEPAScoreMonitor(MeasuringCallback):
                 sparing=sparing,
                 further=prepared.further,
             )
-        self._reading_seconds = time.monotonic() - started
-        return readings
 
     def _stability(self, step: int, readings: Readings) -> dict[str, float]:
         """Compare the ranking with that of the measurement before, and keep it for the next."""
@@ -369,7 +368,9 @@ class JEPAScoreMonitor(MeasuringCallback):
         return plan
 
     def _try_out(self, trainer: pl.Trainer, method: Method, prepared: Prepared) -> Trial:
-        trial = try_out(method, prepared.probe, sets=1 + len(prepared.ood))
+        method = replace(method, notice=lambda text: None)  # the measurement itself says it
+        whole = partial(self._read, trainer, method, prepared, sparing=Sparing())
+        trial = try_out(method, prepared.probe, whole, sets=1 + len(prepared.ood))
         if (further := prepared.further) and further.most > further.before:
             # reading is once in the measurements that there is time for at least
             seconds = trial.per_reference + further.seconds_a_sample / (ROOM_FOR * trainer.world_size)

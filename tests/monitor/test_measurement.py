@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -202,9 +203,17 @@ def test_what_fails_is_left_out_and_changes_nothing_else(subspace: bool) -> None
     assert torch.equal(found.ood["far"].log_density, expected.ood["far"].log_density)
 
 
-def test_a_trial_counts_all_sets_and_reports_no_progress() -> None:
-    told: list[int] = []
-    trial = try_out(method(encoder(), progress=told.append), shard(12), sets=3)
-    assert trial.embedding_size == 6
-    assert min(trial.per_jacobian, trial.per_forward, trial.embeddings) > 0.0
-    assert not told
+def test_a_trial_counts_all_sets_and_a_whole_measurement() -> None:
+    plans: list[Plan] = []
+    found = measure(encoder(), shard(40), Plan(2), rank=3)
+
+    def whole(plan: Plan) -> Readings:
+        plans.append(plan)
+        time.sleep(0.3)
+        return found
+
+    trial = try_out(method(encoder()), shard(12), whole, sets=3)
+    assert (trial.embedding_size, trial.rank) == (6, 3)
+    assert min(trial.per_jacobian, trial.per_forward) > 0.0
+    assert 0.2 < trial.rest <= 0.3 + 0.5  # of which two samples in each set have a Jacobian
+    assert plans == [Plan(2)]

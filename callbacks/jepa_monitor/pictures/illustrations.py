@@ -36,8 +36,10 @@ def illustrate(readings: Readings, prepared: Prepared, history: History) -> dict
     if not torch.isfinite(density).any():
         return found
     for name, truth in facts.truths.items():
-        rho = spearman(density, truth[:n])
-        found[f"density/score_against_{name}"] = scatter_picture(truth[:n], density, spearman=rho, name="log_density")
+        rho, title = spearman(density, truth[:n]), name if name == "truth" else f"{name} truth"
+        found[f"density/score_against_{name}"] = scatter_picture(
+            truth[:n], density, spearman=rho, name="log_density", truth_name=title
+        )
     sets = {"probe": density.numpy()} | {name: other.log_density.numpy() for name, other in readings.ood.items()}
     aurocs = {name: auroc(density, other.log_density) for name, other in readings.ood.items()}
     found["density/histogram"] = histogram_picture(sets, name="log_density", aurocs=aurocs)

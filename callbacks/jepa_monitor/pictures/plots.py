@@ -41,7 +41,9 @@ STYLES = ("-", "--", ":")
 
 
 @picture
-def scatter_picture(truth: ArrayLike, score: ArrayLike, *, spearman: float, name: str) -> Tensor:
+def scatter_picture(
+    truth: ArrayLike, score: ArrayLike, *, spearman: float, name: str, truth_name: str = "truth"
+) -> Tensor:
     """Score against true log density, one dot a probe sample; pairs that are not finite are left out.
 
     Args:
@@ -49,12 +51,13 @@ def scatter_picture(truth: ArrayLike, score: ArrayLike, *, spearman: float, name
         score: (N,) nats.
         spearman: their rank correlation, for the title.
         name: name of the score.
+        truth_name: name of the truth, of which there may be several.
 
     Returns:
         (3, H, W), uint8.
     """
     rho = f"{spearman:.3f}" if math.isfinite(spearman) else "undefined"
-    title = f"{plain(name)} against truth, Spearman {rho}"
+    title = f"{plain(name)} against {plain(truth_name)}, Spearman {rho}"
     x, y = to_numpy(truth).ravel(), to_numpy(score).ravel()
     both = np.isfinite(x) & np.isfinite(y)
     if not both.any():

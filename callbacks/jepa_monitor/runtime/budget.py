@@ -24,7 +24,7 @@ from .plan import FEWEST_RANKED, REFERENCE_A_SAMPLE, Estimator, Plan, Trial, cho
 GRACE_SECONDS = 2.0  # what a run may always spend: a share of a short one would be nothing
 UNKNOWN_SECONDS = 5.0  # a measurement of a run whose length is unknown
 ROOM_FOR = 2  # measurements at least: before training and at the end
-PICTURE_SECONDS = 0.4  # before any was drawn
+PICTURE_SECONDS = 0.7  # before any was drawn
 FORWARD_PASSES_OF_A_STEP = 4.0  # at least: the teacher's, the student's, and a backward pass of about two
 
 
@@ -196,9 +196,9 @@ class Budget:
             allowed = self._allowance(expected)
             each = (allowed - self._picture_seconds) / ROOM_FOR
             why = f"about {allowed:.1f} s of measurements go with about {expected:.0f} s of training"
-        reference = choose_reference(each, seconds_per_sample=trial.per_reference, most=trial.most_reference)
+        reference = choose_reference(each, trial)
         plan = choose_plan(
-            each - trial.embeddings - reference * trial.per_reference,
+            each - trial.besides(reference),
             seconds_per_sample=trial.per_jacobian,
             num_samples=num_samples,
             embedding_size=trial.embedding_size,

@@ -53,7 +53,7 @@ class Trial:
     Attributes:
         per_jacobian: seconds of one more sample, with an exact Jacobian in each set.
         per_forward: seconds of one more sample's embedding, on one process, as training computes it.
-        embeddings: seconds of the embeddings of all samples.
+        rest: seconds of a whole measurement without its Jacobians: embeddings, densities of a few hundred, scores.
         embedding_size: K.
         rank: r of the volumes, as far as it is known by then.
         per_reference: seconds of one more reference sample, and its share of reading it once.
@@ -62,22 +62,27 @@ class Trial:
 
     per_jacobian: float
     per_forward: float
-    embeddings: float
+    rest: float
     embedding_size: int
     rank: int
     per_reference: float = 0.0
     most_reference: int = 0
 
+    def besides(self, reference: int) -> float:
+        """Seconds of a measurement without Jacobians; fitting a density grows about as the root of its embeddings."""
+        return self.rest * math.sqrt(max(1.0, reference / FEWEST_REFERENCE)) + self.per_reference * reference
 
-def choose_reference(seconds: float, *, seconds_per_sample: float, most: int) -> int:
-    """The most reference samples, 512 or doublings of it, that take no more than a quarter of the seconds.
+
+def choose_reference(seconds: float, trial: Trial) -> int:
+    """The most reference samples, 512 or doublings of it, for which no more than a quarter of the seconds is added.
 
     Returns:
-        From 512 to ``most``; 0 where that is none.
+        From 512 to as many as there are; 0 where that is none.
     """
-    affordable = SHARE_OF_REFERENCE * seconds / max(seconds_per_sample, 1e-9)
-    doublings = max(0, math.floor(math.log2(max(affordable, 1.0) / FEWEST_REFERENCE) + 1e-9))
-    return min(FEWEST_REFERENCE << doublings, most)
+    count, allowed = FEWEST_REFERENCE, SHARE_OF_REFERENCE * seconds + trial.rest
+    while count < trial.most_reference and trial.besides(2 * count) <= allowed:
+        count *= 2
+    return min(count, trial.most_reference)
 
 
 def choose_plan(

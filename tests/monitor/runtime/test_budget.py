@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -18,7 +19,7 @@ from jepa_monitor.runtime.plan import (
 )
 from tests.monitor.helpers import Autoencoder, loader
 
-TRIAL = Trial(per_jacobian=0.01, per_forward=1e-4, embeddings=0.0, embedding_size=32, rank=8)
+TRIAL = Trial(per_jacobian=0.01, per_forward=1e-4, rest=0.0, embedding_size=32, rank=8)
 
 
 class Run:
@@ -72,6 +73,7 @@ def test_a_run_keeps_its_budget_and_measures_its_first_and_its_last_turn(
 
 def test_measurements_are_spread_over_the_run() -> None:
     run = Run(0.05, step_seconds=0.1, steps=1000)
+    run.budget.record_pictures(0.4)
     run.train(every=10, seconds=0.9)
     assert len(run.measured) == 5  # of the 5 seconds, 0.4 are kept for the last pictures
     gaps = [b - a for a, b in zip(run.measured, run.measured[1:], strict=False)]
@@ -138,7 +140,7 @@ def decided(run: Run, trial: Trial = TRIAL, *, num_samples: int = 512) -> Plan:
 @pytest.mark.parametrize(
     ("steps", "known", "plan"),
     [
-        (100, True, Plan(64)),  # 2 s in all, of which two measurements may take 0.8 s each
+        (100, True, Plan(64)),  # 2 s in all, of which two measurements may take 0.65 s each
         (10_000, True, Plan(512)),  # a step takes 0.04 s by the trial, 5 % of them are 20 s
         (10_000, False, Plan(512)),  # 5 s each
     ],
@@ -148,10 +150,22 @@ def test_it_is_decided_at_the_first_measurement_and_kept(steps: int, known: bool
     assert decided(run) == plan
     assert str(plan) in run.budget.text
     assert "the length of the run is unknown" in run.budget.text or known
-    slower = Trial(per_jacobian=10.0, per_forward=1.0, embeddings=9.0, embedding_size=192, rank=8)
+    slower = Trial(per_jacobian=10.0, per_forward=1.0, rest=9.0, embedding_size=192, rank=8)
     assert decided(run, slower) == plan
     run.train(every=steps, seconds=100.0)
     assert decided(run, slower) == plan
+
+
+def test_all_that_a_measurement_does_counts() -> None:
+    def plan(trial: Trial) -> Plan:
+        return decided(Run(0.05, step_seconds=0.04, steps=10_000), trial)  # 20 s, of which two may take 9.65 s each
+
+    quick = replace(TRIAL, rest=0.2, per_reference=1e-4, most_reference=8192)
+    assert plan(quick) == Plan(512, reference=8192)
+    assert quick.besides(8192) == pytest.approx(4.0 * 0.2 + 0.8192)
+    slow = replace(quick, rest=8.0)  # fitting to more would add more than a quarter
+    assert plan(slow) == Plan(128, reference=512)
+    assert 128 * slow.per_jacobian + slow.besides(512) <= 9.65
 
 
 def test_a_choice_of_few_samples_says_what_to_change() -> None:

@@ -13,6 +13,7 @@ from jepa_monitor.runtime.plan import (
     FEWEST_SAMPLES,
     TOLERANCE,
     Plan,
+    Trial,
     choose_plan,
     choose_reference,
 )
@@ -71,16 +72,17 @@ def test_the_order_is_exact_then_fewer_then_a_few_rows() -> None:
     assert str(plan(150)) == "a few rows of the Jacobians of 512 samples"
 
 
-@given(seconds=st.floats(0.0, 1e5), per_sample=positive, most=st.integers(0, 10_000))
+@given(seconds=st.floats(0.0, 1e5), per_sample=positive, rest=positive, most=st.integers(0, 10_000))
 def test_reference_samples_are_doublings_of_512_for_a_quarter_of_the_time(
-    seconds: float, per_sample: float, most: int
+    seconds: float, per_sample: float, rest: float, most: int
 ) -> None:
-    count = choose_reference(seconds, seconds_per_sample=per_sample, most=most)
+    trial = Trial(1.0, 1.0, rest, 192, 8, per_reference=per_sample, most_reference=most)
+    count = choose_reference(seconds, trial)
     assert count == most or count in [512 << doublings for doublings in range(40)]
     if count > 512:
-        assert count * per_sample <= 0.25 * seconds * (1.0 + 1e-6)
+        assert trial.besides(count) - rest <= 0.25 * seconds * (1.0 + 1e-6) or count == most
     if min(512, most) <= count < most:
-        assert 2 * count * per_sample > 0.25 * seconds * (1.0 - 1e-6)
+        assert trial.besides(2 * count) - rest > 0.25 * seconds * (1.0 - 1e-6)
 
 
 def test_a_plan_says_how_many_reference_samples_it_embeds() -> None:
