@@ -30,6 +30,7 @@ from jepa_train.checkpoints.stopping import ClosingCheckpoint, StopSignals
 from jepa_train.commands.mistakes import one_sentence
 from jepa_train.commands.options import add_monitor_option, callbacks_with_monitor, check_run
 from jepa_train.commands.parsing import Parser
+from jepa_train.commands.rank import RANK_HELP, run_rank
 from jepa_train.commands.run_folder import DiscardUnbegun, SaveConfig, plain
 from jepa_train.commands.start import Start, find_start, go_on_in_folder
 from jepa_train.errors import ConfigurationError
@@ -40,6 +41,7 @@ from jepa_train.parallel import disconnect
 PACKAGE = Path(__file__).resolve().parent
 # a wheel carries the configs inside the package, a clone beside it
 CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
+OTHERS = {"export": run_export, "rank": run_rank}  # subcommands beside Lightning's
 
 
 class JEPACLI(LightningCLI):
@@ -209,7 +211,8 @@ def main(args: list[str] | None = None) -> JEPACLI | None:
             configs/mixture.yaml is used.
 
     Returns:
-        the finished command line, with its ``trainer``, ``model`` and ``datamodule``; ``None`` after ``export``.
+        the finished command line, with its ``trainer``, ``model`` and ``datamodule``; ``None`` after ``export`` and
+        ``rank``.
 
     Raises:
         SystemExit: after one sentence on stderr; with code 2 for anything a user can mend, 1 for a run that failed.
@@ -220,8 +223,8 @@ def main(args: list[str] | None = None) -> JEPACLI | None:
     connected_before = dist.is_available() and dist.is_initialized()
     try:
         with one_sentence():
-            if arguments[:1] == ["export"]:
-                run_export(arguments[1:])
+            if arguments[0] in OTHERS:
+                OTHERS[arguments[0]](arguments[1:])
                 return None
             cli = _train(arguments, args)
     except SIGTERMException:
@@ -244,7 +247,7 @@ def _train(arguments: list[str], args: list[str] | None) -> JEPACLI:
         seed_everything_default=0,
         save_config_callback=SaveConfig,
         parser_kwargs={
-            "epilog": EXPORT_HELP,
+            "epilog": f"{EXPORT_HELP} {RANK_HELP}",
             **{name: {"default_config_files": defaults} for name in JEPACLI.subcommands()},
         },
         args=args,

@@ -71,7 +71,7 @@ def sentence(message: str, options: Iterable[str]) -> str:
     if found := re.match(r"unrecognized arguments: (\S+)", message):
         return _unknown_option(found[1], options)
     if found := re.search(r"invalid choice: '(.*?)' \(choose from (.*)\)", message):
-        return _unknown_subcommand(found[1], [*re.findall(r"[\w-]+", found[2]), "export"])
+        return _unknown_subcommand(found[1], [*re.findall(r"[\w-]+", found[2]), "export", "rank"])
     if found := re.match(r"(?:Subcommand|Group) '.*?' does not accept option '(.*)'", message):
         return _unknown_option(f"--{found[1]}", options)
     if found := re.match(r"argument (\S+): expected (?:one|at least one) argument", message):

@@ -192,10 +192,14 @@ class NeighbourDensity(EmbeddingDensity):
         """Log density of finite float64 embeddings, (N, K) -> (N,) nats."""
         return self._from_distance(kth_distance(z, self.reference, self.k), len(self.reference))
 
-    def leave_one_out(self) -> Tensor:
-        """Log density of each reference embedding by the others, (M,) nats: what new samples of their kind have."""
-        own = torch.arange(len(self.reference), device=self.reference.device)
-        distance = kth_distance(self.reference, self.reference, self.k, own=own)
+    def leave_one_out(self, own: Tensor | None = None) -> Tensor:
+        """Log density of reference embeddings, each by the others, (N,) nats: what new samples of their kind have.
+
+        Args:
+            own: (N,) places of those that are wanted among the reference; ``None`` means all of it.
+        """
+        own = torch.arange(len(self.reference), device=self.reference.device) if own is None else own
+        distance = kth_distance(self.reference[own], self.reference, self.k, own=own)
         return self._from_distance(distance, len(self.reference) - 1)
 
     def _from_distance(self, distance: Tensor, others: int) -> Tensor:

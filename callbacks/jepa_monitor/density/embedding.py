@@ -186,16 +186,19 @@ class EmbeddingReference(Concise):
         """Log density of coordinates, (N, L) -> (N,) nats; NaN for rows that are not finite."""
         return self.density.log_density(coordinates)
 
-    def leave_one_out(self) -> Tensor:
-        """Log density (M,) of the reference embeddings, by neighbours other than the embedding itself.
+    def leave_one_out(self, own: Tensor | None = None) -> Tensor:
+        """Log density (N,) of reference embeddings, by neighbours other than the embedding itself.
 
         A density of few parameters is that of all: one embedding more or less does not move it.
+
+        Args:
+            own: (N,) places of those that are wanted among the reference; ``None`` means all of it.
         """
         if isinstance(self.density, (NeighbourDensity, ManifoldDensity)):
-            return self.density.leave_one_out()
+            return self.density.leave_one_out(own)
         if self.embeddings is None:
             raise ValueError("this reference has no embeddings.")
-        return self.log_density(self.coordinates(self.embeddings))
+        return self.log_density(self.coordinates(self.embeddings if own is None else self.embeddings[own]))
 
 
 def require_choice(density: object) -> None:

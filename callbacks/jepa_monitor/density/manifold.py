@@ -100,10 +100,15 @@ class ManifoldDensity(EmbeddingDensity):
         """Log density of finite float64 embeddings, (N, K) -> (N,) nats."""
         return self.along.evaluate(z) + self._tail(z)
 
-    def leave_one_out(self) -> Tensor:
-        """Log density of each reference embedding by the others, (M,) nats: what new samples of their kind have."""
+    def leave_one_out(self, own: Tensor | None = None) -> Tensor:
+        """Log density of reference embeddings, each by the others, (N,) nats: what new samples of their kind have.
+
+        Args:
+            own: (N,) places of those that are wanted among the reference; ``None`` means all of it.
+        """
         reference = self.along.reference
-        return self.along.leave_one_out() + self._tail(reference, own=torch.arange(len(reference)).to(reference.device))
+        own = torch.arange(len(reference), device=reference.device) if own is None else own
+        return self.along.leave_one_out(own) + self._tail(reference[own], own=own)
 
     def log_across(self, z: Tensor, *, own: Tensor | None = None) -> Tensor:
         """Log distance from the manifold, log a: (N, K) -> (N,).

@@ -1,0 +1,115 @@
+"""The columns of the table, in order, one record each: name, type, meaning, and what has to be computed for it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+
+from jepa_train.commands.parsing import meant
+from jepa_train.errors import ConfigurationError
+
+# the files alone, their embeddings, all other embeddings, the Jacobian along r directions, all of its singular values
+Needs = Literal["files", "reference", "neighbours", "volume", "exact volume"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        name: its name.
+        type: its type.
+        meaning: a phrase, with the unit.
+        needs: what it is computed from.
+    """
+
+    name: str
+    type: pa.DataType
+    meaning: str
+    needs: Needs
+
+
+COLUMNS = (
+    Column("filename", pa.string(), "path relative to the folder that was ranked", "files"),
+    Column("class", pa.string(), "folder of the file; only where there are folders", "files"),
+    Column("log_density", pa.float64(), "log_volume + embedding_log_density, nats; higher = more typical", "volume"),
+    Column(
+        "jepa_score",
+        pa.float64(),
+        "Eq. 5 of arXiv 2510.05949, nats: all singular values, clipped at 1e-6; higher = more typical",
+        "exact volume",
+    ),
+    Column(
+        "embedding_log_density",
+        pa.float64(),
+        "log density of the embedding among the reference embeddings, nats; higher = more typical",
+        "reference",
+    ),
+    Column("log_volume", pa.float64(), "log of the r largest singular values of the Jacobian, summed, nats", "volume"),
+    Column(
+        "mahalanobis",
+        pa.float64(),
+        "distance to the mean of the reference embeddings in units of their covariance; larger = less typical",
+        "reference",
+    ),
+    Column(
+        "knn_distance",
+        pa.float64(),
+        "distance to the 10th nearest reference embedding; larger = less typical",
+        "reference",
+    ),
+    Column("compressed_size", pa.int64(), "bytes of the prepared image after lossless compression", "files"),
+    Column(
+        "percentile", pa.float64(), "percentile of log_density among all that have one; 100 = most typical", "volume"
+    ),
+    Column("class_percentile", pa.float64(), "the same within the class; only where there are folders", "volume"),
+    Column("nearest_filename", pa.string(), "image with the nearest embedding among those ranked", "neighbours"),
+    Column("nearest_distance", pa.float64(), "distance to it; near 0 for duplicates", "neighbours"),
+    Column("reason", pa.string(), "why values are missing", "files"),
+)
+BY_NAME = {column.name: column for column in COLUMNS}
+ALWAYS = ("filename", "class", "reason")
+WITH_FOLDERS = ("class", "class_percentile")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The columns that a table shall have.
+
+    Attributes:
+        names: their names, in order.
+        explicit: true if a user named them.
+    """
+
+    names: tuple[str, ...]
+    explicit: bool
+
+    def needs(self, *what: Needs) -> bool:
+        """Tell whether any column needs one of these."""
+        return any(BY_NAME[name].needs in what for name in self.names)
+
+
+def wanted_columns(scores: Iterable[str] | None) -> Wanted:
+    """The columns that ``--scores`` asks for; ``None`` is all of them.
+
+    Raises:
+        ConfigurationError: for a name that no column has.
+    """
+    if scores is None:
+        return Wanted(tuple(BY_NAME), explicit=False)
+    asked = [name.strip() for name in scores]
+    choices = [name for name in BY_NAME if name not in ALWAYS]
+    for name in asked:
+        if name not in choices:
+            raise ConfigurationError(
+                f"there is no score {name!r}{meant(name, choices)}: choose of {', '.join(choices)}."
+            )
+    also = {*ALWAYS, *asked, *(["nearest_filename", "nearest_distance"] if any(map(_is_nearest, asked)) else [])}
+    return Wanted(tuple(name for name in BY_NAME if name in also), explicit=True)
+
+
+def _is_nearest(name: str) -> bool:
+    return BY_NAME[name].needs == "neighbours"

@@ -1,0 +1,192 @@
+"""The base of both passes over the images: a Lightning prediction that writes parts, on any number of processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import lightning.pytorch as pl
+import pyarrow as pa
+import torch
+from lightning.pytorch.accelerators import CPUAccelerator
+from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from jepa_train.errors import ConfigurationError
+from jepa_train.ranking.batches import DataSettings, Order, PartBatches, part_loader
+from jepa_train.ranking.images import FilesToRank
+from jepa_train.ranking.workspace import Workspace
+
+
+class PartsPass(pl.LightningModule):
+    """Predict the rows of images, and write each part when its last batch is done.
+
+    The processes take the parts that are not there in turn. A subclass gives :meth:`rows`.
+
+    Args:
+        module: encoder.
+        workspace: where parts are.
+        kind: name of these parts.
+        images: images by index.
+        order: the parts.
+        parts: numbers of those that this ranking, or shard, has.
+        settings: how images are read.
+        title: stage that the progress bar names.
+        seconds: no part begins after that time; ``None`` is without limit.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        workspace: Workspace,
+        kind: str,
+        images: FilesToRank,
+        order: Order,
+        parts: Sequence[int],
+        settings: DataSettings,
+        *,
+        title: str,
+        seconds: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # more processes than parts
+        self.module = module
+        self.workspace, self.kind, self.images, self.order, self.parts = workspace, kind, images, order, parts
+        self.settings, self.title, self.seconds = settings, title, seconds
+        self.batches: PartBatches | None = None
+        self._finished: list[pa.RecordBatch] = []
+
+    def rows(self, batch: dict[str, Any]) -> dict[str, pa.Array]:
+        """Columns of a batch's images, besides ``index``."""
+        raise NotImplementedError
+
+    def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Batches of this process's share of the parts that are not there."""
+        trainer = self.trainer
+        share = share_of(missing_parts(trainer, self.workspace, self.kind, self.parts), trainer)
+        self.batches = PartBatches(self.images, self.order, share, self.settings.batch_size)
+        return part_loader(
+            self.batches,
+            self.settings,
+            seconds=self.seconds,
+            processes=trainer.num_devices,
+            pin=not isinstance(trainer.accelerator, CPUAccelerator),
+        )
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> pa.RecordBatch:
+        """Rows of one batch."""
+        columns = {"index": pa.array(batch["index"].cpu().numpy()), **self.rows(batch)}
+        return pa.RecordBatch.from_pydict(columns)
+
+    def on_predict_batch_end(
+        self, outputs: pa.RecordBatch, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Write the part that ends here."""
+        self._finished.append(outputs)
+        if batch["ends_part"]:
+            part = pa.Table.from_batches(self._finished).combine_chunks()
+            self.workspace.write(self.kind, int(batch["part"]), part)
+            self._finished = []
+
+
+class StageBar(TQDMProgressBar):
+    """Lightning's bar with the stage, images a second and the time that is left."""
+
+    BAR_FORMAT = "{l_bar}{bar}| {n_fmt}/{total_fmt} images [{elapsed}<{remaining}, {rate_noinv_fmt}]"
+
+    def init_predict_tqdm(self) -> Tqdm:
+        """Count images."""
+        bar = super().init_predict_tqdm()
+        bar.unit = " images"
+        return bar
+
+    def on_predict_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Name the stage and the number of this process's images."""
+        if batch_idx == 0 and isinstance(pl_module, PartsPass) and pl_module.batches is not None:
+            self.predict_progress_bar.total = pl_module.batches.count
+            self.predict_progress_bar.set_description(pl_module.title)
+
+    def on_predict_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count the images of a batch."""
+        self.predict_progress_bar.update(len(batch["index"]))
+
+
+def in_halves(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """Apply a function to a batch, or to its halves where the device's memory does not suffice for all of it."""
+    try:
+        return function(x)
+    except torch.OutOfMemoryError:
+        if len(x) == 1:
+            raise
+    middle = len(x) // 2
+    return torch.cat([in_halves(function, x[:middle]), in_halves(function, x[middle:])])
+
+
+def ranking_trainer(settings: Mapping[str, Any]) -> pl.Trainer:
+    """Make a Trainer that predicts and keeps nothing: no logger, no checkpoints, no sampler of its own.
+
+    Args:
+        settings: arguments of ``pl.Trainer``, such as ``devices``.
+    """
+    shown = settings.get("enable_progress_bar", True) is not False
+    callbacks = settings.get("callbacks") or []
+    callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+    return pl.Trainer(
+        **{
+            **settings,
+            "callbacks": [*([StageBar()] if shown else []), *callbacks],
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_model_summary": False,
+            "use_distributed_sampler": False,
+        }
+    )
+
+
+def missing_parts(trainer: pl.Trainer, workspace: Workspace, kind: str, parts: Sequence[int]) -> list[int]:
+    """Those of the parts that are not there: what the first process sees, as others may see a shared folder later."""
+    there = workspace.numbers(kind)
+    missing: list[int] = trainer.strategy.broadcast([number for number in parts if number not in there])
+    return missing
+
+
+def share_of(parts: list[int], trainer: pl.Trainer) -> list[int]:
+    """This process's share; all where Lightning has not begun the other processes."""
+    connected = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return parts[trainer.global_rank :: trainer.world_size] if connected else parts
+
+
+def run_pass(trainer: pl.Trainer, module: PartsPass) -> None:
+    """Predict the parts that are not there."""
+    if missing_parts(trainer, module.workspace, module.kind, module.parts):
+        trainer.predict(module, return_predictions=False)
+        trainer.strategy.barrier("all parts are written")
+
+
+def on_first_process(trainer: pl.Trainer, work: Callable[[], None]) -> None:
+    """Do some work on the first process while the others wait; where it is refused, all are.
+
+    Raises:
+        ConfigurationError, OSError: on all processes, as ``work`` raises it.
+    """
+    refusal: Exception | None = None
+    if trainer.is_global_zero:
+        try:
+            work()
+        except (ConfigurationError, OSError) as error:
+            refusal = error
+    refusal = trainer.strategy.broadcast(refusal)
+    if refusal is not None:
+        raise refusal

@@ -1,0 +1,236 @@
+"""The reference of a ranking: embeddings of the images that are typical by definition, and what is fitted to them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from jepa_monitor.density import (
+    EmbeddingReference,
+    GaussianDensity,
+    Subspace,
+    gram_and_embedding,
+    subspace_rows,
+)
+from jepa_monitor.density.strategies import Encode
+from jepa_monitor.ranking import Mahalanobis
+from jepa_train.checkpoints.files import CORRUPTED, written_whole
+from jepa_train.errors import ConfigurationError
+
+Estimator = Literal["auto", "exact", "subspace"]
+MOST = 20_000  # embeddings
+FEWEST_DIFFERENT = 12  # embeddings, below which there is no intrinsic dimension
+CALIBRATION, FEWEST_CALIBRATION = 16, 8  # images whose exact Jacobians a subspace is fitted to
+COLLAPSED = 1e-10  # variance as a share of the mean square
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class RankingReference:
+    """Reference embeddings, and what is fitted to them.
+
+    Attributes:
+        z: (M, K) float64, finite.
+        indices: (M,) index of the image of each, ascending.
+        images: identity of the listing that they belong to.
+        encoder: identity of the encoder.
+        source: where the images are from, for the summary.
+        density: density and rank, in the embedding's own coordinates; ``None`` where all embeddings are equal.
+        mahalanobis: one Gaussian with a shrunk covariance; ``None`` where there is none.
+        subspace: rows of volumes; ``None`` for exact ones.
+    """
+
+    z: Tensor
+    indices: NDArray[np.int64]
+    images: str
+    encoder: str
+    source: str
+    density: EmbeddingReference | None
+    mahalanobis: Mahalanobis | None
+    subspace: Subspace | None = None
+
+    def to(self, device: torch.device) -> RankingReference:
+        """Copy to another device."""
+        subspace, gaussian = self.subspace, self.mahalanobis
+        if subspace is not None:
+            subspace = replace(subspace, reference=subspace.reference.to(device), shared=subspace.shared.to(device))
+        if gaussian is not None:
+            gaussian = replace(gaussian, mean=gaussian.mean.to(device), factor=gaussian.factor.to(device))
+        density = None if self.density is None else self.density.to(device)
+        return replace(self, z=self.z.to(device), density=density, mahalanobis=gaussian, subspace=subspace)
+
+    def places(self, indices: NDArray[np.int64], images: str) -> NDArray[np.int64]:
+        """Place among the reference of each image of a listing, -1 where it is none of it."""
+        if images != self.images or not len(self.indices):
+            return np.full(len(indices), -1, dtype=np.int64)
+        places = np.searchsorted(self.indices, indices).clip(max=len(self.indices) - 1)
+        return np.where(self.indices[places] == indices, places, -1)
+
+
+def draw(count: int, seed: int) -> NDArray[np.int64]:
+    """Indices of the reference among ``count`` images, ascending: all, or a random 20,000."""
+    drawn = np.random.default_rng(seed).choice(count, min(count, MOST), replace=False)
+    return np.sort(drawn).astype(np.int64)
+
+
+def fit_reference(
+    z: NDArray[np.float32], indices: NDArray[np.int64], *, images: str, encoder: str, source: str
+) -> RankingReference:
+    """Fit to the finite of the embeddings (M, K) of images.
+
+    Raises:
+        ConfigurationError: if fewer than two are finite.
+    """
+    finite = np.isfinite(z).all(1)
+    if finite.sum() < 2:
+        raise ConfigurationError(
+            f"only {int(finite.sum())} of {len(z)} images of {source} could be read and have a finite embedding, and a "
+            "ranking compares at least 2: give more images, or a --reference to compare with."
+        )
+    rows = torch.from_numpy(z[finite].astype(np.float64))
+    gaussian = _mahalanobis(rows)
+    density = None if is_collapsed(rows) else _density(rows, gaussian)
+    return RankingReference(rows, indices[finite], images, encoder, source, density, gaussian)
+
+
+def is_collapsed(z: Tensor) -> bool:
+    """Tell whether embeddings (M, K) are one point up to rounding."""
+    return not float((z - z.mean(0)).square().sum()) > COLLAPSED * float(z.square().sum())
+
+
+def _density(z: Tensor, gaussian: Mahalanobis | None) -> EmbeddingReference | None:
+    if len(torch.unique(z, dim=0)) >= FEWEST_DIFFERENT:
+        return EmbeddingReference.fit(z)
+    if gaussian is None:
+        return None
+    # too few for neighbours: one Gaussian with the shrunk covariance
+    variances, axes = torch.linalg.eigh(gaussian.factor @ gaussian.factor.T)
+    shrunk = GaussianDensity(gaussian.mean, (axes / variances.sqrt()).T.contiguous())
+    return EmbeddingReference(shrunk, rank=shrunk.size, embeddings=z, choice=shrunk)
+
+
+def _mahalanobis(z: Tensor) -> Mahalanobis | None:
+    try:
+        return Mahalanobis.fit(z)
+    except ValueError:  # the summary says that there is none
+        return None
+
+
+def chooses_exact(estimator: Estimator, reference: RankingReference, *, needs_all: bool) -> bool:
+    """Tell whether volumes are exact, from all K rows of the Jacobian.
+
+    Args:
+        estimator: as asked for.
+        reference: whose rank r the volume has.
+        needs_all: a score needs all singular values.
+
+    Raises:
+        ConfigurationError: where the estimator that is asked for cannot be had.
+    """
+    if estimator == "subspace" and needs_all:
+        raise ConfigurationError(
+            "jepa_score needs all singular values, which the estimator subspace does not have: leave out --estimator, "
+            "or jepa_score of --scores."
+        )
+    if estimator == "exact" or needs_all or reference.density is None:
+        return True
+    rank, size = reference.density.rank, reference.z.shape[1]
+    few = len(reference.z) <= subspace_rows(rank, size) or len(reference.z) < FEWEST_CALIBRATION
+    if estimator == "subspace" and few:
+        raise ConfigurationError(
+            f"the estimator subspace needs more than the {len(reference.z)} reference embeddings there are: rank more "
+            "images, give a larger --reference, or leave out --estimator."
+        )
+    return few or (estimator == "auto" and size <= 2 * rank + 4)
+
+
+def calibration_places(reference: RankingReference) -> NDArray[np.int64]:
+    """Places, spread over the reference, of the images that a subspace is calibrated on."""
+    count = min(CALIBRATION, len(reference.z))
+    places: NDArray[np.int64] = np.linspace(0, len(reference.z) - 1, count).round().astype(np.int64)
+    return places
+
+
+def calibrated(reference: RankingReference, encode: Encode, x: Tensor) -> RankingReference:
+    """Fit the rows of volumes to the exact Jacobians of a few images (N, C, H, W), on their device."""
+    assert reference.density is not None
+    gram, z = gram_and_embedding(encode, x)
+    subspace = Subspace.calibrate(gram, z, reference.density.rank, reference=reference.z.to(x.device))
+    return replace(reference, subspace=replace(subspace, reference=reference.z, shared=subspace.shared.cpu()))
+
+
+def write_reference(path: Path, reference: RankingReference) -> None:
+    """Write a reference whole: embeddings and plain values, from which :func:`read_reference` fits the rest again."""
+    subspace = reference.subspace
+    content = {
+        "format": FORMAT,
+        "embeddings": reference.z.float(),
+        "indices": torch.from_numpy(reference.indices),
+        "images": reference.images,
+        "encoder": reference.encoder,
+        "source": reference.source,
+        "subspace": None
+        if subspace is None
+        else {
+            "rank": subspace.rank,
+            "directions": subspace.directions,
+            "shared": subspace.shared,
+            "held_out_spearman": subspace.held_out_spearman,
+        },
+    }
+    with written_whole(path) as file:
+        torch.save(content, file)
+
+
+def read_reference(path: Path, encoder: str) -> RankingReference:
+    """Read a reference, and fit to its embeddings what is not in the file.
+
+    Args:
+        path: ``reference.pt`` of a ranking.
+        encoder: identity of the encoder that is in use.
+
+    Raises:
+        ConfigurationError: if it cannot be read, or is of another encoder.
+    """
+    content = _content(path)
+    if content["encoder"] != encoder:
+        raise ConfigurationError(
+            f"{path} was made with another encoder, or other settings of it: make it again with this one "
+            "(--stage reference)."
+        )
+    z, indices = content["embeddings"].numpy(), content["indices"].numpy()
+    origin = {name: content[name] for name in ("images", "encoder", "source")}
+    reference = fit_reference(z, indices, **origin)
+    kept = content["subspace"]
+    if kept is None or reference.density is None:
+        return reference
+    return replace(reference, subspace=Subspace(reference=reference.z, **kept))
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except CORRUPTED:
+        content = None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ConfigurationError(
+            f"{path} is not a reference of this version: --reference takes a folder of images, or reference.pt of an "
+            "earlier ranking."
+        )
+    return content
+
+
+def file_identity(path: Path) -> str:
+    """Identify a file by its content: sha256, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,188 @@
+"""The stages of a ranking, one function each: what is missing is computed and written, by all processes together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from jepa_train.errors import ConfigurationError
+from jepa_train.ranking.batches import DataSettings, Order
+from jepa_train.ranking.duplicates import write_nearest
+from jepa_train.ranking.embedding import PART_SIZE, EmbeddingPass, embeddings_at, listing_order
+from jepa_train.ranking.encoders import ImageEncoder
+from jepa_train.ranking.images import FilesToRank
+from jepa_train.ranking.listing import ImageListing, list_images
+from jepa_train.ranking.passes import missing_parts, on_first_process, run_pass, share_of
+from jepa_train.ranking.references import (
+    Estimator,
+    RankingReference,
+    calibrated,
+    calibration_places,
+    chooses_exact,
+    draw,
+    fit_reference,
+    read_reference,
+    write_reference,
+)
+from jepa_train.ranking.scores import write_scores
+from jepa_train.ranking.volumes import VolumePass, volume_order
+from jepa_train.ranking.workspace import EMBEDDINGS, NEAREST, REFERENCE, REFERENCES, SCORES, Workspace, vectors
+
+
+@dataclass(frozen=True)
+class Job:
+    """The images of a ranking, and what works on them.
+
+    Attributes:
+        workspace: where results are.
+        encoder: the encoder.
+        images: all images by index.
+        parts: numbers of the parts that are ranked.
+        data: how images are read.
+        trainer: runs the passes.
+    """
+
+    workspace: Workspace
+    encoder: ImageEncoder
+    images: FilesToRank
+    parts: list[int]
+    data: DataSettings
+    trainer: pl.Trainer
+
+    @property
+    def listing(self) -> ImageListing:
+        """Names of the images."""
+        return self.images.listing
+
+    @property
+    def device(self) -> torch.device:
+        """The device of this process."""
+        return self.trainer.strategy.root_device
+
+    def share(self, kind: str) -> list[int]:
+        """This process's share of the parts that are not there."""
+        return share_of(missing_parts(self.trainer, self.workspace, kind, self.parts), self.trainer)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Images of the reference, which are embedded.
+
+    Attributes:
+        images: all images, by index.
+        indices: index of each image that was drawn, ascending.
+        name: what they are called.
+        kind: name of the parts that hold the embeddings.
+    """
+
+    images: FilesToRank
+    indices: NDArray[np.int64]
+    name: str
+    kind: str = EMBEDDINGS
+
+
+def embed(job: Job, size: int) -> None:
+    """Embed the images that are ranked; K is ``size``."""
+    order = listing_order(len(job.listing))
+    _embed(job, size, EMBEDDINGS, job.images, order, job.parts, "Embeddings")
+
+
+def draw_reference(job: Job, folder: Path | None, size: int, *, seed: int, embedded: bool) -> Drawn:
+    """Draw the images of the reference, and embed those that are not embedded already.
+
+    Args:
+        job: the ranking.
+        folder: folder of images; ``None`` is the images that are ranked.
+        size: K.
+        seed: seed of the draw.
+        embedded: all images that are ranked are embedded already.
+    """
+    images = job.images if folder is None else FilesToRank(list_images(folder), job.encoder.prepare)
+    indices = draw(len(images), seed)
+    drawn = Drawn(images, indices, str(job.listing.root if folder is None else folder))
+    if folder is None and embedded:
+        return drawn
+    order = Order(indices, PART_SIZE)
+    _embed(job, size, REFERENCES, images, order, list(order.parts), "Embeddings of the reference")
+    return replace(drawn, kind=REFERENCES)
+
+
+def settle_reference(job: Job, source: Drawn | Path, *, estimator: Estimator, needs_all: bool) -> RankingReference:
+    """Fit the reference, or read the one that is there.
+
+    Args:
+        job: the ranking.
+        source: images that were drawn and embedded, or the file of another ranking's reference.
+        estimator, needs_all: see :func:`chooses_exact`.
+
+    Raises:
+        ConfigurationError: on all processes, where there are too few images, or a file is of another encoder.
+    """
+    path = job.workspace.folder / REFERENCE
+    on_first_process(job.trainer, partial(_settle, job, path, source, estimator, needs_all))
+    return read_reference(path, job.encoder.identity)
+
+
+def _settle(job: Job, path: Path, source: Drawn | Path, estimator: Estimator, needs_all: bool) -> None:
+    if path.is_file():
+        return
+    reference = read_reference(source, job.encoder.identity) if isinstance(source, Path) else _fit(job, source)
+    if chooses_exact(estimator, reference, needs_all=needs_all):
+        reference = replace(reference, subspace=None)
+    elif isinstance(source, Drawn):
+        reference = _calibrate(job, reference, source)
+    elif reference.subspace is None:
+        raise ConfigurationError(
+            f"{source} was made for exact volumes: make it with --estimator subspace, or add --estimator exact."
+        )
+    write_reference(path, reference)
+
+
+def _fit(job: Job, drawn: Drawn) -> RankingReference:
+    if drawn.kind == EMBEDDINGS:
+        z = embeddings_at(job.workspace, EMBEDDINGS, listing_order(len(drawn.images)), drawn.indices)
+    else:
+        numbers = Order(drawn.indices, PART_SIZE).parts
+        z = np.concatenate([vectors(job.workspace.read(drawn.kind, number)["embedding"]) for number in numbers])
+    listing, encoder = drawn.images.listing.identity, job.encoder.identity
+    return fit_reference(z, drawn.indices, images=listing, encoder=encoder, source=drawn.name)
+
+
+def _calibrate(job: Job, reference: RankingReference, drawn: Drawn) -> RankingReference:
+    indices = reference.indices[calibration_places(reference)]
+    images = [drawn.images[int(index)]["image"] for index in indices]
+    x = torch.stack([image for image in images if image is not None]).to(job.device)
+    return calibrated(reference, job.encoder.module.to(job.device), x)
+
+
+def score(job: Job, reference: RankingReference) -> None:
+    """Score all embeddings."""
+    write_scores(job.workspace, reference, job.listing.identity, job.share(SCORES), job.device)
+    job.trainer.strategy.barrier("scores")
+
+
+def measure_volumes(job: Job, reference: RankingReference, *, doubtful_first: bool, seconds: float | None) -> None:
+    """Measure volumes, of all images or as many as the time suffices for."""
+    if reference.density is None:
+        return
+    order = volume_order(job.workspace, job.parts, doubtful_first=doubtful_first)
+    parts = list(order.parts)
+    module = VolumePass(job.encoder, reference, job.workspace, job.images, order, parts, job.data, seconds=seconds)
+    run_pass(job.trainer, module)
+
+
+def search_nearest(job: Job) -> None:
+    """Search the nearest other image of each."""
+    write_nearest(job.workspace, job.parts, job.share(NEAREST), job.device)
+    job.trainer.strategy.barrier("nearest")
+
+
+def _embed(job: Job, size: int, kind: str, images: FilesToRank, order: Order, parts: list[int], title: str) -> None:
+    module = EmbeddingPass(job.encoder, size, job.workspace, kind, images, order, parts, job.data, title=title)
+    run_pass(job.trainer, module)

@@ -1,0 +1,110 @@
+"""The second pass: volumes of Jacobians, from r-dimensional rows or exact, of all images or the most doubtful."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from jepa_monitor.density import (
+    is_imprecise,
+    jacobian_gram,
+    leading_volume,
+    log_singular_values,
+    map_grams,
+)
+from jepa_monitor.density.volume import EPS
+from jepa_train.ranking.batches import DataSettings, Order
+from jepa_train.ranking.encoders import ImageEncoder
+from jepa_train.ranking.images import FilesToRank
+from jepa_train.ranking.passes import PartsPass, in_halves
+from jepa_train.ranking.references import RankingReference
+from jepa_train.ranking.scores import nullable
+from jepa_train.ranking.workspace import SCORES, VOLUMES, Workspace
+
+PART_SIZE = 64  # images
+AT_CLIP = math.log(EPS) + 1e-9
+
+
+class VolumePass(PartsPass):
+    """Measure volumes of images whose embeddings are finite, see :class:`PartsPass`.
+
+    Args:
+        encoder: the encoder.
+        reference: its rank r, and the rows of volumes; exact ones where it has no subspace.
+        workspace, images, order, parts, settings, seconds: see :class:`PartsPass`.
+    """
+
+    def __init__(
+        self,
+        encoder: ImageEncoder,
+        reference: RankingReference,
+        workspace: Workspace,
+        images: FilesToRank,
+        order: Order,
+        parts: Sequence[int],
+        settings: DataSettings,
+        *,
+        seconds: float | None = None,
+    ) -> None:
+        title = "Volumes"
+        super().__init__(
+            encoder.module, workspace, VOLUMES, images, order, parts, settings, title=title, seconds=seconds
+        )
+        assert reference.density is not None
+        self.rank, self.reference = reference.density.rank, reference
+
+    def on_predict_start(self) -> None:
+        """Move what volumes need beside the encoder."""
+        self.reference = self.reference.to(self.device)
+
+    def rows(self, batch: dict[str, Any]) -> dict[str, pa.Array]:
+        """Volumes, NaN where a file became unreadable or a Jacobian is not finite."""
+        readable, x = batch["readable"].cpu().numpy(), batch["image"]
+        values = self._measured(x) if len(x) else torch.empty(0, 4, dtype=torch.float64)
+        columns = np.full((len(readable), 4), np.nan)
+        columns[readable] = values.cpu().numpy()
+        names = ("log_volume", "jepa_score", "clipped", "imprecise")
+        return {name: nullable(column) for name, column in zip(names, columns.T, strict=True)}
+
+    def _measured(self, x: Tensor) -> Tensor:
+        """Volume, JEPA-SCORE, clipped of the r leading singular values, imprecise: (B, C, H, W) -> (B, 4)."""
+        subspace = self.reference.subspace
+        if subspace is None:
+            size = x[0].numel()
+            parts = map_grams(lambda gram, z: self._of_spectrum(gram, x.dtype, size), self.module, x)
+            return torch.cat(parts)
+        rows = subspace.rows(in_halves(self.module, x).double())
+        return self._of_spectrum(jacobian_gram(self.module, x, rows=rows), x.dtype, None)
+
+    def _of_spectrum(self, gram: Tensor, dtype: torch.dtype, input_size: int | None) -> Tensor:
+        values = log_singular_values(gram, input_size=input_size)
+        leading = values[:, : self.rank]
+        all_of_them = values.sum(1) if input_size is not None else torch.full_like(leading[:, 0], torch.nan)
+        clipped = (leading <= AT_CLIP).sum(1)
+        imprecise = is_imprecise(leading, dtype)
+        return torch.stack([leading_volume(values, self.rank), all_of_them, clipped, imprecise], 1)
+
+
+def volume_order(workspace: Workspace, parts: Sequence[int], *, doubtful_first: bool) -> Order:
+    """The order of the images that have a finite embedding: as they are listed, or the most doubtful first.
+
+    Args:
+        workspace: has the scores.
+        parts: numbers of the parts of this ranking, or shard.
+        doubtful_first: begin with the lowest density of the embedding.
+    """
+    tables = [workspace.read(SCORES, number).select(["index", "embedding_log_density"]) for number in parts]
+    scores = pa.concat_tables(tables) if tables else None
+    if scores is None:
+        return Order(np.empty(0, dtype=np.int64), PART_SIZE)
+    index, density = scores["index"].to_numpy(), scores["embedding_log_density"].to_numpy()
+    index, density = index[np.isfinite(density)], density[np.isfinite(density)]
+    if doubtful_first:
+        index = index[np.argsort(density, kind="stable")]
+    return Order(index, PART_SIZE)

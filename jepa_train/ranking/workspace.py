@@ -1,0 +1,195 @@
+"""The folder of a ranking: a manifest of what is ranked, and results in parts, each written whole.
+
+A part is one file for a fixed range of positions of a fixed order. Whoever is killed loses the part that was being
+computed; what is there is never written again, so that a resumed ranking ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from jepa_train.checkpoints.files import written_whole
+from jepa_train.errors import ConfigurationError
+
+MANIFEST = "manifest.json"
+PARTS = "parts"
+REFERENCE = "reference.pt"
+SUFFIX = ".arrow"
+FORMAT = 1  # of the files of a part
+EMBEDDINGS, REFERENCES, SCORES, VOLUMES, NEAREST = "embeddings", "references", "scores", "volumes", "nearest"
+# how a manifest's entries are called where two of them differ
+NAMES = {
+    "format": "format of files",
+    "encoder": "encoder",
+    "preparation": "preparation of images",
+    "images": "list of images (files were added, removed or changed)",
+    "reference": "reference",
+    "estimator": "estimator of volumes",
+    "precision": "precision",
+    "seed": "seed",
+    "shard": "shard",
+    "versions": "version",
+}
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The folder of a ranking.
+
+    Attributes:
+        folder: where parts are written to.
+        sources: further folders, in which parts are looked for: those of shards.
+    """
+
+    folder: Path
+    sources: tuple[Path, ...] = ()
+
+    def numbers(self, kind: str) -> set[int]:
+        """Numbers of the parts of a kind that are there."""
+        folders = (self._parts(folder, kind) for folder in (self.folder, *self.sources))
+        return {int(path.stem) for folder in folders for path in folder.glob(f"[0-9]*{SUFFIX}")}
+
+    def write(self, kind: str, number: int, rows: pa.Table) -> None:
+        """Write a part whole.
+
+        Raises:
+            OSError: naming the file, where the disk is full or cannot be written to.
+        """
+        path = self._path(self.folder, kind, number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as file, pa.ipc.new_file(file, rows.schema) as sink:
+            sink.write_table(rows)
+
+    def read(self, kind: str, number: int) -> pa.Table:
+        """Map a part into memory.
+
+        Raises:
+            ConfigurationError: if it cannot be read.
+        """
+        paths = [self._path(folder, kind, number) for folder in (self.folder, *self.sources)]
+        path = next((path for path in paths if path.is_file()), paths[0])
+        try:
+            with pa.memory_map(str(path)) as file:
+                return pa.ipc.open_file(file).read_all()
+        except (pa.ArrowInvalid, OSError):
+            raise ConfigurationError(
+                f"{path} is missing or damaged: remove it, and run the same command again, which makes it anew."
+            ) from None
+
+    def remove(self, kind: str) -> None:
+        """Remove all parts of a kind."""
+        shutil.rmtree(self._parts(self.folder, kind), ignore_errors=True)
+
+    def _path(self, folder: Path, kind: str, number: int) -> Path:
+        return self._parts(folder, kind) / f"{number:09d}{SUFFIX}"
+
+    @staticmethod
+    def _parts(folder: Path, kind: str) -> Path:
+        return folder / PARTS / kind
+
+
+def open_workspace(
+    folder: Path, manifest: Mapping[str, Any], *, overwrite: bool = False, sources: Sequence[Path] = ()
+) -> Workspace:
+    """Begin a ranking in a folder, or go on with the one that was begun there.
+
+    Args:
+        folder: made if there is none.
+        manifest: plain JSON types: all that results depend on.
+        overwrite: remove the parts of another ranking.
+        sources: further folders with parts, see :class:`Workspace`.
+
+    Raises:
+        ConfigurationError: if it is of another ranking, or holds anything else.
+    """
+    workspace, found = Workspace(folder, tuple(sources)), read_manifest(folder)
+    if found is None and not overwrite and folder.is_dir() and any(folder.iterdir()):
+        raise ConfigurationError(
+            f"{folder} holds other files and no ranking: choose another --output, or add --overwrite to write the "
+            "ranking beside them."
+        )
+    if found is not None and (difference := difference_of(found, manifest)) is not None:
+        if not overwrite:
+            raise ConfigurationError(
+                f"the ranking in {folder} was begun with another {difference}: choose another --output, or add "
+                "--overwrite to begin anew."
+            )
+        found = None
+        for kind in (EMBEDDINGS, REFERENCES, SCORES, VOLUMES, NEAREST):
+            workspace.remove(kind)
+        (folder / REFERENCE).unlink(missing_ok=True)
+    if found is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / MANIFEST, manifest)
+    return workspace
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """Read the manifest of a folder; ``None`` where there is none.
+
+    Raises:
+        ConfigurationError: for a file that is no manifest.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError:
+        content = None
+    if not isinstance(content, dict) or "format" not in content:
+        raise ConfigurationError(f"{path} is not the manifest of a ranking: choose another --output.")
+    return content
+
+
+def difference_of(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+    """Name the first entry in which two manifests differ, with both values; ``None`` where they are equal."""
+    for name in NAMES:
+        before, now = found.get(name), wanted.get(name)
+        if before == now:
+            continue
+        if isinstance(before, dict) and isinstance(now, dict):
+            inner = next(key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key))
+            return f"{NAMES[name]} ({inner}: {_short(before.get(inner))}, not {_short(now.get(inner))})"
+        return f"{NAMES[name]} ({_short(before)}, not {_short(now)})"
+    return None
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write plain JSON types whole; what is not finite is null."""
+    with written_whole(path) as file:
+        file.write((json.dumps(_finite(content), indent=2, allow_nan=False) + "\n").encode())
+
+
+def vectors(column: pa.ChunkedArray) -> NDArray[np.float32]:
+    """Embeddings (N, K) of a part's column, without a copy."""
+    array = column.combine_chunks()
+    flat: NDArray[np.float32] = array.flatten().to_numpy(zero_copy_only=True)
+    return flat.reshape(len(array), array.type.list_size)
+
+
+def vector_column(z: NDArray[np.float32]) -> pa.FixedSizeListArray:
+    """A column of embeddings (N, K)."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(z).reshape(-1)), z.shape[1])
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _finite(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 24 else f"{text[:16]}...{text[-1]}"

@@ -1,0 +1,115 @@
+"""The reference is drawn, fitted, written and read back; small and collapsed ones say what they lack."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from jepa_train.errors import ConfigurationError
+from jepa_train.ranking.references import (
+    RankingReference,
+    calibrated,
+    calibration_places,
+    chooses_exact,
+    draw,
+    file_identity,
+    fit_reference,
+    read_reference,
+    write_reference,
+)
+from tests.train.ranking.tiny import SIZE, layers
+
+
+def reference(count: int = 80, size: int = 5) -> RankingReference:
+    z = torch.randn(count, size).numpy()
+    return fit_reference(z, np.arange(count), images="a", encoder="e", source="some images")
+
+
+def test_draws_are_fixed_and_at_most_20000() -> None:
+    assert draw(7, seed=0).tolist() == list(range(7))
+    drawn = draw(100_000, seed=3)
+    assert len(drawn) == len(set(drawn.tolist())) == 20_000
+    assert (np.diff(drawn) > 0).all()
+    assert (draw(100_000, seed=3) == drawn).all()
+    assert (draw(100_000, seed=4) != drawn).any()
+
+
+def test_embeddings_that_are_not_finite_are_left_out() -> None:
+    z = torch.randn(30, 3).numpy()
+    z[4, 1] = np.nan
+    found = fit_reference(z, np.arange(30) * 2, images="a", encoder="e", source="s")
+    assert found.indices.tolist() == [2 * place for place in range(30) if place != 4]
+    assert found.places(np.array([0, 1, 8, 10]), "a").tolist() == [0, -1, -1, 4]
+    assert found.places(np.array([0, 1, 8, 10]), "b").tolist() == [-1] * 4
+
+
+def test_fewer_than_two_are_refused() -> None:
+    z = np.array([[1.0, 2.0], [np.nan, 0.0]], dtype=np.float32)
+    with pytest.raises(ConfigurationError, match="only 1 of 2 images of photos"):
+        fit_reference(z, np.arange(2), images="a", encoder="e", source="photos")
+
+
+def test_few_have_a_shrunk_gaussian_in_all_directions() -> None:
+    found = reference(count=6, size=4)
+    assert found.density is not None
+    assert found.density.rank == 4
+    assert torch.isfinite(found.density.log_density(torch.randn(3, 4).double())).all()
+
+
+def test_a_point_has_no_density() -> None:
+    found = fit_reference(np.ones((50, 3), np.float32), np.arange(50), images="a", encoder="e", source="s")
+    assert found.density is None
+    assert found.mahalanobis is None
+
+
+def test_a_file_gives_the_same_again(tmp_path: Path) -> None:
+    encode = layers(12)
+    x = torch.randn(200, 3, SIZE, SIZE)
+    with torch.no_grad():
+        z = encode(x).numpy()
+    made = fit_reference(z, np.arange(200), images="a", encoder="e", source="some images")
+    made = calibrated(made, encode, x[calibration_places(made)])
+    write_reference(tmp_path / "reference.pt", made)
+    found = read_reference(tmp_path / "reference.pt", "e")
+    other = torch.randn(9, 12).double()
+    assert made.density is not None
+    assert found.density is not None
+    assert torch.equal(found.density.log_density(other), made.density.log_density(other))
+    assert made.subspace is not None
+    assert found.subspace is not None
+    assert torch.equal(found.subspace.rows(other), made.subspace.rows(other))
+    assert found.subspace.held_out_spearman == made.subspace.held_out_spearman
+    assert (found.source, found.images) == ("some images", "a")
+    write_reference(tmp_path / "again.pt", found)
+    assert file_identity(tmp_path / "again.pt") == file_identity(tmp_path / "reference.pt")
+
+
+def test_a_file_of_another_encoder_or_kind_is_refused(tmp_path: Path) -> None:
+    write_reference(tmp_path / "reference.pt", reference())
+    with pytest.raises(ConfigurationError, match="with another encoder"):
+        read_reference(tmp_path / "reference.pt", "other")
+    (tmp_path / "cut.pt").write_bytes((tmp_path / "reference.pt").read_bytes()[:500])
+    torch.save({"weights": 1}, tmp_path / "other.pt")
+    for name in ("cut.pt", "other.pt", "none.pt"):
+        with pytest.raises(ConfigurationError, match="is not a reference"):
+            read_reference(tmp_path / name, "e")
+
+
+def test_volumes_are_exact_where_that_costs_little() -> None:
+    small, large = reference(200, 6), reference(200, 40)
+    flat = torch.randn(300, 2) @ torch.randn(2, 40)
+    thin = fit_reference(flat.numpy(), np.arange(300), images="a", encoder="e", source="s")
+    assert chooses_exact("auto", small, needs_all=False)
+    assert not chooses_exact("auto", thin, needs_all=False)
+    assert chooses_exact("auto", thin, needs_all=True)
+    assert chooses_exact("exact", thin, needs_all=False)
+    assert not chooses_exact("subspace", small, needs_all=False)
+    assert chooses_exact("auto", replace(large, z=large.z[:10]), needs_all=False)
+    with pytest.raises(ConfigurationError, match="jepa_score needs all singular values"):
+        chooses_exact("subspace", thin, needs_all=True)
+    with pytest.raises(ConfigurationError, match="needs more than the 5 reference embeddings"):
+        chooses_exact("subspace", replace(large, z=large.z[:5]), needs_all=False)

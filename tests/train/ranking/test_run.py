@@ -1,0 +1,93 @@
+"""A folder becomes a table, by the library and by the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from scipy.stats import rankdata
+
+from jepa_monitor import EmbeddingReference, encoder_volume, jepa_score
+from jepa_train.errors import ConfigurationError
+from jepa_train.ranking.run import parse_budget
+from tests.train.ranking.tiny import rank_quietly, tiny_encoder, values
+
+
+def test_the_columns_are_those_of_the_formulas(photos: Path, tmp_path: Path) -> None:
+    encoder = tiny_encoder()
+    table = rank_quietly(photos, tmp_path / "ranked", encoder=encoder)
+    assert table.equals(pq.read_table(tmp_path / "ranked" / "ranking.parquet"))
+    assert table.column_names[:2] == ["filename", "class"]
+    names = table["filename"].to_pylist()
+    assert names == sorted(names)
+    readable = [name for name in names if "broken" not in name]
+
+    x = torch.stack([encoder.prepare(Image.open(photos / name)) for name in readable])
+    with torch.no_grad():
+        z = encoder.module(x)
+    reference = EmbeddingReference.fit(z)
+    rows = [name in readable for name in names]
+    for name, expected in {
+        "embedding_log_density": reference.leave_one_out(),
+        "log_volume": encoder_volume(encoder.module, x, rank=reference.rank),
+        "jepa_score": jepa_score(encoder.module, x),
+    }.items():
+        np.testing.assert_allclose(values(table, name)[rows], expected.numpy(), atol=1e-4)
+    density = values(table, "log_density")
+    np.testing.assert_allclose(density, values(table, "log_volume") + values(table, "embedding_log_density"))
+    order = rankdata(density[rows])
+    np.testing.assert_allclose(values(table, "percentile")[rows], 100 * (order - 0.5) / len(readable))
+    assert table["reason"].to_pylist()[names.index("dogs/broken.png")]
+    assert sum(reason is not None for reason in table["reason"].to_pylist()) == 1
+
+
+def test_a_table_as_csv_has_its_folder_beside_it(photos: Path, tmp_path: Path) -> None:
+    parquet = rank_quietly(photos, tmp_path / "ranked")
+    csv = rank_quietly(photos, tmp_path / "other.csv")
+    assert csv.equals(parquet)
+    assert (tmp_path / "other.csv").is_file()
+    assert (tmp_path / "other" / "manifest.json").is_file()
+
+
+def test_a_second_call_changes_nothing(photos: Path, tmp_path: Path) -> None:
+    rank_quietly(photos, tmp_path / "ranked")
+    files = {path: path.read_bytes() for path in sorted((tmp_path / "ranked").rglob("*.arrow"))}
+    times = {path: path.stat().st_mtime_ns for path in files}
+    table = (tmp_path / "ranked" / "ranking.parquet").read_bytes()
+    rank_quietly(photos, tmp_path / "ranked")
+    assert times == {path: path.stat().st_mtime_ns for path in sorted((tmp_path / "ranked").rglob("*.arrow"))}
+    assert table == (tmp_path / "ranked" / "ranking.parquet").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"encoder": tiny_encoder(6)}, "begun with another encoder"),
+        ({"seed": 1}, "another seed"),
+        ({"estimator": "exact"}, "another estimator"),
+    ],
+)
+def test_another_ranking_is_refused(photos: Path, tmp_path: Path, settings: dict[str, object], message: str) -> None:
+    before = rank_quietly(photos, tmp_path / "ranked")
+    with pytest.raises(ConfigurationError, match=message):
+        rank_quietly(photos, tmp_path / "ranked", **settings)
+    assert before.equals(pq.read_table(tmp_path / "ranked" / "ranking.parquet"))
+    rank_quietly(photos, tmp_path / "ranked", overwrite=True, **settings)
+
+
+def test_other_files_are_not_touched(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(ConfigurationError, match="holds other files and no ranking"):
+        rank_quietly(photos, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_budgets_are_times() -> None:
+    assert [parse_budget(text) for text in ("90s", "30m", "2h", "1h30m", "0.5m")] == [90, 1800, 7200, 5400, 30]
+    for text in ("30", "m", "", "1x", "-3m"):
+        with pytest.raises(ConfigurationError, match="--budget"):
+            parse_budget(text)

@@ -1,0 +1,50 @@
+"""The reference of other images, of a file, and of the ranked images themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jepa_train.errors import ConfigurationError
+from tests.train.ranking.tiny import pictures, rank_quietly, tiny_encoder, values
+
+
+def test_images_are_compared_with_a_folder_or_its_file(photos: Path, tmp_path: Path) -> None:
+    clean = pictures(tmp_path / "clean", 60, seed=9)
+    by_folder = rank_quietly(photos, tmp_path / "one", reference=clean)
+    by_file = rank_quietly(photos, tmp_path / "two", reference=tmp_path / "one" / "reference.pt")
+    assert by_folder.equals(by_file)
+    itself = rank_quietly(photos, tmp_path / "three")
+    assert not np.allclose(values(itself, "mahalanobis")[:5], values(by_folder, "mahalanobis")[:5])
+
+
+def test_one_image_is_compared_with_a_folder(tmp_path: Path) -> None:
+    clean, one = pictures(tmp_path / "clean", 60, seed=9), pictures(tmp_path / "one", 1)
+    table = rank_quietly(one, tmp_path / "ranked", reference=clean)
+    assert table["log_density"].null_count == 0
+    assert table["nearest_filename"].null_count == 1
+    with pytest.raises(ConfigurationError, match="only 1 of 1 images"):
+        rank_quietly(one, tmp_path / "alone")
+
+
+def test_a_reference_can_be_made_alone(photos: Path, tmp_path: Path) -> None:
+    assert rank_quietly(photos, tmp_path / "shared", stage="reference") is None
+    assert (tmp_path / "shared" / "reference.pt").is_file()
+    with_it = rank_quietly(photos, tmp_path / "one", reference=tmp_path / "shared" / "reference.pt")
+    itself = rank_quietly(photos, tmp_path / "two")
+    for name in ("log_density", "mahalanobis", "knn_distance"):  # each compared with the others, in both
+        np.testing.assert_allclose(values(with_it, name), values(itself, name), atol=1e-4)
+
+
+def test_a_reference_of_another_encoder_is_refused(photos: Path, tmp_path: Path) -> None:
+    rank_quietly(photos, tmp_path / "shared", stage="reference")
+    with pytest.raises(ConfigurationError, match="with another encoder"):
+        rank_quietly(photos, tmp_path / "one", reference=tmp_path / "shared" / "reference.pt", encoder=tiny_encoder(6))
+
+
+def test_a_reference_for_exact_volumes_has_no_subspace(photos: Path, tmp_path: Path) -> None:
+    rank_quietly(photos, tmp_path / "shared", stage="reference", estimator="exact")
+    with pytest.raises(ConfigurationError, match="was made for exact volumes"):
+        rank_quietly(photos, tmp_path / "one", reference=tmp_path / "shared" / "reference.pt", estimator="subspace")

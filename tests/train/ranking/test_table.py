@@ -1,0 +1,57 @@
+"""Percentiles, files of tables and their places."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from jepa_train.errors import ConfigurationError
+from jepa_train.ranking.table import percentiles, place_of, read_table, write_table
+
+
+def test_percentiles_are_among_the_finite_and_shared_by_ties() -> None:
+    scores = np.array([3.0, 1.0, np.nan, 1.0, 7.0])
+    np.testing.assert_allclose(percentiles(scores), [62.5, 25.0, np.nan, 25.0, 87.5])
+    assert np.nanmean(percentiles(scores)) == 50.0
+
+
+def test_percentiles_within_classes() -> None:
+    classes = pa.chunked_array([["a", "b", None], ["a", "b"]])
+    found = percentiles(np.array([3.0, 1.0, 5.0, 1.0, np.nan]), classes)
+    np.testing.assert_allclose(found, [75.0, 50.0, 50.0, 25.0, np.nan])
+
+
+NAMES = ["plain.png", 'quo"te, comma.png', "new\nline.png", "ünïcode/日本.png", "<script>.png", " space .png"]
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "csv"])
+def test_files_are_read_back_and_opened_by_others(suffix: str, tmp_path: Path) -> None:
+    count = len(NAMES)
+    table = pa.table(
+        {
+            "filename": NAMES,
+            "log_density": pa.array([1.5, None, -1e300, 1e-300, 0.1, 3.0]),
+            "compressed_size": pa.array([1, None, 3, 4, 5, 6], pa.int64()),
+            "reason": pa.array([None, "it is, so to say, broken", *[None] * (count - 2)], pa.string()),
+        }
+    )
+    path = tmp_path / f"table.{suffix}"
+    write_table(path, table)
+    assert read_table(path).equals(table)
+    frame = pd.read_parquet(path) if suffix == "parquet" else pd.read_csv(path)
+    assert frame["filename"].tolist() == NAMES
+    duckdb = pytest.importorskip("duckdb")
+    query = f"select filename from '{path}' where log_density is not null"
+    assert [row[0] for row in duckdb.sql(query).fetchall()] == NAMES[:1] + NAMES[2:]
+
+
+def test_places_of_outputs(tmp_path: Path) -> None:
+    assert place_of(Path("out")) == (Path("out/ranking.parquet"), Path("out"))
+    assert place_of(Path("a/b.csv")) == (Path("a/b.csv"), Path("a/b"))
+    (tmp_path / "file.txt").touch()
+    with pytest.raises(ConfigurationError, match="is a file: name a folder"):
+        place_of(tmp_path / "file.txt")

@@ -1,0 +1,89 @@
+"""Parts are written whole and read back, and a manifest knows another ranking."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from jepa_train.errors import ConfigurationError
+from jepa_train.ranking.workspace import (
+    EMBEDDINGS,
+    Workspace,
+    difference_of,
+    open_workspace,
+    vector_column,
+    vectors,
+    write_json,
+)
+
+MANIFEST = {"format": 1, "encoder": "abc", "versions": {"torch": "1"}}
+
+
+def part(count: int) -> pa.Table:
+    z = np.arange(3 * count, dtype=np.float32).reshape(count, 3)
+    return pa.table({"index": np.arange(count), "embedding": vector_column(z)})
+
+
+def test_a_part_is_read_as_it_was_written(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    workspace.write(EMBEDDINGS, 7, part(5))
+    assert workspace.numbers(EMBEDDINGS) == {7}
+    assert workspace.read(EMBEDDINGS, 7).equals(part(5))
+    np.testing.assert_array_equal(vectors(workspace.read(EMBEDDINGS, 7)["embedding"]), np.arange(15).reshape(5, 3))
+    assert [path.name for path in (tmp_path / "parts" / EMBEDDINGS).iterdir()] == ["000000007.arrow"]
+
+
+def test_parts_of_shards_are_read_too(tmp_path: Path) -> None:
+    Workspace(tmp_path / "one").write(EMBEDDINGS, 0, part(2))
+    Workspace(tmp_path / "two").write(EMBEDDINGS, 1, part(3))
+    both = Workspace(tmp_path / "both", (tmp_path / "one", tmp_path / "two"))
+    assert both.numbers(EMBEDDINGS) == {0, 1}
+    assert len(both.read(EMBEDDINGS, 1)) == 3
+
+
+def test_a_damaged_part_is_named(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    workspace.write(EMBEDDINGS, 0, part(5))
+    path = next(tmp_path.rglob("*.arrow"))
+    path.write_bytes(path.read_bytes()[:100])
+    for number in (0, 3):
+        with pytest.raises(ConfigurationError, match="is missing or damaged"):
+            workspace.read(EMBEDDINGS, number)
+
+
+def test_a_folder_goes_on_with_its_own_ranking_alone(tmp_path: Path) -> None:
+    open_workspace(tmp_path / "new", MANIFEST).write(EMBEDDINGS, 0, part(1))
+    assert open_workspace(tmp_path / "new", MANIFEST).numbers(EMBEDDINGS) == {0}
+    other = {**MANIFEST, "versions": {"torch": "2"}}
+    with pytest.raises(ConfigurationError, match=r'another version \(torch: "1", not "2"\)'):
+        open_workspace(tmp_path / "new", other)
+    assert open_workspace(tmp_path / "new", MANIFEST).numbers(EMBEDDINGS) == {0}
+    assert open_workspace(tmp_path / "new", other, overwrite=True).numbers(EMBEDDINGS) == set()
+
+
+def test_a_folder_of_other_files_keeps_them(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ConfigurationError, match="holds other files"):
+        open_workspace(tmp_path, MANIFEST)
+    open_workspace(tmp_path, MANIFEST, overwrite=True)
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", "nonsense"])
+def test_another_manifest_is_not_taken_for_one(tmp_path: Path, content: str) -> None:
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(ConfigurationError, match="is not the manifest of a ranking"):
+        open_workspace(tmp_path, MANIFEST, overwrite=True)
+
+
+def test_differences_are_named() -> None:
+    assert difference_of(MANIFEST, dict(MANIFEST)) is None
+    assert difference_of(MANIFEST, {**MANIFEST, "encoder": "x" * 64}) == 'encoder ("abc", not "xxxxxxxxxxxxxxx...")'
+
+
+def test_json_has_null_for_what_is_not_finite(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"a": float("nan"), "b": [1.5, float("inf")], "c": {"d": "text"}})
+    assert "NaN" not in (tmp_path / "a.json").read_text()
