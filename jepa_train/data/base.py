@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import lightning.pytorch as pl
 from torch import Tensor
@@ -29,6 +29,9 @@ class ImageTensors(Dataset[dict[str, Tensor]]):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         return {"image": self.images[index], "label": self.labels[index]}
+
+
+Drawn = TypeVar("Drawn", bound=ImageTensors)
 
 
 class ImageDataModule(pl.LightningDataModule, ABC):
@@ -228,3 +231,52 @@ class PictureDataModule(ImageDataModule):
     def preparation(self) -> dict[str, Any]:
         """ImageNet's mean and deviation, and the background."""
         return {"data_config": data_config(self.image_size), "background": self.background}
+
+
+class DrawnDataModule(ImageDataModule, Generic[Drawn]):
+    """Images of known density that are drawn in memory, training images and probe independently of each other.
+
+    Args:
+        image_size, channels, batch_size, num_workers: see ``ImageDataModule``.
+        num_train: training images.
+        num_probe: images that are measured.
+        seed: seed of all that is drawn.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        channels: int,
+        *,
+        num_train: int,
+        num_probe: int,
+        batch_size: int,
+        num_workers: int,
+        seed: int,
+    ) -> None:
+        super().__init__(image_size, channels, batch_size, num_workers, seed)
+        check_at_least(1, num_train=num_train, num_probe=num_probe)
+        self.num_train = num_train
+        self.num_probe = num_probe
+
+    @abstractmethod
+    def draw(self, count: int, *, seed: int) -> Drawn:
+        """Draw images; equal seeds give equal ones."""
+
+    def make_train(self) -> Drawn:
+        """The training images, one of each sample: what baselines are fitted to."""
+        return self.draw(self.num_train, seed=self.seed + 1)
+
+    def make_probe(self) -> Drawn:
+        """The images that are measured, drawn independently of the training images."""
+        return self.draw(self.num_probe, seed=self.seed + 2)
+
+    @property
+    def probe_advice(self) -> str:
+        """More of them can be drawn."""
+        return "raise --data.num_probe"
+
+    def preparation(self) -> dict[str, Any]:
+        """Nothing was done to the images."""
+        zeros, ones = [0.0] * self.channels, [1.0] * self.channels
+        return {"data_config": data_config(self.image_size, mean=zeros, deviation=ones)}

@@ -12,15 +12,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from jepa_monitor.runtime.concise import Concise
-from jepa_train.data.base import ImageDataModule, ImageTensors
+from jepa_train.data.base import DrawnDataModule, ImageTensors
 from jepa_train.data.latents import LatentMixture, random_mixture
-from jepa_train.data.transforms import data_config
 from jepa_train.errors import ConfigurationError, check_above_0, check_at_least
 
 
@@ -145,7 +143,7 @@ class MixtureDataset(ImageTensors):
         self.coordinates = mixture.coordinates
 
 
-class MixtureDataModule(ImageDataModule):
+class MixtureDataModule(DrawnDataModule[MixtureDataset]):
     """Images of known density, made in memory.
 
     Args:
@@ -175,10 +173,15 @@ class MixtureDataModule(ImageDataModule):
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__(image_size, channels, batch_size, num_workers, seed)
-        check_at_least(1, num_train=num_train, num_probe=num_probe)
-        self.num_train = num_train
-        self.num_probe = num_probe
+        super().__init__(
+            image_size,
+            channels,
+            num_train=num_train,
+            num_probe=num_probe,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            seed=seed,
+        )
         self.mixture = image_mixture(
             image_size=image_size,
             channels=channels,
@@ -191,20 +194,6 @@ class MixtureDataModule(ImageDataModule):
             seed=seed,
         )
 
-    def make_train(self) -> MixtureDataset:
-        """Training images."""
-        return MixtureDataset(self.mixture, self.num_train, seed=self.seed + 1)
-
-    def make_probe(self) -> MixtureDataset:
-        """Images that are measured, drawn independently of the training images."""
-        return MixtureDataset(self.mixture, self.num_probe, seed=self.seed + 2)
-
-    @property
-    def probe_advice(self) -> str:
-        """More of them can be drawn."""
-        return "raise --data.num_probe"
-
-    def preparation(self) -> dict[str, Any]:
-        """Nothing was done to the images."""
-        ones = [1.0] * self.channels
-        return {"data_config": data_config(self.image_size, mean=[0.0] * self.channels, deviation=ones)}
+    def draw(self, count: int, *, seed: int) -> MixtureDataset:
+        """Draw images with their components."""
+        return MixtureDataset(self.mixture, count, seed=seed)

@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import islice, repeat
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +21,9 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from jepa_train.errors import ConfigurationError
+
+Sample = TypeVar("Sample")
+Key = int | tuple[int, int]  # an index, or (index, epoch)
 
 
 class EpochSampler(DistributedSampler[Any]):
@@ -47,6 +52,21 @@ class EpochSampler(DistributedSampler[Any]):
         return zip(indices, repeat(self.epoch)) if self.keyed else indices
 
 
+class MadeInBatches(Dataset[Sample], ABC):
+    """A dataset that draws at random sample by sample, and makes the samples of a batch together."""
+
+    @abstractmethod
+    def draw(self) -> Any:
+        """Draw all that is random about a sample, with torch's global generator."""
+
+    @abstractmethod
+    def make(self, indices: Sequence[int], draws: Sequence[Any]) -> list[Sample]:
+        """Make samples by index and draw, each the same whatever is made beside it."""
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.make([index], [self.draw()])[0]
+
+
 class DrawnPerEpoch(Dataset[Any]):
     """A dataset that augments at random, made a function of (seed, epoch, index).
 
@@ -65,14 +85,26 @@ class DrawnPerEpoch(Dataset[Any]):
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]  # torch's Dataset declares no length; all of ours have one
 
-    def __getitem__(self, key: int | tuple[int, int]) -> Any:
+    def __getitem__(self, key: Key) -> Any:
         """The sample of (index, epoch); an index alone means epoch 0."""
-        index, epoch = key if isinstance(key, tuple) else (key, 0)
-        mixed = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1, np.uint64)[0]
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: Sequence[Key]) -> list[Any]:
+        """The samples of a batch, as :meth:`__getitem__` gives them one by one; torch's loaders ask for batches."""
+        pairs = [key if isinstance(key, tuple) else (key, 0) for key in keys]
         with torch.random.fork_rng(devices=[]):
-            # torch.manual_seed would reach the accelerators' generators too, which nobody puts back
-            torch.default_generator.manual_seed(int(mixed))
-            return self.dataset[index]
+            if not isinstance(self.dataset, MadeInBatches):
+                return [self._drawn(pair, partial(self.dataset.__getitem__, pair[0])) for pair in pairs]
+            draws = [self._drawn(pair, self.dataset.draw) for pair in pairs]
+        return self.dataset.make([index for index, _ in pairs], draws)
+
+    def _drawn(self, pair: tuple[int, int], draw: Callable[[], Any]) -> Any:
+        """Call ``draw`` with the random numbers of (index, epoch)."""
+        index, epoch = pair
+        mixed = np.random.SeedSequence([self.seed, epoch, index]).generate_state(1, np.uint64)[0]
+        # torch.manual_seed would reach the accelerators' generators too, which nobody puts back
+        torch.default_generator.manual_seed(int(mixed))
+        return draw()
 
 
 class OutliveStopSignal:

@@ -13,17 +13,16 @@ respect to pixels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
-from torch.utils.data import Dataset
 
-from jepa_train.data.base import ImageDataModule, ImageTensors
+from jepa_train.data.base import DrawnDataModule, ImageTensors
 from jepa_train.data.blobs import MAX_CONTENT, NUISANCES, log_content_volume, render_blobs
 from jepa_train.data.latents import LatentMixture, random_mixture
-from jepa_train.data.transforms import data_config
+from jepa_train.data.resumable import MadeInBatches
 from jepa_train.errors import ConfigurationError, check_at_least
 
 
@@ -63,10 +62,14 @@ class Shapes:
         uniform = torch.rand(count, NUISANCES, generator=generator, dtype=torch.float64)
         return (2.0 * uniform - 1.0) * self.limits
 
-    def draw_images(self, content: Tensor, nuisance: Tensor, generator: Generator | None = None) -> Tensor:
-        """Render (N, F) and (N, 6) with pixel noise, (N, 1, S, S) in float32."""
-        images = render_blobs(content.float(), nuisance.float(), image_size=self.image_size)
-        return images + self.noise * torch.randn(images.shape, generator=generator, dtype=torch.float32)
+    def draw_noise(self, count: int, generator: Generator | None = None) -> Tensor:
+        """Draw pixel noise, (count, 1, S, S) in float32; without a generator by torch's global one."""
+        shape = (count, 1, self.image_size, self.image_size)
+        return self.noise * torch.randn(shape, generator=generator, dtype=torch.float32)
+
+    def render(self, content: Tensor, nuisance: Tensor, noise: Tensor) -> Tensor:
+        """Render (N, F) and (N, 6) with pixel noise, (N, 1, S, S) in float32; bit for bit the same in any company."""
+        return render_blobs(content.float(), nuisance.float(), image_size=self.image_size) + noise
 
     def manifold_log_density(self, content: Tensor, nuisance: Tensor) -> Tensor:
         """Log density of content (N, F) per unit of volume of the images without noise, (N,) nats.
@@ -99,7 +102,8 @@ class ShapesDataset(ImageTensors):
         self.shapes = shapes
         self.content, component = shapes.latents.sample(count, generator)
         self.nuisance = shapes.draw_nuisance(count, generator)
-        super().__init__(shapes.draw_images(self.content, self.nuisance, generator), component)
+        noise = shapes.draw_noise(count, generator)
+        super().__init__(shapes.render(self.content, self.nuisance, noise), component)
 
     @cached_property
     def log_densities(self) -> dict[str, Tensor]:
@@ -110,7 +114,7 @@ class ShapesDataset(ImageTensors):
         }
 
 
-class ShapeViews(Dataset[dict[str, Tensor]]):
+class ShapeViews(MadeInBatches[dict[str, Tensor]]):
     """Two images of the content of each sample, which differ in all that is nuisance.
 
     Both, ``image`` and ``view_b``, are drawn by torch's global generator each time that they are asked for.
@@ -125,14 +129,24 @@ class ShapeViews(Dataset[dict[str, Tensor]]):
     def __len__(self) -> int:
         return len(self.drawn)
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """Draw the nuisance (2, 6) and the pixel noise (2, 1, S, S) of a sample's views."""
         shapes = self.drawn.shapes
-        content = self.drawn.content[index].expand(2, -1)
-        image, view_b = shapes.draw_images(content, shapes.draw_nuisance(2))
-        return {"image": image, "view_b": view_b, "label": self.drawn.labels[index]}
+        return shapes.draw_nuisance(2), shapes.draw_noise(2)
+
+    def make(self, indices: Sequence[int], draws: Sequence[tuple[Tensor, Tensor]]) -> list[dict[str, Tensor]]:
+        """Render the views of all samples at once."""
+        nuisance, noise = (torch.cat(parts) for parts in zip(*draws, strict=True))
+        content = self.drawn.content[list(indices)].repeat_interleave(2, dim=0)
+        images = self.drawn.shapes.render(content, nuisance, noise)
+        labels = self.drawn.labels[list(indices)]
+        return [
+            {"image": image, "view_b": view_b, "label": label}
+            for image, view_b, label in zip(images[0::2], images[1::2], labels, strict=True)
+        ]
 
 
-class ShapesDataModule(ImageDataModule):
+class ShapesDataModule(DrawnDataModule[ShapesDataset]):
     """Images of curved shapes of known density, made in memory; each epoch shows two new views of each content.
 
     Args:
@@ -164,36 +178,28 @@ class ShapesDataModule(ImageDataModule):
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
-        super().__init__(image_size, 1, batch_size, num_workers, seed)
-        check_at_least(1, num_train=num_train, num_probe=num_probe)
+        super().__init__(
+            image_size,
+            1,
+            num_train=num_train,
+            num_probe=num_probe,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            seed=seed,
+        )
         if latent_size > MAX_CONTENT:
             raise ConfigurationError(f"shapes have up to {MAX_CONTENT} content factors, not {latent_size}.")
         latents = random_mixture(
             latent_size, num_components=num_components, separation=separation, narrowest=narrowest, seed=seed
         )
-        self.num_train = num_train
-        self.num_probe = num_probe
         self.shapes = Shapes(image_size, latents, shift=shift, contrast=contrast, background=background, noise=noise)
 
-    def make_train(self) -> ShapesDataset:
-        """Training images, one of each content: what baselines are fitted to."""
-        return ShapesDataset(self.shapes, self.num_train, seed=self.seed + 1)
+    def draw(self, count: int, *, seed: int) -> ShapesDataset:
+        """Draw one image of each content."""
+        return ShapesDataset(self.shapes, count, seed=seed)
 
     def make_augmented(self) -> ShapeViews:
-        """The same contents, as training sees them."""
+        """The training contents, as training sees them."""
         drawn = self.reference_dataset()
         assert isinstance(drawn, ShapesDataset)
         return ShapeViews(drawn)
-
-    def make_probe(self) -> ShapesDataset:
-        """Images that are measured, drawn independently of the training images."""
-        return ShapesDataset(self.shapes, self.num_probe, seed=self.seed + 2)
-
-    @property
-    def probe_advice(self) -> str:
-        """More of them can be drawn."""
-        return "raise --data.num_probe"
-
-    def preparation(self) -> dict[str, Any]:
-        """Nothing was done to the images."""
-        return {"data_config": data_config(self.image_size, mean=[0.0], deviation=[1.0])}

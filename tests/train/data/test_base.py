@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from jepa_train.data.base import ImageTensors
+from jepa_train.data.base import DrawnDataModule, ImageTensors
 from jepa_train.errors import ConfigurationError
 from tests.train.data.helpers import NumberedData
 
@@ -51,3 +51,32 @@ def test_data_sets_are_made_once() -> None:
 def test_a_number_that_cannot_work_is_named(name: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^{name} must be"):
         NumberedData(**{name: -1})
+
+
+class Noise(DrawnDataModule[ImageTensors]):
+    """White noise."""
+
+    def draw(self, count: int, *, seed: int) -> ImageTensors:
+        images = torch.randn(count, self.channels, 2, 2, generator=torch.Generator().manual_seed(seed))
+        return ImageTensors(images, torch.zeros(count))
+
+
+def noise(**settings: int) -> Noise:
+    return Noise(2, 3, **{"num_train": 6, "num_probe": 4, "batch_size": 2, "num_workers": 0, "seed": 1} | settings)
+
+
+def test_training_images_and_probe_are_drawn_apart_and_again_alike() -> None:
+    data = noise()
+    train, probe = data.make_train(), data.make_probe()
+    assert (len(train), len(probe)) == (6, 4)
+    assert not torch.equal(train.images[:4], probe.images)
+    assert torch.equal(noise().make_train().images, train.images)
+    assert not torch.equal(noise(seed=3).make_probe().images, probe.images)
+    assert data.probe_advice == "raise --data.num_probe"
+    assert data.preparation()["data_config"]["mean"] == [0.0, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("name", ["num_train", "num_probe"])
+def test_nothing_can_be_drawn_of_no_images(name: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{name} must be"):
+        noise(**{name: 0})

@@ -220,6 +220,17 @@ def test_random_draws_leave_the_process_as_it_was() -> None:
     assert values[0] == values[2]  # an index alone is of epoch 0
 
 
+def test_a_batch_is_drawn_as_its_samples_are_one_by_one() -> None:
+    dataset = DrawnPerEpoch(Numbered(5, random=True), seed=0)
+    keys = [(2, 1), 4, (2, 2), (0, 1)]
+    before = torch.get_rng_state()
+    batch = dataset.__getitems__(keys)
+    assert torch.equal(torch.get_rng_state(), before)
+    draws = [(sample["label"], float(sample["image"][0, 0, 0])) for sample in batch]
+    assert draws == [(dataset[key]["label"], float(dataset[key]["image"][0, 0, 0])) for key in keys]
+    assert len(set(draws)) == 4
+
+
 def test_a_loader_of_fixed_order_can_be_read() -> None:
     dataset = Numbered(6, random=False)
     fixed = ResumableDataLoader(dataset, sampler=SequentialSampler(dataset), batch_size=2)

@@ -135,6 +135,38 @@ def test_training_draws_are_a_function_of_seed_epoch_and_index() -> None:
     assert not torch.equal(drawn[(2, 1)]["image"], drawn[(2, 2)]["image"])
 
 
+@pytest.mark.parametrize("image_size", [7, 24])
+def test_a_batch_is_rendered_at_once_as_its_samples_are_one_by_one(
+    image_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = DrawnPerEpoch(views_of(few(image_size=image_size)), seed=0)
+    keys = [(index, epoch) for epoch in (0, 3) for index in range(20)]
+    alone = [drawn[key] for key in keys]
+    sizes = []
+
+    def counted(content: Tensor, nuisance: Tensor, *, image_size: int) -> Tensor:
+        sizes.append(len(content))
+        return render_blobs(content, nuisance, image_size=image_size)
+
+    monkeypatch.setattr("jepa_train.data.shapes.render_blobs", counted)
+    together = drawn.__getitems__(keys)
+    assert sizes == [2 * len(keys)]
+    for one, other in zip(together, alone, strict=True):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_loader_resumed_in_mid_epoch_renders_the_batches_that_are_left(workers: int) -> None:
+    whole = list(few().train_dataloader())
+    loader: Any = few(num_workers=workers).train_dataloader()
+    loader.load_state_dict({**loader.state_dict(), "batches": 4})
+    left = list(loader)
+    assert len(left) == 2
+    for one, other in zip(left, whole[4:], strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in ("image", "view_b", "label"))
+
+
 def test_the_reference_is_of_the_contents_that_are_trained_on() -> None:
     data = few()
     reference = data.reference_dataset()
