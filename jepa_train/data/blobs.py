@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.func import jacfwd, vmap
 
 CENTERS = (math.log(0.09), 1.2, 0.0, 0.0)  # log width, log aspect, angle in radians, bend
-SCALES = (0.1, 0.12, 0.22, 0.2)  # of one unit of content
+SCALES = (0.15, 0.27, 0.17, 0.17)  # of one unit of content
 MAX_CONTENT = len(CENTERS)
 NUISANCES = 6  # place along x and y, log contrast, level, slopes along x and y
 CHUNK = 256  # samples whose Jacobians are in memory at once
@@ -29,8 +29,8 @@ def render_blobs(content: Tensor, nuisance: Tensor, *, image_size: int) -> Tenso
     Args:
         content: (N, F) with F from 1 to 4, in units of ``SCALES`` from ``CENTERS``; factors beyond F stay at their
             centre.
-        nuisance: (N, 6) place along x and y, log contrast, level, and slopes along x and y, all 0 for a blob of
-            height 1 in the middle of an image of zeros.
+        nuisance: (N, 6) place along x and y, log contrast, level, and slopes along x and y, all 0 for a blob in the
+            middle of an image of zeros, of height 1 at the central width and else of the same sum of squares.
         image_size: S, height and width in pixels.
 
     Returns:
@@ -48,7 +48,9 @@ def render_blobs(content: Tensor, nuisance: Tensor, *, image_size: int) -> Tenso
     across = (angle.cos() * from_y - angle.sin() * from_x) / (log_width - log_aspect / 2.0).exp()
     # a parabola whose mean over the blob is 0, so that a bend does not move it
     bent = across - bend * log_aspect.exp() * (along.square() - 1.0)
-    blob = torch.exp(log_contrast - 0.5 * (along.square() + bent.square()))
+    # the narrower the higher: a width that changed the energy of an image could be read off it by any model of pixels
+    log_height = log_contrast + centers[0] - log_width
+    blob = torch.exp(log_height - 0.5 * (along.square() + bent.square()))
     return (blob + level + slope_x * x + slope_y * y).unsqueeze(1)
 
 

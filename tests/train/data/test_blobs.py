@@ -54,6 +54,13 @@ def test_without_a_bend_a_blob_is_a_gaussian_of_that_width_aspect_and_angle() ->
     assert along @ covariance @ across == pytest.approx(0.0, abs=1e-4)
 
 
+def test_the_energy_of_a_blob_does_not_show_its_width() -> None:
+    wide, narrow = (render(content_of(math.log(width), 0.0, 0.3, 0.0), nuisance_of()) for width in (0.1, 0.07))
+    assert wide.square().sum().item() == pytest.approx(narrow.square().sum().item(), rel=1e-3)
+    assert wide.sum().item() > 1.3 * narrow.sum().item()
+    assert render(content_of(*CENTERS), nuisance_of(x=0.5 / SIZE, y=0.5 / SIZE)).max().item() == pytest.approx(1.0)
+
+
 def test_a_bend_moves_the_ends_and_not_the_middle_of_mass() -> None:
     straight, bent = (render(content_of(math.log(0.08), 0.8, 0.0, bend), nuisance_of())[0] for bend in (0.0, 0.4))
     torch.testing.assert_close(moments(bent)[0], moments(straight)[0], rtol=0.0, atol=2e-3)
