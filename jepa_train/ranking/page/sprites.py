@@ -68,6 +68,7 @@ def _picture(waiting: BinaryIO, span: tuple[int, int]) -> Image.Image | None:
     waiting.seek(start)
     try:
         with Image.open(io.BytesIO(waiting.read(length))) as picture:
+            picture.load()  # now, as it is closed here
             return to_rgb(picture)
     except UNREADABLE:
         return None
