@@ -185,10 +185,9 @@ def test_there_are_four_factors_at_most() -> None:
         few(latent_size=5)
 
 
-@pytest.fixture(scope="module")
-def benchmark() -> ModuleType:
-    path = Path(__file__).resolve().parents[3] / "benchmarks" / "shapes.py"
-    spec = importlib.util.spec_from_file_location("shapes_benchmark", path)
+def benchmark(name: str) -> ModuleType:
+    path = Path(__file__).resolve().parents[3] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"{name}_benchmark", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -196,11 +195,30 @@ def benchmark() -> ModuleType:
     return module
 
 
-def test_neither_a_gaussian_on_the_content_nor_a_model_of_pixels_ranks_either_truth(benchmark: ModuleType) -> None:
+def test_neither_a_gaussian_on_the_content_nor_a_model_of_pixels_ranks_either_truth() -> None:
     data = few(num_train=2000, num_probe=400)
-    found = benchmark.rankings(data.make_train(), data.make_probe(), axes=[16], components=[8])
+    found = benchmark("shapes").rankings(data.make_train(), data.make_probe(), axes=[16], components=[8])
     content = found.pop(("one Gaussian, true content", "content"))
     assert 0.5 < content < 0.75
     by_pixels = {key: value for key, value in found.items() if "true content" not in key[0]}
     assert len(by_pixels) == 2 * 7
     assert max(by_pixels.values()) < 0.65
+
+
+def test_the_change_of_an_embedding_with_content_is_that_of_its_jacobian() -> None:
+    probe = few().make_probe()
+    reads = torch.randn(24 * 24, 6, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def encode(images: Tensor) -> Tensor:
+        return torch.tanh(images.flatten(1) @ reads / 50.0)
+
+    noise = probe.images.double() - render_blobs(probe.content, probe.nuisance, image_size=24)
+    found = benchmark("shape_parts").log_change_with_content(encode, probe)
+    for index in range(3):
+        content, nuisance, own = (part[index : index + 1] for part in (probe.content, probe.nuisance, noise))
+
+        def shown(content: Tensor, nuisance: Tensor = nuisance, own: Tensor = own) -> Tensor:
+            return encode(render_blobs(content, nuisance, image_size=24) + own)[0]
+
+        change = torch.autograd.functional.jacobian(shown, content)[:, 0]
+        torch.testing.assert_close(found[index], 0.5 * torch.logdet(change.T @ change), rtol=0.0, atol=1e-6)
