@@ -170,8 +170,11 @@ def finite_rows(samples: Tensor) -> Tensor:
     """Flatten samples (N, ...) to rows (M, D) without gradient, and leave out those that are not finite.
 
     Raises:
-        TypeError, ValueError: for what is not a tensor, and for complex numbers.
+        TypeError, ValueError: for what is not a tensor, for a single number, and for complex numbers.
     """
-    rows = require_real(require_tensor(samples, name="samples", shape="(N, ...)")).detach().flatten(1)
+    samples = require_real(require_tensor(samples, name="samples", shape="(N, ...)"))
+    if not samples.ndim:
+        raise ValueError("samples are one number, not (N, ...).")
+    rows = samples.detach().flatten(1)
     finite = torch.isfinite(rows).all(1)
     return rows if bool(finite.all()) else rows[finite]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import require_whole
 from ..runtime.concise import Concise
-from .checks import require_between, require_encoder, require_real
+from .checks import require_between, require_embeddings, require_encoder, require_real
 from .densities import EmbeddingDensity, GaussianDensity, NeighbourDensity, finite_embeddings
 from .intrinsic import IntrinsicDimension, intrinsic_dimension
 from .jacobian import differentiable
@@ -115,7 +115,7 @@ class EmbeddingReference(Concise):
         """
         require_choice(density)
         require_whole(1, "auto", rank=rank)
-        if whiten not in (None, True, False):
+        if not isinstance(whiten, bool | None):
             raise ValueError(f"whiten must be True, False or None, got {whiten!r}.")
         z = finite_embeddings(z)
         _require_spread(z)
@@ -174,6 +174,7 @@ class EmbeddingReference(Concise):
 
     def coordinates(self, z: Tensor) -> Tensor:
         """Coordinates of embeddings, (N, K) -> (N, L) float64."""
+        z = require_embeddings(z, size=self.size)
         return z.double() if self.gaussian is None else self.gaussian.whiten(z)
 
     def log_singular_values(self, gram: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import require_whole
-from .checks import finite_rows, require_between, require_embeddings
+from .checks import finite_rows, require_between, require_embeddings, require_tensor
 
 BLOCK = 2**23  # elements: 64 MiB in float64
 SHARE, FEWEST = 1 / 40, 10  # of the points, and number of them, that are a neighbourhood
@@ -49,6 +49,12 @@ def nearest(queries: Tensor, points: Tensor, k: int, *, own: Tensor | None = Non
     points = require_embeddings(points, name="points")
     queries = require_embeddings(queries, size=points.shape[1], name="queries")
     require_between(1, len(points) - (own is not None), k=k)
+    if own is not None and (
+        require_tensor(own, name="own", shape="(N,)").shape != queries.shape[:1]
+        or own.dtype != torch.int64
+        or not bool(((own >= 0) & (own < len(points))).all())
+    ):
+        raise ValueError(f"own must be int64 indices of the points, one for each of {len(queries)} queries.")
     if not bool(torch.isfinite(points).all()):
         raise ValueError("points must be finite: leave out those that are not.")
     queries, points = _centred(queries, points)

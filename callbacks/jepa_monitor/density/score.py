@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..errors import require_whole
-from .checks import require_floating_point, require_tensor
+from .checks import require_between, require_floating_point, require_tensor
 from .embedding import DensityChoice, EmbeddingReference
 from .jacobian import gram_and_embedding
 from .strategies import Encode, Strategy
@@ -148,7 +148,8 @@ def aggregate_views(scores: Tensor, dim: int) -> Tensor:
         ValueError: where there is no such dimension, or no view along it.
     """
     shape = require_tensor(scores, name="scores", shape="(N, T)").shape
-    if not -len(shape) <= dim < len(shape) or not shape[dim]:
+    require_between(-len(shape), len(shape) - 1, dim=dim)
+    if not shape[dim]:
         raise ValueError(f"scores must have views along dimension {dim}, got shape {tuple(shape)}.")
     return math.log(scores.shape[dim]) - torch.logsumexp(-scores, dim=dim)
 
@@ -177,11 +178,15 @@ def _draw_views(x: Tensor, views: Transform, num_views: int, seed: int) -> Tenso
     devices = [x.device] if x.device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
-        return torch.stack([views(sample.clone()) for sample in x for _ in range(num_views)])
+        drawn = [views(sample.clone()) for sample in x for _ in range(num_views)]
+    shapes = {tuple(view.shape) if isinstance(view, Tensor) else type(view).__name__ for view in drawn}
+    if len(shapes) > 1 or not all(isinstance(view, Tensor) for view in drawn):
+        raise ValueError(f"views must return tensors of one shape, got {', '.join(map(str, shapes))}.")
+    return torch.stack(drawn) if drawn else x
 
 
 def _joined(scores: Tensor, num_views: int) -> Tensor:
-    return aggregate_views(scores.view(-1, num_views), 1)
+    return aggregate_views(scores.view(len(scores) // num_views, num_views), 1)
 
 
 def _warn_if_imprecise(log_singular: Tensor, eps: float, dtype: torch.dtype) -> None:

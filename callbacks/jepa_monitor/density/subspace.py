@@ -236,6 +236,7 @@ def _volume(gram: Tensor, rank: int, dtype: torch.dtype) -> Tensor:
 
 def subspace_rows(rank: int, size: int) -> int:
     """Return m, the rows that a volume of rank r takes of the K = ``size`` there are: 1.5 r, at least r + 4."""
+    require_whole(0, rank=rank, size=size)  # rank 0 where there is no density
     return min(rank + max(FEWEST_SPARE, math.ceil(rank / 2)), size)
 
 

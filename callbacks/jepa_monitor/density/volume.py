@@ -86,8 +86,8 @@ def leading_volume(log_singular: Tensor, rank: int) -> Tensor:
         TypeError: for what is not a tensor.
         ValueError: for a rank out of range.
     """
-    most = require_tensor(log_singular, name="log singular values", shape="(..., L)").shape[-1]
-    require_between(1, most, rank=rank)
+    log_singular = require_tensor(log_singular, name="log singular values", shape="(..., L)")
+    require_between(1, log_singular.shape[-1] if log_singular.ndim else 0, rank=rank)
     return log_singular[..., :rank].sum(-1)
 
 
@@ -105,7 +105,20 @@ def rounding_error(log_singular: Tensor, *, dtype: torch.dtype, eps: float = EPS
 
     Returns:
         (N,) nats.
+
+    Raises:
+        TypeError: for what is not a tensor.
+        ValueError: for another shape, types that are not floating-point ones, or a clip that is not positive.
     """
+    log_singular = require_tensor(log_singular, name="log singular values", shape="(N, k)")
+    if log_singular.ndim != 2 or not log_singular.is_floating_point():
+        raise ValueError(
+            f"log singular values must be floating-point numbers (N, k), got {log_singular.dtype} of shape "
+            f"{tuple(log_singular.shape)}."
+        )
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(f"dtype must be a floating-point type, such as torch.float32, got {dtype}.")
+    require_positive(eps=eps)
     inverse = (log_singular[:, :1] - log_singular).exp()
     error = torch.finfo(dtype).eps * inverse + torch.finfo(torch.float64).eps * inverse.square()
     return torch.where(log_singular > math.log(eps) + 1e-9, error, 0.0).sum(1)
@@ -120,9 +133,15 @@ def counts_rounding(log_singular: Tensor, rank: int, dtype: torch.dtype) -> Tens
     """Tell of which samples the r largest singular values are rounding in part: (N, L) -> (N,).
 
     Either the clip hides them, or rounding may move the rank-r volume by more than 0.1 nats.
+
+    Raises:
+        TypeError, ValueError: for a rank out of range, and as :func:`rounding_error` does.
     """
-    leading = log_singular[:, :rank]
-    return (leading[:, -1] <= math.log(EPS) + 1e-9) | is_imprecise(leading, dtype)
+    log_singular = require_tensor(log_singular, name="log singular values", shape="(N, L)")
+    require_between(1, log_singular.shape[-1] if log_singular.ndim else 0, rank=rank)
+    leading = log_singular[..., :rank]
+    imprecise = is_imprecise(leading, dtype)
+    return (leading[:, -1] <= math.log(EPS) + 1e-9) | imprecise
 
 
 def warn_of_rounding(log_singular: Tensor, rank: int, dtype: torch.dtype) -> None:

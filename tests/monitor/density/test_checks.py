@@ -142,11 +142,23 @@ def test_rows_are_of_all_outputs(rows: Any, kind: type[Exception], message: str)
         (lambda: density.leading_volume(torch.zeros(2, 3), 1.5), ValueError, "rank must be a whole number from 1 to 3"),
         (lambda: density.leading_volume([1.0], 1), TypeError, "log singular values are of type list"),
         (lambda: density.aggregate_views([1.0], 0), TypeError, "scores are of type list"),
-        (lambda: density.aggregate_views(torch.zeros(3), 1), ValueError, "must have views along dimension 1"),
+        (lambda: density.aggregate_views(torch.zeros(3), 1), ValueError, "dim must be a whole number from -1 to 0"),
         (lambda: density.aggregate_views(torch.zeros(3, 0), 1), ValueError, "must have views along dimension 1"),
+        (lambda: density.aggregate_views(torch.zeros(3), "1"), ValueError, "dim must be a whole number from -1 to 0"),
+        (lambda: density.jepa_score(ENCODE, X, views=lambda x: None), ValueError, "views must return tensors of one"),
+        (lambda: density.rounding_error([1.0], dtype=torch.float32), TypeError, "log singular values are of type list"),
+        (lambda: density.rounding_error(X, dtype=torch.int32), ValueError, "dtype must be a floating-point type"),
+        (lambda: density.is_imprecise(X[0], torch.float32), ValueError, r"floating-point numbers \(N, k\), got"),
+        (lambda: density.counts_rounding(X, 7, torch.float32), ValueError, "rank must be a whole number from 1 to 6"),
+        (lambda: density.finite_rows(torch.tensor(1.0)), ValueError, "samples are one number"),
+        (lambda: REFERENCE.coordinates(Z[:, :3]), ValueError, r"embeddings must be \(N, 4\), got shape \(40, 3\)"),
         (lambda: density.log_density_from_volume(X[:1, 0], Z, lambda z: z[:, 0]), ValueError, r"\(1,\) and .* \(40,\)"),
         (lambda: density.knn_distance(Z, Z, k=2.5), ValueError, "k must be a whole number of at least 1, got 2.5"),
         (lambda: density.nearest(Z, Z[:, :3], 1), ValueError, r"queries must be \(N, 3\), got shape \(40, 4\)"),
+        (lambda: density.nearest(Z, Z, 1, own=list(range(40))), TypeError, "own are of type list"),
+        (lambda: density.nearest(Z, Z, 1, own=torch.arange(39)), ValueError, "own must be int64 indices of the points"),
+        (lambda: density.nearest(Z, Z, 1, own=torch.arange(40) + 1), ValueError, "one for each of 40 queries"),
+        (lambda: density.subspace_rows(2.5, 8), ValueError, "rank must be a whole number of at least 0, got 2.5"),
         (lambda: density.intrinsic_dimension(Z, k=2.5), ValueError, "k must be a whole number of at least 2 or None"),
         (lambda: MixtureDensity.fit(Z, components=1.5), ValueError, "components must be a whole number"),
         (lambda: FlowDensity.fit(Z, max_steps=0), ValueError, "max_steps must be a whole number of at least 1"),
@@ -183,5 +195,6 @@ def test_a_log_density_refuses_what_does_not_fit_its_reference() -> None:
 def test_few_samples_are_no_mistake(count: int) -> None:
     x = X[:count]
     assert len(density.jepa_score(ENCODE, x)) == count
+    assert len(density.jepa_score(ENCODE, x, views=lambda sample: sample, num_views=2)) == count
     assert len(density.log_density(ENCODE, x, reference=REFERENCE)) == count
     assert len(density.encoder_volume(ENCODE, x, rank=2)) == count
