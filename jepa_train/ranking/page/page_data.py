@@ -4,41 +4,31 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from jepa_train.ranking.columns import BY_NAME
 from jepa_train.ranking.page.sprites import SIDE
 
 MISSING = -1
 
 
-class Meaning(NamedTuple):
-    """One column of numbers, for those who read the page.
-
-    Attributes:
-        text: explanation, the end of a sentence that begins with the column's name.
-        typical: 1 where larger is more typical, -1 where smaller is, 0 where the column says nothing about it.
-    """
-
-    text: str
-    typical: int
-
-
-MEANINGS = {
-    "log_density": Meaning("log of the density at the image, in nats; higher is more typical", 1),
-    "jepa_score": Meaning("JEPA-SCORE: sum of the logs of all singular values of the Jacobian, in nats", 1),
-    "embedding_log_density": Meaning("log of the density of the embedding alone, in nats", 1),
-    "log_volume": Meaning("log of the volume by which the encoder stretches around the image, in nats", 1),
-    "mahalanobis": Meaning("distance of the embedding from the mean, in standard deviations", -1),
-    "knn_distance": Meaning("distance of the embedding from its nearest neighbours", -1),
-    "compressed_size": Meaning("bytes of the compressed pixels: how complex the image is", 0),
-    "percentile": Meaning("percent of the images that are less typical", 1),
-    "class_percentile": Meaning("percent of the images of its class that are less typical", 1),
-    "nearest_distance": Meaning("distance of the embedding from the nearest other image's", 0),
+# columns of numbers: 1 where larger is more typical, -1 where smaller is, 0 where a column says nothing about it
+TYPICAL = {
+    "log_density": 1,
+    "jepa_score": 1,
+    "embedding_log_density": 1,
+    "log_volume": 1,
+    "mahalanobis": -1,
+    "knn_distance": -1,
+    "compressed_size": 0,
+    "percentile": 1,
+    "class_percentile": 1,
+    "nearest_distance": 0,
 }
 
 
@@ -61,11 +51,11 @@ def page_data(
         "numbers": [
             {
                 "name": name,
-                "meaning": MEANINGS[name].text,
-                "typical": MEANINGS[name].typical,
+                "meaning": BY_NAME[name].meaning,
+                "typical": typical,
                 "values": encoded(numbers_of(table, name)),
             }
-            for name in MEANINGS
+            for name, typical in TYPICAL.items()
             if name in table.column_names
         ],
         "class": coded_column(table, "class"),

@@ -14,7 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from jepa_train.checkpoints.files import written_whole
-from jepa_train.ranking.page.page_data import MEANINGS, numbers_of, page_data
+from jepa_train.ranking.page.page_data import TYPICAL, numbers_of, page_data
 from jepa_train.ranking.page.sprites import write_sprites
 
 BESIDE = "page"  # folder beside index.html
@@ -72,7 +72,7 @@ def typicality_order(table: pa.Table) -> NDArray[np.int64]:
     for name in BY_PREFERENCE:
         if name in table.column_names and not np.isnan(values := numbers_of(table, name)).all():
             known = np.where(np.isnan(values), np.nanmedian(values), values)
-            return np.argsort(known * MEANINGS[name].typical, kind="stable")
+            return np.argsort(known * TYPICAL[name], kind="stable")
     return np.arange(len(table))
 
 
