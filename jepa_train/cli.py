@@ -37,6 +37,7 @@ from jepa_train.errors import ConfigurationError
 from jepa_train.export import EXPORT_HELP, run_export
 from jepa_train.module import JEPA
 from jepa_train.parallel import disconnect
+from jepa_train.ranking import RankingWriter
 
 PACKAGE = Path(__file__).resolve().parent
 # a wheel carries the configs inside the package, a clone beside it
@@ -171,13 +172,10 @@ class JEPACLI(LightningCLI):
             self._settings.return_predictions = False
 
     def before_predict(self) -> None:
-        """Log that only callbacks keep embeddings."""
+        """Let a callback write embeddings and scores, unless the user's own writes predictions."""
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # set by its callback connector
         if not any(isinstance(callback, BasePredictionWriter) for callback in callbacks):
-            rank_zero_info(
-                "predict computes the embeddings and keeps none of them: add a callback that writes them (a "
-                "BasePredictionWriter, with --trainer.callbacks+=), or call Trainer.predict from Python."
-            )
+            callbacks.append(RankingWriter())
 
     def _given_options(self, args: ArgsType) -> tuple[list[str], list[str]]:
         """Names of model options on the command line, and in the config files that the user chose."""

@@ -15,7 +15,7 @@ from tests.monitor.helpers import Autoencoder, images, loader
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 
-LONG = {"monitor"}  # pages whose examples take more than a second
+LONG = {"monitor", "ranking"}  # pages whose examples take more than a second
 
 
 def blocks(language: str) -> list[Any]:

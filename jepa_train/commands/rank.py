@@ -7,6 +7,7 @@ import inspect
 import lightning.pytorch as pl
 
 from jepa_train.commands.parsing import Parser
+from jepa_train.ranking.results import merge
 from jepa_train.ranking.run import rank
 from jepa_train.ranking.table import place_of
 
@@ -24,12 +25,30 @@ def run_rank(arguments: list[str]) -> None:
     Raises:
         ConfigurationError: for options that do not exist; see :func:`rank`.
     """
+    if arguments[:1] == ["merge"]:
+        run_merge(arguments[1:])
+        return
     parser = rank_parser()
     settings = parser.instantiate_classes(parser.parse_args(arguments)).as_dict()
     settings.pop("config", None)
     table = rank(**settings)
     if table is not None:
         print(f"Wrote {place_of(settings['output'])[0]}: {table.num_rows} images.")
+
+
+def run_merge(arguments: list[str]) -> None:
+    """Run ``rank merge``.
+
+    Raises:
+        ConfigurationError: for options that do not exist; see :func:`merge`.
+    """
+    parser = Parser(prog="train.py rank merge", description="Put the shards of a ranking together.")
+    parser.add_argument("shards", nargs="+", help="folders of all shards")
+    parser.add_function_arguments(merge, skip={"shards", "overwrite"}, as_positional=False)
+    parser.add_argument("--overwrite", action="store_true", help="replace another ranking at that place")
+    settings = parser.parse_args(arguments).as_dict()
+    table = merge(**settings)
+    print(f"Wrote {place_of(settings['output'])[0]}: {table.num_rows} images.")
 
 
 def rank_parser() -> Parser:

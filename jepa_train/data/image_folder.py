@@ -50,6 +50,11 @@ class ImageFiles(Dataset[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self._paths)
 
+    @property
+    def filenames(self) -> list[str]:
+        """Paths relative to the folder, in the order of the images."""
+        return [os.fsdecode(path) for path in self._paths]
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Image (3, H, W), and label if there are labels.
 

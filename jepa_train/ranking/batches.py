@@ -26,11 +26,14 @@ class DataSettings:
         list: text file of paths, one a line, instead of all images of the folder.
         batch_size: images a forward pass.
         num_workers: processes that read images; null means one a core of this process's share, at most 8.
+        part_size: images whose embeddings are written together, which is what a kill costs at most; of volumes a
+            sixteenth as many.
     """
 
     list: Path | None = None
     batch_size: int = 64
     num_workers: int | None = None
+    part_size: int = 1024
 
 
 @dataclass(frozen=True)
@@ -40,19 +43,24 @@ class Order:
     Attributes:
         indices: index of the image at each position.
         part_size: positions a part.
+        first, step: number of the first part, and distance to that of the next.
     """
 
     indices: NDArray[np.int64]
     part_size: int
+    first: int = 0
+    step: int = 1
 
     @property
     def parts(self) -> range:
         """Numbers of the parts."""
-        return range(-(-len(self.indices) // self.part_size))
+        count = -(-len(self.indices) // self.part_size)
+        return range(self.first, self.first + count * self.step, self.step)
 
     def of_part(self, number: int) -> NDArray[np.int64]:
         """Indices of the images of a part."""
-        return self.indices[number * self.part_size : (number + 1) * self.part_size]
+        place = self.parts.index(number)
+        return self.indices[place * self.part_size : (place + 1) * self.part_size]
 
 
 class PartBatches(Dataset[dict[str, Any]]):

@@ -19,7 +19,6 @@ from jepa_train.ranking.images import FilesToRank
 from jepa_train.ranking.passes import PartsPass, in_halves
 from jepa_train.ranking.workspace import Workspace, vector_column, vectors
 
-PART_SIZE = 1024  # images
 NOT_FINITE = "its embedding is not finite"
 
 
@@ -71,9 +70,9 @@ class EmbeddingPass(PartsPass):
         }
 
 
-def listing_order(count: int) -> Order:
+def listing_order(count: int, part_size: int) -> Order:
     """The order of all images as they are listed."""
-    return Order(np.arange(count, dtype=np.int64), PART_SIZE)
+    return Order(np.arange(count, dtype=np.int64), part_size)
 
 
 def embedding_size(encoder: ImageEncoder) -> int:

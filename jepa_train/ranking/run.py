@@ -1,4 +1,4 @@
-"""``rank`` and ``merge``: the order of the stages, from a folder of images to a table, a summary and a page."""
+"""``rank``: the order of the stages, from a folder of images to a table, a summary and a page."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -16,12 +17,13 @@ import pyarrow as pa
 from jepa_train.errors import ConfigurationError, check_at_least
 from jepa_train.ranking.batches import DataSettings
 from jepa_train.ranking.columns import Wanted, wanted_columns
-from jepa_train.ranking.embedding import embedding_size, listing_order
+from jepa_train.ranking.embedding import embedding_size
 from jepa_train.ranking.encoders import ImageEncoder, load_encoder
 from jepa_train.ranking.images import FilesToRank
-from jepa_train.ranking.listing import ImageListing, list_images
+from jepa_train.ranking.listing import list_images
 from jepa_train.ranking.passes import on_first_process, ranking_trainer
-from jepa_train.ranking.references import Estimator, file_identity
+from jepa_train.ranking.references import Estimator, RankingReference, file_identity
+from jepa_train.ranking.results import searches, write_results
 from jepa_train.ranking.shards import Shard
 from jepa_train.ranking.stages import (
     Job,
@@ -32,12 +34,12 @@ from jepa_train.ranking.stages import (
     search_nearest,
     settle_reference,
 )
-from jepa_train.ranking.table import assemble, place_of, read_table, write_table
+from jepa_train.ranking.table import place_of, read_table
 from jepa_train.ranking.workspace import FORMAT, Workspace, open_workspace, read_manifest
 
 PACKAGES = ("jepa-train", "torch", "timm", "pillow")  # whose versions results depend on
-MOST_SEARCHED = 100_000  # images whose nearest is searched without being asked for
 DATA = DataSettings()
+DOUBTFUL = "doubtful"
 SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 
 
@@ -56,6 +58,7 @@ def rank(
     image_size: int | None = None,
     overwrite: bool = False,
     seed: int = 0,
+    page: bool = True,
     data: DataSettings = DATA,
     trainer: Mapping[str, Any] | None = None,
 ) -> pa.Table | None:
@@ -78,6 +81,7 @@ def rank(
         image_size: height and width of the encoder's input, in pixels.
         overwrite: replace another ranking at that place.
         seed: seed of the draw of the reference.
+        page: write index.html, too.
         data: how images are read.
         trainer: arguments of Lightning's Trainer, such as ``{"devices": 2}``.
 
@@ -87,54 +91,81 @@ def rank(
     Raises:
         ConfigurationError: for anything that a user can mend.
     """
-    wanted, of = _wanted(scores), Shard.parse(shard)
-    check_at_least(1, **{"--data.batch_size": data.batch_size})
-    seconds = None if budget is None else parse_budget(budget)
-    source = None if reference is None else Path(reference)
-    _check_shard(of, source)
+    wanted, part = wanted_columns(scores.split(",") if isinstance(scores, str) else scores), Shard.parse(shard)
+    course = Course(
+        wanted,
+        source=None if reference is None else Path(reference),
+        estimator=estimator,
+        needs_all=estimator == "exact" or (wanted.explicit and wanted.needs("exact volume")),
+        seconds=None if budget is None else parse_budget(budget),
+        reference_alone=stage == "reference",
+        seed=seed,
+    )
+    check_at_least(1, **{f"--data.{name}": getattr(data, name) for name in ("batch_size", "part_size")})
+    _check_shard(part, course.source)
     if images is None and data.list is None:
         raise ConfigurationError("there is nothing to rank: name a folder of images, or a --data.list of files.")
     listing = list_images(Path(images or "."), listed=data.list)
     loaded = load_encoder(encoder, pooling=pooling, image_size=image_size) if isinstance(encoder, str) else encoder
-    size = embedding_size(loaded)
     runner = ranking_trainer(trainer or {})
-    needs_all = estimator == "exact" or (wanted.explicit and wanted.needs("exact volume"))
-    manifest = _identities(listing, loaded, source) | {
-        "estimator": "exact" if needs_all else estimator,
-        "precision": str(runner.precision),
-        "seed": seed,
-        "shard": str(of),
-        "order": "listing" if seconds is None else "doubtful",
-    }
     table_file, folder = place_of(Path(output))
-    on_first_process(runner, partial(_open, table_file, folder, manifest, overwrite))
-    parts = of.take(listing_order(len(listing)).parts)
-    job = Job(Workspace(folder), loaded, FilesToRank(listing, loaded.prepare), parts, data, runner)
-
+    job = Job(Workspace(folder), loaded, FilesToRank(listing, loaded.prepare), part, data, runner)
+    size = embedding_size(loaded)
+    on_first_process(runner, partial(_open, table_file, folder, manifest_of(job, course), overwrite))
     clock = Stopwatch()
-    if stage == "all":
+    fitted = _stages(job, course, size, clock)
+    if course.reference_alone or part.of > 1:
+        return None
+    write = partial(write_results, job.workspace, job.parts, wanted, table_file, fitted, clock.seconds, page=page)
+    on_first_process(runner, write)
+    return read_table(table_file)
+
+
+@dataclass(frozen=True)
+class Course:
+    """Settings that decide which stages there are, and what they compute; see :func:`rank`."""
+
+    wanted: Wanted
+    source: Path | None
+    estimator: Estimator
+    needs_all: bool
+    seconds: float | None
+    reference_alone: bool
+    seed: int
+
+    @property
+    def reference_file(self) -> Path | None:
+        """File of another ranking's reference."""
+        return self.source if self.source is not None and self.source.is_file() else None
+
+
+def _stages(job: Job, course: Course, size: int, clock: Stopwatch) -> RankingReference | None:
+    """Run the stages that columns need, and return the reference, if any needs one."""
+    wanted, fitted = course.wanted, None
+    if not course.reference_alone:
         with clock.times("embeddings"):
             embed(job, size)
-    if stage == "reference" or wanted.needs("reference", "volume", "exact volume"):
+    if course.reference_alone or wanted.needs("reference", "volume", "exact volume"):
         with clock.times("reference"):
-            given = source if source is not None and source.is_file() else None
-            origin = given or draw_reference(job, source, size, seed=seed, embedded=stage == "all")
-            fitted = settle_reference(job, origin, estimator=estimator, needs_all=needs_all)
-        if stage == "reference":
-            return None
+            embedded = not course.reference_alone
+            origin = course.reference_file or draw_reference(
+                job, course.source, size, seed=course.seed, embedded=embedded
+            )
+            fitted = settle_reference(job, origin, estimator=course.estimator, needs_all=course.needs_all)
+    if course.reference_alone:
+        return fitted
+    if fitted is not None:
         with clock.times("scores"):
             score(job, fitted)
-    if wanted.needs("volume", "exact volume"):
+    if fitted is not None and wanted.needs("volume", "exact volume"):
         with clock.times("volumes"):
-            doubtful = (read_manifest(folder) or manifest)["order"] == "doubtful"
-            measure_volumes(job, fitted, doubtful_first=doubtful, seconds=seconds)
-    if of.of > 1:
-        return None
-    if _searches(wanted, len(listing)):
+            manifest = read_manifest(job.workspace.folder) or {}
+            doubtful_first = manifest.get("order") == DOUBTFUL  # that of the first call, whose parts are there
+            measure_volumes(job, fitted, doubtful_first=doubtful_first, seconds=course.seconds)
+    if job.shard.of == 1 and searches(wanted, len(job.listing)):
         with clock.times("nearest"):
             search_nearest(job)
-    on_first_process(runner, partial(_finish, job.workspace, parts, wanted, table_file))
-    return read_table(table_file)
+    return fitted
 
 
 class Stopwatch:
@@ -163,10 +194,6 @@ def parse_budget(text: str) -> float:
     return sum(float(number) * SECONDS[unit] for number, unit in pieces)
 
 
-def _wanted(scores: str | Sequence[str] | None) -> Wanted:
-    return wanted_columns(scores.split(",") if isinstance(scores, str) else scores)
-
-
 def _check_shard(shard: Shard, reference: Path | None) -> None:
     if shard.of > 1 and (reference is None or not reference.is_file()):
         raise ConfigurationError(
@@ -175,10 +202,12 @@ def _check_shard(shard: Shard, reference: Path | None) -> None:
         )
 
 
-def _identities(listing: ImageListing, encoder: ImageEncoder, reference: Path | None) -> dict[str, Any]:
+def manifest_of(job: Job, course: Course) -> dict[str, Any]:
+    """All that results depend on, in plain JSON types: images, encoder, reference, settings and packages."""
+    encoder, listing, reference = job.encoder, job.listing, course.source
     if reference is None:
         source = {"images": listing.identity}
-    elif reference.is_file():
+    elif course.reference_file is not None:
         source = {"file": file_identity(reference)}
     else:
         source = {"images": list_images(reference).identity}
@@ -187,9 +216,20 @@ def _identities(listing: ImageListing, encoder: ImageEncoder, reference: Path | 
         "encoder": encoder.identity,
         "preparation": dict(encoder.preparation),
         "images": listing.identity,
-        "count": len(listing),
         "reference": source,
+        "estimator": "exact" if course.needs_all else course.estimator,
+        "precision": str(job.trainer.precision),
+        "seed": course.seed,
+        "shard": str(job.shard),
+        "part_size": job.data.part_size,
         "versions": {name: version(name) for name in PACKAGES},
+        # what two calls for one ranking may differ in
+        "order": "listing" if course.seconds is None else DOUBTFUL,
+        "scores": list(course.wanted.names) if course.wanted.explicit else None,
+        "count": len(listing),
+        "root": str(listing.root.resolve()),
+        "name": encoder.name,
+        "notes": list(encoder.notes),
     }
 
 
@@ -197,11 +237,3 @@ def _open(table_file: Path, folder: Path, manifest: Mapping[str, Any], overwrite
     if table_file.exists() and read_manifest(folder) is None and not overwrite:
         raise ConfigurationError(f"{table_file} exists already: choose another --output, or add --overwrite.")
     open_workspace(folder, manifest, overwrite=overwrite)
-
-
-def _searches(wanted: Wanted, count: int) -> bool:
-    return wanted.needs("neighbours") and (wanted.explicit or count <= MOST_SEARCHED)
-
-
-def _finish(workspace: Workspace, parts: list[int], wanted: Wanted, table_file: Path) -> None:
-    write_table(table_file, assemble(workspace, parts, wanted))

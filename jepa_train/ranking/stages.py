@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from jepa_train.errors import ConfigurationError
 from jepa_train.ranking.batches import DataSettings, Order
 from jepa_train.ranking.duplicates import write_nearest
-from jepa_train.ranking.embedding import PART_SIZE, EmbeddingPass, embeddings_at, listing_order
+from jepa_train.ranking.embedding import EmbeddingPass, embeddings_at, listing_order
 from jepa_train.ranking.encoders import ImageEncoder
 from jepa_train.ranking.images import FilesToRank
 from jepa_train.ranking.listing import ImageListing, list_images
@@ -31,7 +31,8 @@ from jepa_train.ranking.references import (
     write_reference,
 )
 from jepa_train.ranking.scores import write_scores
-from jepa_train.ranking.volumes import VolumePass, volume_order
+from jepa_train.ranking.shards import Shard
+from jepa_train.ranking.volumes import VolumePass, volume_order, volume_part_size
 from jepa_train.ranking.workspace import EMBEDDINGS, NEAREST, REFERENCE, REFERENCES, SCORES, Workspace, vectors
 
 
@@ -43,7 +44,7 @@ class Job:
         workspace: where results are.
         encoder: the encoder.
         images: all images by index.
-        parts: numbers of the parts that are ranked.
+        shard: which of them are ranked.
         data: how images are read.
         trainer: runs the passes.
     """
@@ -51,7 +52,7 @@ class Job:
     workspace: Workspace
     encoder: ImageEncoder
     images: FilesToRank
-    parts: list[int]
+    shard: Shard
     data: DataSettings
     trainer: pl.Trainer
 
@@ -59,6 +60,11 @@ class Job:
     def listing(self) -> ImageListing:
         """Names of the images."""
         return self.images.listing
+
+    @property
+    def parts(self) -> list[int]:
+        """Numbers of the parts that are ranked."""
+        return self.shard.take(listing_order(len(self.listing), self.data.part_size).parts)
 
     @property
     def device(self) -> torch.device:
@@ -89,7 +95,7 @@ class Drawn:
 
 def embed(job: Job, size: int) -> None:
     """Embed the images that are ranked; K is ``size``."""
-    order = listing_order(len(job.listing))
+    order = listing_order(len(job.listing), job.data.part_size)
     _embed(job, size, EMBEDDINGS, job.images, order, job.parts, "Embeddings")
 
 
@@ -108,7 +114,7 @@ def draw_reference(job: Job, folder: Path | None, size: int, *, seed: int, embed
     drawn = Drawn(images, indices, str(job.listing.root if folder is None else folder))
     if folder is None and embedded:
         return drawn
-    order = Order(indices, PART_SIZE)
+    order = Order(indices, job.data.part_size)
     _embed(job, size, REFERENCES, images, order, list(order.parts), "Embeddings of the reference")
     return replace(drawn, kind=REFERENCES)
 
@@ -146,9 +152,11 @@ def _settle(job: Job, path: Path, source: Drawn | Path, estimator: Estimator, ne
 
 def _fit(job: Job, drawn: Drawn) -> RankingReference:
     if drawn.kind == EMBEDDINGS:
-        z = embeddings_at(job.workspace, EMBEDDINGS, listing_order(len(drawn.images)), drawn.indices)
+        z = embeddings_at(
+            job.workspace, EMBEDDINGS, listing_order(len(drawn.images), job.data.part_size), drawn.indices
+        )
     else:
-        numbers = Order(drawn.indices, PART_SIZE).parts
+        numbers = Order(drawn.indices, job.data.part_size).parts
         z = np.concatenate([vectors(job.workspace.read(drawn.kind, number)["embedding"]) for number in numbers])
     listing, encoder = drawn.images.listing.identity, job.encoder.identity
     return fit_reference(z, drawn.indices, images=listing, encoder=encoder, source=drawn.name)
@@ -171,7 +179,8 @@ def measure_volumes(job: Job, reference: RankingReference, *, doubtful_first: bo
     """Measure volumes, of all images or as many as the time suffices for."""
     if reference.density is None:
         return
-    order = volume_order(job.workspace, job.parts, doubtful_first=doubtful_first)
+    size = volume_part_size(job.data.part_size)
+    order = volume_order(job.workspace, job.parts, size, doubtful_first=doubtful_first, shard=job.shard)
     parts = list(order.parts)
     module = VolumePass(job.encoder, reference, job.workspace, job.images, order, parts, job.data, seconds=seconds)
     run_pass(job.trainer, module)

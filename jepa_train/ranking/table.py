@@ -26,8 +26,8 @@ NOT_MEASURED = "no volume within the budget"
 NO_JACOBIAN = "its Jacobian is not finite"
 
 
-def assemble(workspace: Workspace, parts: Sequence[int], wanted: Wanted) -> pa.Table:
-    """Put the columns that are wanted together, one row an image, in the order of the listing.
+def assemble(workspace: Workspace, parts: Sequence[int], wanted: Wanted) -> tuple[pa.Table, NDArray[np.int64]]:
+    """Put the columns that are wanted together, one row an image, in the order of the listing; and the images' indices.
 
     Args:
         workspace: has the parts.
@@ -42,19 +42,20 @@ def assemble(workspace: Workspace, parts: Sequence[int], wanted: Wanted) -> pa.T
         columns |= {name: scores[name] for name in ("embedding_log_density", "mahalanobis", "knn_distance")}
     reason = files["reason"]
     if wanted.needs("volume", "exact volume"):
-        measured = _volumes(workspace, index)
-        density = measured["log_volume"] + _numbers(columns["embedding_log_density"])
+        measured = measured_volumes(workspace, index)
+        density = measured["log_volume"] + numbers(columns["embedding_log_density"])
         columns |= {name: nullable(measured[name]) for name in ("log_volume", "jepa_score")}
         columns["log_density"] = nullable(density)
         columns["percentile"] = nullable(percentiles(density))
         columns["class_percentile"] = nullable(percentiles(density, files["class"]))
-        reason = pc.coalesce(reason, _why_no_volume(measured, _numbers(columns["embedding_log_density"])))
-    if wanted.needs("neighbours"):
+        reason = pc.coalesce(reason, _why_no_volume(measured, numbers(columns["embedding_log_density"])))
+    if wanted.needs("neighbours") and set(parts) <= workspace.numbers(NEAREST):
         columns |= _nearest(_joined(workspace, NEAREST, parts), index, files["filename"])
     columns["reason"] = reason
     flat = files["class"].null_count == len(index)
     names = [name for name in wanted.names if name in columns and not (flat and name in WITH_FOLDERS)]
-    return pa.table({name: columns[name] for name in names}, pa.schema([(n, BY_NAME[n].type) for n in names]))
+    schema = pa.schema([(name, BY_NAME[name].type) for name in names])
+    return pa.table({name: columns[name] for name in names}, schema), index
 
 
 def percentiles(scores: NDArray[np.float64], classes: pa.ChunkedArray | None = None) -> NDArray[np.float64]:
@@ -122,7 +123,7 @@ def _joined(workspace: Workspace, kind: str, parts: Sequence[int], names: list[s
     return pa.concat_tables(rows if names is None else rows.select(names) for rows in tables)
 
 
-def _volumes(workspace: Workspace, index: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+def measured_volumes(workspace: Workspace, index: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
     """Values of the measured images in the rows of all; NaN where there is none, with ``measured`` saying which."""
     names = ("log_volume", "jepa_score", "clipped", "imprecise")
     found = {name: np.full(len(index), np.nan) for name in names}
@@ -132,7 +133,7 @@ def _volumes(workspace: Workspace, index: NDArray[np.int64]) -> dict[str, NDArra
         at = np.searchsorted(index, rows["index"].to_numpy())
         found["measured"][at] = 1.0
         for name in names:
-            found[name][at] = _numbers(rows[name])
+            found[name][at] = numbers(rows[name])
     return found
 
 
@@ -149,8 +150,9 @@ def _nearest(rows: pa.Table, index: NDArray[np.int64], filenames: pa.ChunkedArra
     return {"nearest_filename": filenames.take(at), "nearest_distance": rows["nearest_distance"]}
 
 
-def _numbers(column: pa.ChunkedArray | pa.Array) -> NDArray[np.float64]:
-    values: NDArray[np.float64] = pc.fill_null(column, np.nan).to_numpy()
+def numbers(column: pa.ChunkedArray | pa.Array) -> NDArray[np.float64]:
+    """Values of a column (N,); NaN for null."""
+    values: NDArray[np.float64] = pc.fill_null(column.cast(pa.float64()), np.nan).to_numpy()
     return values
 
 

@@ -25,9 +25,10 @@ from jepa_train.ranking.images import FilesToRank
 from jepa_train.ranking.passes import PartsPass, in_halves
 from jepa_train.ranking.references import RankingReference
 from jepa_train.ranking.scores import nullable
+from jepa_train.ranking.shards import Shard
 from jepa_train.ranking.workspace import SCORES, VOLUMES, Workspace
 
-PART_SIZE = 64  # images
+VOLUMES_A_PART, FEWEST = 16, 8  # parts of volumes for one of embeddings; images
 AT_CLIP = math.log(EPS) + 1e-9
 
 
@@ -91,20 +92,28 @@ class VolumePass(PartsPass):
         return torch.stack([leading_volume(values, self.rank), all_of_them, clipped, imprecise], 1)
 
 
-def volume_order(workspace: Workspace, parts: Sequence[int], *, doubtful_first: bool) -> Order:
+def volume_part_size(part_size: int) -> int:
+    """Images a part of volumes, which cost more than embeddings: a sixteenth, but at least 8, of ``part_size``."""
+    return min(part_size, max(FEWEST, part_size // VOLUMES_A_PART))
+
+
+def volume_order(
+    workspace: Workspace, parts: Sequence[int], part_size: int, *, doubtful_first: bool, shard: Shard
+) -> Order:
     """The order of the images that have a finite embedding: as they are listed, or the most doubtful first.
 
     Args:
         workspace: has the scores.
-        parts: numbers of the parts of this ranking, or shard.
+        parts: numbers of the parts of scores of this shard.
+        part_size: images a part of volumes.
         doubtful_first: begin with the lowest density of the embedding.
+        shard: numbers parts of volumes so that no two shards have the same.
     """
     tables = [workspace.read(SCORES, number).select(["index", "embedding_log_density"]) for number in parts]
-    scores = pa.concat_tables(tables) if tables else None
-    if scores is None:
-        return Order(np.empty(0, dtype=np.int64), PART_SIZE)
-    index, density = scores["index"].to_numpy(), scores["embedding_log_density"].to_numpy()
+    scores = pa.concat_tables(tables).to_pydict() if tables else {"index": [], "embedding_log_density": []}
+    index = np.array(scores["index"], dtype=np.int64)
+    density = np.array(scores["embedding_log_density"], dtype=np.float64)
     index, density = index[np.isfinite(density)], density[np.isfinite(density)]
     if doubtful_first:
         index = index[np.argsort(density, kind="stable")]
-    return Order(index, PART_SIZE)
+    return Order(index, part_size, first=shard.number - 1, step=shard.of)

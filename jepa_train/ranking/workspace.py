@@ -37,6 +37,7 @@ NAMES = {
     "precision": "precision",
     "seed": "seed",
     "shard": "shard",
+    "part_size": "number of images a part",
     "versions": "version",
 }
 

@@ -6,6 +6,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
@@ -81,11 +82,13 @@ def test_runs_without_a_logger_share_a_folder_and_leave_no_record(
     assert "because no config of its run stands beside it" in caplog.text
 
 
-def test_predict_says_that_it_keeps_nothing_and_leaves_no_folder(run: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_predict_writes_embeddings_and_scores_and_no_other_folder(run: Path, caplog: pytest.LogCaptureFixture) -> None:
     command("predict", f"--ckpt_path={last_of(run)}")
-    assert "predict computes the embeddings and keeps none of them: add a callback" in caplog.text
+    assert "Embeddings and scores are in predictions/version_0/ranking.parquet" in caplog.text
     assert versions() == ["version_0"]
-    assert {path.name for path in Path().iterdir()} == {"runs"}
+    assert {path.name for path in Path().iterdir()} == {"runs", "predictions"}
+    table = pq.read_table("predictions/version_0/ranking.parquet")
+    assert table["log_density"].null_count == 0
 
 
 @pytest.mark.parametrize("place", ["on_train_start", "on_validation_start", "training_step"])

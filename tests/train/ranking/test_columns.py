@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from jepa_train.errors import ConfigurationError
@@ -28,3 +30,9 @@ def test_some_need_no_volume() -> None:
 def test_a_name_that_is_none_is_asked_back() -> None:
     with pytest.raises(ConfigurationError, match=r"no score 'log_volum' \(is log_volume meant\?\)"):
         wanted_columns(["log_volum"])
+
+
+def test_the_page_of_the_documentation_has_the_columns() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "ranking.md").read_text()
+    rows = "\n".join(f"| `{column.name}` | {column.meaning} |" for column in COLUMNS)
+    assert f"\n{rows}\n\n" in page, rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from scipy.stats import rankdata
 from jepa_monitor import EmbeddingReference, encoder_volume, jepa_score
 from jepa_train.errors import ConfigurationError
 from jepa_train.ranking.run import parse_budget
-from tests.train.ranking.tiny import rank_quietly, tiny_encoder, values
+from tests.train.ranking.tiny import pictures, rank_quietly, tiny_encoder, values
 
 
 def test_the_columns_are_those_of_the_formulas(photos: Path, tmp_path: Path) -> None:
@@ -84,6 +85,36 @@ def test_other_files_are_not_touched(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="holds other files and no ranking"):
         rank_quietly(photos, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_folder_without_a_readable_image_is_one_sentence_and_keeps_why(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(ConfigurationError, match="photos"):
+        rank_quietly(tmp_path / "photos", tmp_path / "empty")
+    assert not (tmp_path / "empty").exists()
+    for number in range(3):
+        (tmp_path / "photos" / f"{number}.png").write_bytes(b"not a picture")
+    with pytest.raises(ConfigurationError, match="only 0 of 3 images"):
+        rank_quietly(tmp_path / "photos", tmp_path / "ranked")
+    files = rank_quietly(tmp_path / "photos", tmp_path / "ranked", scores="compressed_size")
+    assert files["reason"].null_count == 0  # the same ranking, whose parts are there
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_few_images_are_ranked_with_a_warning(tmp_path: Path, count: int) -> None:
+    table = rank_quietly(pictures(tmp_path / "photos", count), tmp_path / "ranked")
+    assert table["log_density"].null_count == 0
+    warnings = json.loads((tmp_path / "ranked" / "summary.json").read_text())["warnings"]
+    assert any(f"{count} different embeddings" in sentence for sentence in warnings)
+
+
+def test_a_table_that_is_there_is_not_written_over(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("mine")
+    with pytest.raises(ConfigurationError, match="exists already"):
+        rank_quietly(photos, tmp_path / "mine.csv")
+    assert (tmp_path / "mine.csv").read_text() == "mine"
+    rank_quietly(photos, tmp_path / "mine.csv", overwrite=True, scores="compressed_size")
+    assert (tmp_path / "mine.csv").read_text().startswith('"filename"')
 
 
 def test_budgets_are_times() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from jepa_monitor import EmbeddingReference, encoder_volume
 from jepa_train.ranking.batches import DataSettings
+from jepa_train.ranking.shards import Shard
 from jepa_train.ranking.volumes import volume_order
 from jepa_train.ranking.workspace import SCORES, Workspace
 from tests.train.ranking.tiny import SIZE, encoder_of, pictures, rank_quietly, values
@@ -61,8 +62,8 @@ def test_the_most_doubtful_come_first(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     workspace.write(SCORES, 0, pa.table({"index": [0, 1, 2], "embedding_log_density": [1.0, None, -3.0]}))
     workspace.write(SCORES, 2, pa.table({"index": [6, 7], "embedding_log_density": [0.0, 5.0]}))
-    assert volume_order(workspace, [0, 2], doubtful_first=True).indices.tolist() == [2, 6, 0, 7]
-    assert volume_order(workspace, [0, 2], doubtful_first=False).indices.tolist() == [0, 2, 6, 7]
+    assert volume_order(workspace, [0, 2], 3, doubtful_first=True, shard=Shard()).indices.tolist() == [2, 6, 0, 7]
+    assert volume_order(workspace, [0, 2], 3, doubtful_first=False, shard=Shard()).indices.tolist() == [0, 2, 6, 7]
 
 
 def test_a_budget_measures_some_and_says_so(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from jepa_train.ranking.preparation import PicturePreparation
 from jepa_train.ranking.run import rank
 
 SIZE = 8  # pixels
-IN_THIS_PROCESS = DataSettings(batch_size=16, num_workers=0)
+IN_THIS_PROCESS = DataSettings(batch_size=5, num_workers=0, part_size=16)
 QUIET = {"accelerator": "cpu", "enable_progress_bar": False}
 
 

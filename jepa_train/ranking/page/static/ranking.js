@@ -58,8 +58,7 @@ class Ranking {
 
   /** Names of the columns of numbers that have a value anywhere. */
   get scores() {
-    const columns = [...this.numbers.values()];
-    return columns.filter(({ values }) => values.some((value) => !Number.isNaN(value))).map(({ name }) => name);
+    return [...this.numbers.keys()].filter((name) => this.value(name, this.order(name, false)[0]) !== null);
   }
 
   /** A number, or null where it is missing. */

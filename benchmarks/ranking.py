@@ -1,0 +1,234 @@
+"""The two passes of ``python train.py rank`` beside what they replace, and its memory: images a second, MiB.
+
+    python benchmarks/ranking.py [--only forward volumes many] [--images 128] [--sizes 192 384] [--device cpu]
+
+``forward`` is the first pass (reading, thumbnails and compressed sizes included) beside a bare loop of timm over the
+same files with as many workers. ``volumes`` is the second pass beside Listing 1 of the paper, on encoders that were
+trained for 100 steps on images of known density. ``many`` ranks 100,000 small images and prints the peak of memory.
+Each is a process of its own. With ``--device cuda`` ``forward`` takes ViT-S/14 and ViT-B/14.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from score import listing_1, trained_model
+from torch import nn
+from torch.utils.data import DataLoader
+
+from jepa_train.ranking.batches import DataSettings
+from jepa_train.ranking.encoders import ImageEncoder, load_encoder
+from jepa_train.ranking.images import FilesToRank
+from jepa_train.ranking.listing import list_images
+from jepa_train.ranking.preparation import PicturePreparation
+from jepa_train.ranking.run import rank
+
+MODELS = {"cpu": ["vit_tiny_patch16_224"], "cuda": ["vit_small_patch14_dinov2", "vit_base_patch14_dinov2"]}
+IMAGENET = 50_000
+MIB = 1 << 10  # of the kB that the kernel counts in
+
+
+def apart(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a function in a process of its own, and return its result with the peak of its memory in MiB."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_measured, (function, arguments))
+
+
+def _measured(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, float]:
+    result = function(*arguments)
+    return result, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MIB
+
+
+def photographs(folder: Path, count: int, size: int) -> Path:
+    """Files of smooth random colors."""
+    folder.mkdir(parents=True)
+    draws = np.random.default_rng(0)
+    for number in range(count):
+        coarse = draws.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((size, size), Image.Resampling.BICUBIC).save(folder / f"{number:06d}.jpg")
+    return folder
+
+
+def seconds_of(images: Path, encoder: str | ImageEncoder, output: Path, device: str, **settings: Any) -> dict[str, Any]:
+    """Seconds of each stage of a ranking, and how volumes were estimated."""
+    runner = {"accelerator": "gpu" if device == "cuda" else "cpu", "devices": 1, "enable_progress_bar": False}
+    rank(images, encoder=encoder, output=output, trainer=runner, page=False, **settings)
+    summary: dict[str, Any] = json.loads((output / "summary.json").read_text())
+    return summary["seconds"] | {"volumes_by": summary["volumes"]}
+
+
+def first_pass(images: Path, model: str, output: Path, device: str, workers: int) -> float:
+    """Images a second of the first pass."""
+    data = DataSettings(num_workers=workers)
+    seconds = seconds_of(images, f"random:{model}", output, device, scores="compressed_size", data=data)
+    return len(list_images(images)) / float(seconds["embeddings"])
+
+
+def bare_loop(images: Path, model: str, device: str, workers: int) -> float:
+    """Images a second of timm's model over the files, prepared as timm says, and nothing else."""
+    encoder = load_encoder(f"random:{model}")
+    files = _Pictures(list_images(images).root, encoder.prepare)
+    module = encoder.module.to(device)
+    start = time.perf_counter()
+    with torch.inference_mode():
+        for batch in DataLoader(files, batch_size=64, num_workers=workers):
+            module(batch.to(device)).cpu()
+    return len(files) / (time.perf_counter() - start)
+
+
+class _Pictures(torch.utils.data.Dataset[torch.Tensor]):
+    def __init__(self, root: Path, prepare: Callable[[Image.Image], torch.Tensor]) -> None:
+        self.paths, self.prepare = sorted(root.iterdir()), prepare
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        with Image.open(self.paths[index]) as picture:
+            return self.prepare(picture)
+
+
+def forward(folder: Path, count: int, device: str, workers: int) -> None:
+    """Print the first pass beside the bare loop, in turn."""
+    images = photographs(folder / "photographs", count, 256)
+    for model in MODELS[device]:
+        rates: dict[str, list[float]] = {"rank": [], "bare loop": []}
+        for turn in range(3):
+            rates["bare loop"].append(apart(bare_loop, images, model, device, workers)[0])
+            output = folder / f"{model}_{turn}"
+            rates["rank"].append(apart(first_pass, images, model, output, device, workers)[0])
+        ours, bare = (sorted(rates[name])[1] for name in ("rank", "bare loop"))
+        hours = IMAGENET / ours / 3600
+        print(
+            f"forward {model}: {ours:.1f} images/s, bare loop {bare:.1f}, ratio {ours / bare:.2f} (goal .9), "
+            f"{hours:.2f} h for {IMAGENET} images",
+            flush=True,
+        )
+
+
+class Small(nn.Module):
+    """An encoder that takes no time: what is left is the ranking itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Flatten(), nn.Linear(192, 32), nn.Tanh(), nn.Linear(32, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Embed (B, 3, 8, 8)."""
+        return self.layers(x)
+
+
+def encoder_of(module: nn.Module, channels: int, size: int, identity: str) -> ImageEncoder:
+    """An encoder of small pictures whose pixels become -1 to 1."""
+    config = {
+        "input_size": [channels, size, size],
+        "interpolation": "bilinear",
+        "crop_pct": 1.0,
+        "crop_mode": "center",
+        "mean": [0.5] * channels,
+        "std": [0.5] * channels,
+    }
+    module = module.eval().requires_grad_(False)
+    return ImageEncoder(module, PicturePreparation(config), identity, identity, config, ())
+
+
+def volumes_by_rank(images: Path, weights: Path, size: int, output: Path) -> dict[str, Any]:
+    """Seconds of the second pass."""
+    module = torch.load(weights, weights_only=False)
+    encoder = encoder_of(module, 1, 16, f"K={size}")
+    return seconds_of(images, encoder, output, "cpu", estimator="subspace", data=DataSettings(num_workers=0))
+
+
+def volumes_by_listing_1(images: Path, weights: Path, count: int) -> float:
+    """Seconds an image of Listing 1."""
+    module = torch.load(weights, weights_only=False)
+    files = FilesToRank(list_images(images), encoder_of(module, 1, 16, "").prepare)
+    x = torch.stack([files[index]["image"] for index in range(count)])
+    start = time.perf_counter()
+    listing_1(module, x)
+    return (time.perf_counter() - start) / count
+
+
+def held(images: Path, weights: Path) -> None:
+    """Hold what both need before they begin."""
+    module = torch.load(weights, weights_only=False)
+    files = FilesToRank(list_images(images), encoder_of(module, 1, 16, "").prepare)
+    with torch.no_grad():
+        module(torch.stack([files[index]["image"] for index in range(64)]))
+
+
+def volumes(folder: Path, sizes: list[int], count: int) -> None:
+    """Print the second pass beside Listing 1, with the memory of each above that of a process that embeds."""
+    for size in sizes:
+        module, probe, reference = trained_model(size, 100)
+        images, weights = folder / f"known_{size}", folder / f"{size}.pt"
+        images.mkdir()
+        torch.save(module.target, weights)
+        for number, image in enumerate(torch.cat([probe, reference])[:count]):
+            pixels = ((image[0] * 0.5 + 0.5).clamp(0, 1) * 255).round().byte().numpy()
+            Image.fromarray(pixels).save(images / f"{number:05d}.png")
+        seconds, peak = apart(volumes_by_rank, images, weights, size, folder / f"ranked_{size}")
+        listed, peak_listed = apart(volumes_by_listing_1, images, weights, 64)
+        _, base = apart(held, images, weights)
+        each, by = seconds["volumes"] / count, seconds["volumes_by"]
+        print(
+            f"volumes K={size} r={by['rank']} rows={by['rows']}: {1 / each:.1f} images/s, Listing 1 {1 / listed:.2f}, "
+            f"ratio {listed / each:.1f} (goal 20); "
+            f"memory {peak - base:.0f} and {peak_listed - base:.0f} MiB above {base:.0f}",
+            flush=True,
+        )
+
+
+def rank_many(images: Path, output: Path) -> dict[str, Any]:
+    """Rank with the small encoder."""
+    return seconds_of(images, encoder_of(Small(), 3, 8, "small"), output, "cpu")
+
+
+def many(folder: Path, count: int) -> None:
+    """Print seconds and the peak of memory for many small images."""
+    images = folder / "many"
+    draws = np.random.default_rng(0)
+    for number in range(count):
+        place = images / f"{number // 1000:03d}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draws.integers(0, 256, (8, 8, 3), dtype=np.uint8)).save(place / f"{number:06d}.png")
+    seconds, peak = apart(rank_many, images, folder / "ranked_many")
+    stages = ", ".join(f"{name} {value:.0f} s" for name, value in seconds.items() if name != "volumes_by")
+    print(f"many: {count} images, {stages}; peak {peak:.0f} MiB (goal 3,072)", flush=True)
+
+
+def main() -> None:
+    """Print all of it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", default=["forward", "volumes", "many"])
+    parser.add_argument("--images", type=int, default=128, help="of forward")
+    parser.add_argument("--measured", type=int, default=1000, help="images of volumes")
+    parser.add_argument("--many", type=int, default=100_000)
+    parser.add_argument("--sizes", type=int, nargs="*", default=[192, 384])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", type=int, default=1)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if "forward" in given.only:
+            forward(folder, given.images, given.device, given.workers)
+        if "volumes" in given.only:
+            volumes(folder, given.sizes, given.measured)
+        if "many" in given.only:
+            many(folder, given.many)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+"""A callback for ``trainer.predict`` that writes the embeddings, and ranks by them; for any LightningModule."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import pyarrow as pa
+import torch
+from lightning.pytorch.callbacks import BasePredictionWriter
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
+from numpy.typing import NDArray
+from torch import Tensor
+
+from jepa_monitor.density import leading_volume, log_singular_values, map_grams
+from jepa_train.errors import ConfigurationError
+from jepa_train.ranking.columns import wanted_columns
+from jepa_train.ranking.duplicates import write_nearest
+from jepa_train.ranking.embedding import NOT_FINITE, listing_order
+from jepa_train.ranking.passes import on_first_process
+from jepa_train.ranking.references import draw, fit_reference, write_reference
+from jepa_train.ranking.results import searches, write_results
+from jepa_train.ranking.scores import nullable, write_scores
+from jepa_train.ranking.table import TABLE
+from jepa_train.ranking.workspace import (
+    EMBEDDINGS,
+    FORMAT,
+    REFERENCE,
+    VOLUMES,
+    Workspace,
+    open_workspace,
+    vector_column,
+    vectors,
+)
+
+PREDICTED = "predicted"  # parts in the order in which batches came
+ROWS = 1024  # a part
+NAMES = ("filenames", "paths", "samples", "imgs")  # what data sets call the list of their files
+
+
+class RankingWriter(BasePredictionWriter):
+    """Write what ``predict_step`` returns, embeddings, and scores of them: a table as that of ``rank``.
+
+    Embeddings are (B, K) tensors, or the first tensor of a tuple, or what a mapping has as ``embedding``. The reference
+    is the predicted samples themselves. An embedding goes to disk with its part, on any number of processes.
+
+    Args:
+        output: folder to write to; ``None`` means the next free ``predictions/version_N``.
+        volumes: largest K for which volumes are measured, too, exactly, by K backward passes a sample through the
+            module's ``forward``; 0 for none.
+        seed: seed of the draw of the reference.
+    """
+
+    def __init__(self, output: str | None = None, volumes: int = 64, seed: int = 0) -> None:
+        super().__init__("batch")
+        self.output, self.volumes, self.seed = output, volumes, seed
+        self._workspace: Workspace | None = None
+        self._rows: list[dict[str, NDArray[Any]]] = []
+        self._written = 0
+
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin the folder.
+
+        Raises:
+            ConfigurationError: on all processes, if there is something in it.
+        """
+        folder = Path(trainer.strategy.broadcast(self.output or str(_next_free(Path("predictions")))))
+        manifest = {
+            "format": FORMAT,
+            "name": type(pl_module).__name__,
+            "encoder": None,
+            "preparation": None,
+            "notes": [],
+            "images": None,
+            "root": str(Path.cwd()),
+            "reference": None,
+            "estimator": "exact",
+            "precision": str(trainer.precision),
+            "seed": self.seed,
+            "versions": {name: version(name) for name in ("jepa-train", "torch")},
+        }
+        self._workspace, self._rows, self._written = Workspace(folder), [], 0
+        on_first_process(trainer, partial(_begin, folder, manifest))
+
+    def write_on_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        prediction: Any,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Keep a batch, and write a part when there are enough.
+
+        Raises:
+            ConfigurationError: for predictions that are no embeddings, or a loader whose indices are not known.
+        """
+        z = embeddings_of(prediction)
+        if dataloader_idx or not batch_indices:
+            raise ConfigurationError(
+                "RankingWriter needs one DataLoader with a batch sampler, whose indices Lightning knows: pass one."
+            )
+        rows = {"index": np.asarray(batch_indices, dtype=np.int64), "embedding": z.detach().float().cpu().numpy()}
+        if self.volumes >= z.shape[1] and (x := images_of(batch)) is not None:
+            spectrum, again = map(torch.cat, zip(*map_grams(_spectrum, pl_module, x), strict=True))
+            if again.shape == z.shape and torch.allclose(
+                again.float(), z.float(), rtol=1e-3, atol=1e-5, equal_nan=True
+            ):
+                rows["spectrum"] = spectrum.cpu().numpy()
+            else:
+                self.volumes = 0
+                rank_zero_warn(
+                    "predict_step gives other embeddings than forward, so RankingWriter measures no volumes."
+                )
+        self._rows.append(rows)
+        if sum(len(part["index"]) for part in self._rows) >= ROWS:
+            self._flush(trainer)
+
+    def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the rest, and on the first process the scores."""
+        if self._rows:
+            self._flush(trainer)
+        trainer.strategy.barrier("predictions are written")
+        assert self._workspace is not None
+        names = _filenames(trainer.predict_dataloaders)
+        on_first_process(trainer, partial(finish, self._workspace, names, self.seed))
+        rank_zero_info(f"Embeddings and scores are in {self._workspace.folder / TABLE}.")
+
+    def _flush(self, trainer: pl.Trainer) -> None:
+        assert self._workspace is not None
+        columns = {
+            name: np.concatenate([part[name] for part in self._rows])
+            for name in set.intersection(*(set(part) for part in self._rows))
+        }
+        table = {name: column if column.ndim == 1 else vector_column(column) for name, column in columns.items()}
+        self._workspace.write(PREDICTED, self._written * trainer.world_size + trainer.global_rank, pa.table(table))
+        self._rows, self._written = [], self._written + 1
+
+
+def embeddings_of(prediction: Any) -> Tensor:
+    """Embeddings (B, K) of what ``predict_step`` returned.
+
+    Raises:
+        ConfigurationError: if there are none.
+    """
+    found = prediction
+    if isinstance(prediction, Mapping):
+        found = prediction.get("embedding")
+    elif isinstance(prediction, (tuple, list)) and prediction:
+        found = prediction[0]
+    if not isinstance(found, Tensor) or found.ndim != 2 or not found.is_floating_point():
+        got = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise ConfigurationError(
+            f"predict_step must return embeddings, a tensor (B, K) of real numbers, for RankingWriter; got {got}: pool "
+            "tokens first, or return them under the name embedding."
+        )
+    return found
+
+
+def images_of(batch: Any) -> Tensor | None:
+    """Inputs of a batch: itself, its ``image``, or its first tensor; ``None`` where these are no numbers."""
+    found = batch
+    if isinstance(batch, Mapping):
+        found = batch.get("image")
+    elif isinstance(batch, (tuple, list)) and batch:
+        found = batch[0]
+    return found if isinstance(found, Tensor) and found.is_floating_point() else None
+
+
+def finish(workspace: Workspace, names: Sequence[str] | None, seed: int) -> None:
+    """Sort what was predicted by index, score it, and write table and summary.
+
+    Args:
+        workspace: has the parts of predictions.
+        names: name of each sample of the data set; ``None`` means its index.
+        seed: seed of the draw of the reference.
+    """
+    index, z, spectrum = _joined(workspace)
+    order = listing_order(len(index), ROWS)
+    for number in order.parts:
+        place = order.of_part(number)
+        finite = np.asarray(np.isfinite(z[place]).all(1))
+        columns = {
+            "index": place,
+            "filename": pa.array([str(names[i]) if names else str(i) for i in index[place].tolist()], pa.string()),
+            "class": pa.nulls(len(place), pa.string()),
+            "embedding": vector_column(z[place]),
+            "compressed_size": pa.nulls(len(place), pa.int64()),
+            "thumbnail": pa.nulls(len(place), pa.binary()),
+            "reason": pa.array([None if good else NOT_FINITE for good in finite], pa.string()),
+        }
+        workspace.write(EMBEDDINGS, number, pa.table(columns))
+    parts, drawn = list(order.parts), draw(len(index), seed)
+    reference = fit_reference(z[drawn], drawn, images="", encoder="", source="the predicted samples")
+    write_reference(workspace.folder / REFERENCE, reference)
+    write_scores(workspace, reference, "", parts, torch.device("cpu"))
+    if spectrum is not None and reference.density is not None:
+        workspace.write(VOLUMES, 0, _volumes(spectrum, reference.density.rank, np.asarray(np.isfinite(z).all(1))))
+    wanted = wanted_columns(None)
+    if searches(wanted, len(index)):
+        write_nearest(workspace, parts, parts, torch.device("cpu"))
+    write_results(workspace, parts, wanted, workspace.folder / TABLE, reference, {}, page=False)
+    workspace.remove(PREDICTED)
+
+
+def _begin(folder: Path, manifest: Mapping[str, Any]) -> None:
+    if folder.is_dir() and any(folder.iterdir()):
+        raise ConfigurationError(f"{folder} is not empty: choose another output of RankingWriter.")
+    open_workspace(folder, manifest)
+
+
+def _next_free(folder: Path) -> Path:
+    return next(path for number in itertools.count() if not (path := folder / f"version_{number}").exists())
+
+
+def _spectrum(gram: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    return log_singular_values(gram), z
+
+
+def _joined(workspace: Workspace) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float64] | None]:
+    """Indices, embeddings and spectra of all predictions, by index and each once."""
+    parts = [workspace.read(PREDICTED, number) for number in sorted(workspace.numbers(PREDICTED))]
+    if not parts:
+        raise ConfigurationError("nothing was predicted, so there is nothing to rank.")
+    # a sampler may have repeated some, so that processes have equally many
+    index, first = np.unique(np.concatenate([rows["index"].to_numpy() for rows in parts]), return_index=True)
+    z = np.concatenate([vectors(rows["embedding"]) for rows in parts])[first]
+    if any("spectrum" not in rows.column_names for rows in parts):
+        return index, z, None
+    return index, z, np.concatenate([vectors(rows["spectrum"]) for rows in parts])[first]
+
+
+def _volumes(spectrum: NDArray[np.float64], rank: int, finite: NDArray[np.bool_]) -> pa.Table:
+    values = torch.from_numpy(spectrum)
+    volume = leading_volume(values, rank).numpy()
+    clipped = (values[:, :rank] <= np.log(1e-6) + 1e-9).sum(1).double().numpy()
+    columns = {"log_volume": volume, "jepa_score": values.sum(1).numpy(), "clipped": clipped, "imprecise": 0 * clipped}
+    kept = np.flatnonzero(finite)
+    return pa.table({"index": kept, **{name: nullable(column[kept]) for name, column in columns.items()}})
+
+
+def _filenames(loader: Any) -> Sequence[str] | None:
+    """Names of a data set's files, where it has a list of them."""
+    dataset = getattr(loader, "dataset", None)
+    found = next((names for name in NAMES if isinstance(names := getattr(dataset, name, None), Sequence)), None)
+    if found is None or len(found) != len(dataset):  # type: ignore[arg-type]  # a data set that has names has a length
+        return None
+    return [str(name[0] if isinstance(name, (tuple, list)) else name) for name in found]

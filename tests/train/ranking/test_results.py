@@ -1,0 +1,63 @@
+"""Shards are merged to the table of the whole, and the page stands beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jepa_train.errors import ConfigurationError
+from jepa_train.ranking.results import merge
+from tests.train.ranking.tiny import rank_quietly, tiny_encoder
+
+TABLE = "ranking.parquet"
+
+
+@pytest.fixture(scope="module")
+def shards(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A reference and the shards 1/3 to 3/3 of a ranking, and the ranking in one piece."""
+    folder = tmp_path_factory.mktemp("shards")
+    rank_quietly(photos, folder / "shared", stage="reference")
+    reference = folder / "shared" / "reference.pt"
+    for number in (1, 2, 3):
+        assert rank_quietly(photos, folder / f"{number}", reference=reference, shard=f"{number}/3") is None
+    rank_quietly(photos, folder / "whole", reference=reference)
+    return folder
+
+
+def test_the_table_is_that_of_the_whole(shards: Path, tmp_path: Path) -> None:
+    merged = merge([shards / "3", shards / "1", shards / "2"], output=tmp_path / "merged")
+    assert merged["log_density"].null_count == 1
+    assert (tmp_path / "merged" / TABLE).read_bytes() == (shards / "whole" / TABLE).read_bytes()
+    assert (tmp_path / "merged" / "index.html").is_file()
+    assert merge([shards / "1", shards / "2", shards / "3"], output=tmp_path / "merged.csv").equals(merged)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([], "nothing to merge"),
+        (["1", "2"], "3/3 is missing"),
+        (["1", "2", "2", "3"], "not each of one ranking's shards once"),
+        (["1", "2", "shared"], "different rankings: another reference"),
+        (["1", "2", "nowhere"], "is not the folder of a ranking"),
+    ],
+)
+def test_others_are_refused(shards: Path, tmp_path: Path, names: list[str], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        merge([shards / name for name in names], output=tmp_path / "merged")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_shard_that_is_not_finished_is_named(shards: Path, photos: Path, tmp_path: Path) -> None:
+    reference = shards / "shared" / "reference.pt"
+    rank_quietly(photos, tmp_path / "2", reference=reference, shard="2/3")
+    next((tmp_path / "2" / "parts" / "scores").iterdir()).unlink()
+    with pytest.raises(ConfigurationError, match=f"the shard {tmp_path / '2'} is not finished"):
+        merge([shards / "1", tmp_path / "2", shards / "3"], output=tmp_path / "merged")
+
+
+def test_a_shard_of_another_encoder_is_refused(shards: Path, photos: Path, tmp_path: Path) -> None:
+    rank_quietly(photos, tmp_path / "other", encoder=tiny_encoder(6), stage="reference")
+    with pytest.raises(ConfigurationError, match="another encoder"):
+        merge([shards / "1", tmp_path / "other", shards / "3"], output=tmp_path / "merged")
