@@ -36,6 +36,7 @@ from jepa_train.ranking.run import rank
 
 MODELS = {"cpu": ["vit_tiny_patch16_224"], "cuda": ["vit_small_patch14_dinov2", "vit_base_patch14_dinov2"]}
 IMAGENET = 50_000
+LISTED = 16  # images by Listing 1, at a time as the paper does
 MIB = 1 << 10  # of the kB that the kernel counts in
 
 
@@ -180,7 +181,7 @@ def volumes(folder: Path, sizes: list[int], count: int) -> None:
             pixels = ((image[0] * 0.5 + 0.5).clamp(0, 1) * 255).round().byte().numpy()
             Image.fromarray(pixels).save(images / f"{number:05d}.png")
         seconds, peak = apart(volumes_by_rank, images, weights, size, folder / f"ranked_{size}")
-        listed, peak_listed = apart(volumes_by_listing_1, images, weights, 64)
+        listed, peak_listed = apart(volumes_by_listing_1, images, weights, LISTED)
         _, base = apart(held, images, weights)
         each, by = seconds["volumes"] / count, seconds["volumes_by"]
         print(

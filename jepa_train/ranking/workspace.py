@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from jepa_train.checkpoints.files import written_whole
+from jepa_train.checkpoints.files import PARTIAL, written_whole
 from jepa_train.errors import ConfigurationError
 
 MANIFEST = "manifest.json"
@@ -113,7 +113,7 @@ def open_workspace(
         ConfigurationError: if it is of another ranking, or holds anything else.
     """
     workspace, found = Workspace(folder, tuple(sources)), read_manifest(folder)
-    if found is None and not overwrite and folder.is_dir() and any(folder.iterdir()):
+    if found is None and not overwrite and holds_files(folder):
         raise ConfigurationError(
             f"{folder} holds other files and no ranking: choose another --output, or add --overwrite to write the "
             "ranking beside them."
@@ -132,6 +132,11 @@ def open_workspace(
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / MANIFEST, manifest)
     return workspace
+
+
+def holds_files(folder: Path) -> bool:
+    """Tell whether a folder holds anything but what a kill left of a file that was being written."""
+    return folder.is_dir() and any(path.suffix != PARTIAL for path in folder.iterdir())
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

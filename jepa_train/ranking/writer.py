@@ -34,6 +34,7 @@ from jepa_train.ranking.workspace import (
     REFERENCE,
     VOLUMES,
     Workspace,
+    holds_files,
     open_workspace,
     vector_column,
     vectors,
@@ -212,7 +213,7 @@ def finish(workspace: Workspace, names: Sequence[str] | None, seed: int) -> None
 
 
 def _begin(folder: Path, manifest: Mapping[str, Any]) -> None:
-    if folder.is_dir() and any(folder.iterdir()):
+    if holds_files(folder):
         raise ConfigurationError(f"{folder} is not empty: choose another output of RankingWriter.")
     open_workspace(folder, manifest)
 

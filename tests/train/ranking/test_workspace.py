@@ -72,6 +72,11 @@ def test_a_folder_of_other_files_keeps_them(tmp_path: Path) -> None:
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
+def test_what_a_kill_leaves_does_not_stand_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / ".manifest.json.0123.partial").write_text("{")
+    assert open_workspace(tmp_path, MANIFEST).numbers(EMBEDDINGS) == set()
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", "nonsense"])
 def test_another_manifest_is_not_taken_for_one(tmp_path: Path, content: str) -> None:
     (tmp_path / "manifest.json").write_text(content)
