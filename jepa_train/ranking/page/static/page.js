@@ -167,10 +167,17 @@ function factsList(facts) {
 function factContent(fact) {
   if (fact === null || fact === undefined) return "none";
   if (typeof fact === "number") return numberText(fact);
-  if (Array.isArray(fact) && fact.every((part) => typeof part !== "object")) {
-    return fact.map((part) => (typeof part === "number" ? numberText(part) : String(part))).join(", ");
-  }
+  if (Array.isArray(fact)) return fact.every(Number.isFinite) ? severalNumbers(fact) : severalParts(fact);
   return typeof fact === "object" ? factsList(fact) : String(fact);
+}
+
+function severalNumbers(numbers) {
+  const first = numbers.slice(0, 8).map(numberText).join(", ");
+  return numbers.length > 8 ? `${first}, … (${counted(numbers.length)} in all)` : first;
+}
+
+function severalParts(parts) {
+  return element("div", {}, ...parts.map((part) => element("div", {}, factContent(part))));
 }
 
 function drawHeader(ranking) {

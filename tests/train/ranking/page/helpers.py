@@ -84,6 +84,8 @@ def small_page(root: Path) -> Page:
         "encoder": "vit_small<b>",
         "dimension": 7.25,
         "preparation": {"input_size": [3, 224, 224], "pooling": "mean"},
+        "notes": ["The first note.", "The second note."],
+        "spectrum": [0.5] * 64,
         "warnings": ["Scores follow complexity: <i>Spearman</i> with compressed_size is -0.83."],
     }
     write_page(folder, table, thumbnails=[*thumbnails[:59], None], images="../my photos 100%", summary=summary)

@@ -98,7 +98,13 @@ def test_warnings_and_facts_stand_on_top_as_text(view: Any, ranked: Page) -> Non
     )
     view.locator("#facts summary").click()
     facts = plain(view, "#facts")
-    for part in ("dimension\n7.25", "input size\n3, 224, 224", "pooling\nmean"):
+    for part in (
+        "dimension\n7.25",
+        "input size\n3, 224, 224",
+        "pooling\nmean",
+        "The first note.\nThe second note.",
+        ", 0.5, … (64 in all)",
+    ):
         assert part in facts
     assert view.evaluate("window.hacked") is None
     assert view.locator("main script, main b, main i").count() == 0
