@@ -17,6 +17,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,9 @@ MIB = 1 << 10  # of the kB that the kernel counts in
 
 def apart(function: Callable[..., Any], *arguments: Any) -> Any:
     """Run a function in a process of its own, and return its result with the peak of its memory in MiB."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_measured, (function, arguments))
+    # not a pool of multiprocessing, whose processes may start no workers
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_measured, function, arguments).result()
 
 
 def _measured(function: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any, float]:
