@@ -58,7 +58,8 @@ class Ranking {
 
   /** Names of the columns of numbers that have a value anywhere. */
   get scores() {
-    return [...this.numbers.keys()].filter((name) => this.value(name, this.order(name, false)[0]) !== null);
+    const columns = [...this.numbers.values()];
+    return columns.filter(({ values }) => values.some((value) => !Number.isNaN(value))).map(({ name }) => name);
   }
 
   /** A number, or null where it is missing. */
