@@ -29,6 +29,7 @@ MOST = 20_000  # embeddings
 FEWEST_DIFFERENT = 12  # embeddings, below which there is no intrinsic dimension
 CALIBRATION, FEWEST_CALIBRATION = 16, 8  # images whose exact Jacobians a subspace is fitted to
 COLLAPSED = 1e-10  # variance as a share of the mean square
+TYPICAL, FEWEST_TRIMMED, CONCENTRATIONS = 0.9, 100, 3
 FORMAT = 1
 
 
@@ -98,6 +99,28 @@ def fit_reference(
     gaussian = _mahalanobis(rows)
     density = None if is_collapsed(rows) else _density(rows, gaussian)
     return RankingReference(rows, indices[finite], images, encoder, source, density, gaussian)
+
+
+def typical(z: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Mark the embeddings (M, K) that images which nobody looked through are compared with: nine tenths of the finite.
+
+    Faults that have something in common would make a dense place of their own, and look typical there. So the tenth
+    that lies farthest from the rest is left out: by a Gaussian with a shrunk covariance, fitted three times to those
+    that the last one left in (the concentration steps of Rousseeuw and Van Driessen 1999). Fewer than 100 are all kept.
+    """
+    finite = np.asarray(np.isfinite(z).all(1))
+    rows = torch.from_numpy(z[finite].astype(np.float64))
+    if len(rows) < FEWEST_TRIMMED or is_collapsed(rows):
+        return finite
+    kept = torch.ones(len(rows), dtype=torch.bool)
+    for _ in range(CONCENTRATIONS):
+        gaussian = _mahalanobis(rows[kept])
+        if gaussian is None:  # those that are left are equal
+            return finite
+        distances = torch.linalg.solve_triangular(gaussian.factor, (rows - gaussian.mean).T, upper=False).norm(dim=0)
+        kept = distances <= distances.quantile(TYPICAL)
+    finite[finite] = kept.numpy()
+    return finite
 
 
 def is_collapsed(z: Tensor) -> bool:

@@ -19,6 +19,7 @@ from jepa_train.ranking.references import (
     file_identity,
     fit_reference,
     read_reference,
+    typical,
     write_reference,
 )
 from tests.train.ranking.tiny import SIZE, layers
@@ -51,6 +52,18 @@ def test_fewer_than_two_are_refused() -> None:
     z = np.array([[1.0, 2.0], [np.nan, 0.0]], dtype=np.float32)
     with pytest.raises(ConfigurationError, match="only 1 of 2 images of photos"):
         fit_reference(z, np.arange(2), images="a", encoder="e", source="photos")
+
+
+def test_what_lies_apart_is_not_compared_with() -> None:
+    z = torch.randn(500, 4)
+    z[:30] = 6.0 + 0.1 * torch.randn(30, 4)
+    kept = typical(z.numpy())
+    assert kept.sum() == 450
+    assert not kept[:30].any()
+    z[100] = torch.nan
+    assert not typical(z.numpy())[100]
+    assert typical(z[:99].numpy()).all()
+    assert typical(torch.ones(200, 3).numpy()).all()
 
 
 def test_few_have_a_shrunk_gaussian_in_all_directions() -> None:
