@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -42,7 +43,8 @@ from jepa_train.ranking import RankingWriter
 PACKAGE = Path(__file__).resolve().parent
 # a wheel carries the configs inside the package, a clone beside it
 CONFIGS = PACKAGE / "configs" if (PACKAGE / "configs").is_dir() else PACKAGE.parent / "configs"
-OTHERS = {"export": run_export, "rank": run_rank}  # subcommands beside Lightning's
+# subcommands beside Lightning's
+OTHERS: dict[str, Callable[[list[str]], None]] = {"export": run_export, "rank": run_rank}
 
 
 class JEPACLI(LightningCLI):
@@ -218,13 +220,14 @@ def main(args: list[str] | None = None) -> JEPACLI | None:
     arguments = sys.argv[1:] if args is None else args
     if not arguments:
         args = arguments = ["--help"]
+    cli: JEPACLI | None = None
     connected_before = dist.is_available() and dist.is_initialized()
     try:
         with one_sentence():
             if arguments[0] in OTHERS:
                 OTHERS[arguments[0]](arguments[1:])
-                return None
-            cli = _train(arguments, args)
+            else:
+                cli = _train(arguments, args)
     except SIGTERMException:
         disconnect()
         raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 
 import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_only
 
 from jepa_train.commands.parsing import Parser
 from jepa_train.ranking.results import merge
@@ -33,7 +34,7 @@ def run_rank(arguments: list[str]) -> None:
     settings.pop("config", None)
     table = rank(**settings)
     if table is not None:
-        print(f"Wrote {place_of(settings['output'])[0]}: {table.num_rows} images.")
+        _say(f"Wrote {place_of(settings['output'])[0]}: {table.num_rows} images.")
 
 
 def run_merge(arguments: list[str]) -> None:
@@ -62,3 +63,8 @@ def rank_parser() -> Parser:
         pl.Trainer, "trainer", skip=inspect.signature(pl.Trainer).parameters.keys() - TRAINER, instantiate=False
     )
     return parser
+
+
+@rank_zero_only
+def _say(text: str) -> None:
+    print(text)
