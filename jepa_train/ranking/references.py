@@ -82,9 +82,13 @@ def draw(count: int, seed: int) -> NDArray[np.int64]:
 
 
 def fit_reference(
-    z: NDArray[np.float32], indices: NDArray[np.int64], *, images: str, encoder: str, source: str
+    z: NDArray[np.float32], indices: NDArray[np.int64], *, images: str, encoder: str, source: str, trim: bool = False
 ) -> RankingReference:
     """Fit to the finite of the embeddings (M, K) of images.
+
+    Args:
+        z, indices, images, encoder, source: see :class:`RankingReference`.
+        trim: nobody looked the images through: fit to those that :func:`typical` marks.
 
     Raises:
         ConfigurationError: if fewer than two are finite.
@@ -95,10 +99,11 @@ def fit_reference(
             f"only {int(finite.sum())} of {len(z)} images of {source} could be read and have a finite embedding, and a "
             "ranking compares at least 2: give more images, or a --reference to compare with."
         )
-    rows = torch.from_numpy(z[finite].astype(np.float64))
+    kept = typical(z) if trim else finite
+    rows = torch.from_numpy(z[kept].astype(np.float64))
     gaussian = _mahalanobis(rows)
     density = None if is_collapsed(rows) else _density(rows, gaussian)
-    return RankingReference(rows, indices[finite], images, encoder, source, density, gaussian)
+    return RankingReference(rows, indices[kept], images, encoder, source, density, gaussian)
 
 
 def typical(z: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -28,7 +28,6 @@ from jepa_train.ranking.references import (
     draw,
     fit_reference,
     read_reference,
-    typical,
     write_reference,
 )
 from jepa_train.ranking.scores import write_scores
@@ -159,11 +158,14 @@ def _fit(job: Job, drawn: Drawn) -> RankingReference:
     else:
         numbers = Order(drawn.indices, job.data.part_size).parts
         z = np.concatenate([vectors(job.workspace.read(drawn.kind, number)["embedding"]) for number in numbers])
-    indices, listing = drawn.indices, drawn.images.listing.identity
-    if drawn.images is job.images:  # a folder of a user's choice is typical as it is
-        kept = typical(z)
-        z, indices = z[kept], indices[kept]
-    return fit_reference(z, indices, images=listing, encoder=job.encoder.identity, source=drawn.name)
+    return fit_reference(
+        z,
+        drawn.indices,
+        images=drawn.images.listing.identity,
+        encoder=job.encoder.identity,
+        source=drawn.name,
+        trim=drawn.images is job.images,  # a folder of a user's choice is typical as it is
+    )
 
 
 def _calibrate(job: Job, reference: RankingReference, drawn: Drawn) -> RankingReference:

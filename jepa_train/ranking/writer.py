@@ -200,7 +200,7 @@ def finish(workspace: Workspace, names: Sequence[str] | None, seed: int) -> None
         }
         workspace.write(EMBEDDINGS, number, pa.table(columns))
     parts, drawn = list(order.parts), draw(len(index), seed)
-    reference = fit_reference(z[drawn], drawn, images="", encoder="", source="the predicted samples")
+    reference = fit_reference(z[drawn], drawn, images="", encoder="", source="the predicted samples", trim=True)
     write_reference(workspace.folder / REFERENCE, reference)
     write_scores(workspace, reference, "", parts, torch.device("cpu"))
     if spectrum is not None and reference.density is not None:

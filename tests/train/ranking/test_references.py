@@ -62,6 +62,10 @@ def test_what_lies_apart_is_not_compared_with() -> None:
     assert not kept[:30].any()
     z[100] = torch.nan
     assert not typical(z.numpy())[100]
+    found = fit_reference(z.numpy(), np.arange(500), images="a", encoder="e", source="s", trim=True)
+    assert (found.places(np.arange(500), "a") >= 0).tolist() == typical(z.numpy()).tolist()
+    whole = fit_reference(z.numpy(), np.arange(500), images="a", encoder="e", source="s")
+    assert len(whole.z) == 499
     assert typical(z[:99].numpy()).all()
     assert typical(torch.ones(200, 3).numpy()).all()
 
