@@ -14,7 +14,7 @@ from torch import Tensor
 from jepa_monitor.gaussianity import effective_rank
 from jepa_monitor.ranking import spearman
 from jepa_train.ranking.columns import Wanted
-from jepa_train.ranking.references import FEWEST_DIFFERENT, RankingReference
+from jepa_train.ranking.references import FEWEST_DIFFERENT, RankingReference, is_collapsed
 from jepa_train.ranking.table import numbers
 
 FOLLOWS = 0.7  # Spearman with the compressed size, above which a score is one of complexity
@@ -68,7 +68,7 @@ def collapsed(facts: Facts) -> str | None:
     if facts.reference is None:
         return None
     z = facts.reference.z
-    if facts.reference.density is None:
+    if is_collapsed(z):
         share = float((z - z.mean(0)).square().sum() / z.square().sum().clamp_min(torch.finfo(z.dtype).tiny))
         return (
             "The encoder has collapsed: all reference embeddings are one point up to rounding (variance "
@@ -114,14 +114,16 @@ def dominated(facts: Facts) -> str | None:
 
 def few_embeddings(facts: Facts) -> str | None:
     """Find a reference that is small beside K, or too small for neighbours."""
-    if facts.reference is None or facts.reference.density is None:
+    if facts.reference is None or is_collapsed(facts.reference.z):
         return None
     count, remedy = len(facts.reference.z), "rank more images, or give a larger --reference"
     different = _different(facts.reference.z) if count < 10 * FEWEST_DIFFERENT else count
     if different < FEWEST_DIFFERENT:
+        singular = facts.reference.density is None
+        instead = "there is no density" if singular else "its density is one Gaussian with a shrunk covariance"
         return (
             f"The reference has {different} different embeddings, fewer than the {FEWEST_DIFFERENT} that an intrinsic "
-            f"dimension needs: its density is one Gaussian with a shrunk covariance; {remedy}."
+            f"dimension needs: {instead}; {remedy}."
         )
     if count <= facts.size:
         fit = facts.reference.mahalanobis

@@ -21,6 +21,7 @@ from jepa_monitor.density import (
 )
 from jepa_monitor.density.strategies import Encode
 from jepa_monitor.ranking import Mahalanobis
+from jepa_monitor.runtime.concise import Concise
 from jepa_train.checkpoints.files import CORRUPTED, written_whole
 from jepa_train.errors import ConfigurationError
 
@@ -33,8 +34,8 @@ TYPICAL, FEWEST_TRIMMED, CONCENTRATIONS = 0.9, 100, 3
 FORMAT = 1
 
 
-@dataclass(frozen=True)
-class RankingReference:
+@dataclass(frozen=True, repr=False)
+class RankingReference(Concise):
     """Reference embeddings, and what is fitted to them.
 
     Attributes:
@@ -43,7 +44,7 @@ class RankingReference:
         images: identity of the listing that they belong to.
         encoder: identity of the encoder.
         source: where the images are from, for the summary.
-        density: density and rank, in the embedding's own coordinates; ``None`` where all embeddings are equal.
+        density: density and rank, in the embedding's own coordinates; ``None`` where all embeddings are equal, or two.
         mahalanobis: one Gaussian with a shrunk covariance; ``None`` where there is none.
         subspace: rows of volumes; ``None`` for exact ones.
     """

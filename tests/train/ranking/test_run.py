@@ -100,12 +100,14 @@ def test_a_folder_without_a_readable_image_is_one_sentence_and_keeps_why(tmp_pat
     assert files["reason"].null_count == 0  # the same ranking, whose parts are there
 
 
-@pytest.mark.parametrize("count", [2, 5])
-def test_few_images_are_ranked_with_a_warning(tmp_path: Path, count: int) -> None:
+@pytest.mark.parametrize(("count", "lacking"), [(2, 2), (3, 0), (5, 0)])  # of two no covariance can be shrunk
+def test_few_images_are_ranked_with_a_warning(tmp_path: Path, count: int, lacking: int) -> None:
     table = rank_quietly(pictures(tmp_path / "photos", count), tmp_path / "ranked")
-    assert table["log_density"].null_count == 0
+    assert table["log_density"].null_count == lacking
+    assert table["nearest_distance"].null_count == 0
     warnings = json.loads((tmp_path / "ranked" / "summary.json").read_text())["warnings"]
     assert any(f"{count} different embeddings" in sentence for sentence in warnings)
+    assert not any("has collapsed" in sentence for sentence in warnings)
 
 
 def test_a_table_that_is_there_is_not_written_over(photos: Path, tmp_path: Path) -> None:
