@@ -75,8 +75,8 @@ def _mixture(r: int, size: int, options: str = "") -> Training:
 
 
 def _study(options: str = "", *, size: int = 8, **changes: Any) -> Training:
-    """Six epochs on images with four factors; what is not said is as in configs/mixture.yaml."""
-    chosen = f"--trainer.max_epochs=6 --data.latent_size=4 --model.embedding_size={size} {options}"
+    """Four epochs on images with four factors; what is not said is as in configs/mixture.yaml."""
+    chosen = f"--trainer.max_epochs=4 --data.latent_size=4 --model.embedding_size={size} {options}"
     return Training("mixture", chosen, **{"steps": (0, 50, 150, 400), "rank": 4, "brief": True} | changes)
 
 
