@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 
 import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_only
@@ -10,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from jepa_train.commands.parsing import Parser
 from jepa_train.ranking.results import merge
 from jepa_train.ranking.run import rank
+from jepa_train.ranking.summary import FILE
 from jepa_train.ranking.table import place_of
 
 RANK_HELP = "And rank, which writes a table of how typical images are (rank --help)."
@@ -34,7 +36,13 @@ def run_rank(arguments: list[str]) -> None:
     settings.pop("config", None)
     table = rank(**settings)
     if table is not None:
-        _say(f"Wrote {place_of(settings['output'])[0]}: {table.num_rows} images.")
+        table_file, folder = place_of(settings["output"])
+        warnings = json.loads((folder / FILE).read_text())["warnings"]
+        _say(
+            "\n".join(
+                [*(f"warning: {sentence}" for sentence in warnings), f"Wrote {table_file}: {table.num_rows} images."]
+            )
+        )
 
 
 def run_merge(arguments: list[str]) -> None:

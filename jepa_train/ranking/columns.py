@@ -100,7 +100,7 @@ def wanted_columns(scores: Iterable[str] | None) -> Wanted:
     """
     if scores is None:
         return Wanted(tuple(BY_NAME), explicit=False)
-    asked = [name.strip() for name in scores]
+    asked = [name for name in map(str.strip, scores) if name not in ALWAYS]
     choices = [name for name in BY_NAME if name not in ALWAYS]
     for name in asked:
         if name not in choices:

@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 
 from jepa_train.data.folders import EXTENSIONS, by_suffix, image_files, warn_of_skipped
 from jepa_train.errors import ConfigurationError
+from jepa_train.ranking.page.writing import BESIDE
+from jepa_train.ranking.workspace import MANIFEST
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -84,8 +86,9 @@ class ImageListing:
 def list_images(source: Path | str | None = None, *, listed: Path | None = None) -> ImageListing:
     """List the images below a folder, by their suffix, or those that a text file names; none is opened.
 
-    A folder is read as ``ImageFolderDataModule`` reads it: hidden files are left out, and a folder that several links
-    lead to is read once. Images whose link leads nowhere stay in the list, as do missing files that are named.
+    A folder is read as ``ImageFolderDataModule`` reads it: hidden files are left out, as is the page of a ranking that
+    lies there, and a folder that several links lead to is read once. Images whose link leads nowhere stay in the list,
+    as do missing files that are named.
 
     Args:
         source: a folder, nested or flat.
@@ -104,11 +107,23 @@ def list_images(source: Path | str | None = None, *, listed: Path | None = None)
     _check_is_folder(root)
     found = image_files(root)
     warn_of_skipped(found)
+    paths = _without_pages(root, found.paths)
     links = [link for link in found.dangling if os.path.splitext(link)[1].lower() in EXTENSIONS]
-    if not found.paths and not links:
+    if not paths and not links:
         others = f", but {by_suffix(found.skipped)}" if found.skipped else ""
         raise ConfigurationError(f"{root} holds no images{others}: give the folder that holds them.")
-    return _of_names(root, map(os.fsencode, [*found.paths, *links]))
+    return _of_names(root, map(os.fsencode, [*paths, *links]))
+
+
+def _without_pages(root: Path, paths: Sequence[str]) -> list[str]:
+    """Leave out the pictures of pages that rankings have below their images."""
+    folders = {os.path.dirname(path) for path in paths}
+    pages = {
+        folder
+        for folder in folders
+        if os.path.basename(folder) == BESIDE and (root / os.path.dirname(folder) / MANIFEST).is_file()
+    }
+    return [path for path in paths if os.path.dirname(path) not in pages]
 
 
 def _check_is_folder(root: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
+from lightning.pytorch.utilities import rank_zero_info
 
 from jepa_train.errors import ConfigurationError, check_at_least
 from jepa_train.ranking.batches import DataSettings
@@ -35,7 +36,7 @@ from jepa_train.ranking.stages import (
     settle_reference,
 )
 from jepa_train.ranking.table import place_of, read_table
-from jepa_train.ranking.workspace import FORMAT, Workspace, open_workspace, read_manifest
+from jepa_train.ranking.workspace import FORMAT, REFERENCE, Workspace, open_workspace, read_manifest
 
 PACKAGES = ("jepa-train", "torch", "timm", "pillow")  # whose versions results depend on
 DATA = DataSettings()
@@ -79,7 +80,7 @@ def rank(
         stage: ``reference`` ends with reference.pt, for shards.
         pooling: how tokens become one vector, see :func:`load_encoder`.
         image_size: height and width of the encoder's input, in pixels.
-        overwrite: replace another ranking at that place.
+        overwrite: begin anew where there is a ranking, and replace it.
         seed: seed of the draw of the reference.
         page: write index.html, too.
         data: how images are read.
@@ -94,7 +95,7 @@ def rank(
     wanted, part = wanted_columns(scores.split(",") if isinstance(scores, str) else scores), Shard.parse(shard)
     course = Course(
         wanted,
-        source=None if reference is None else Path(reference),
+        source=None if reference is None else _reference_at(Path(reference)),
         estimator=estimator,
         needs_all=estimator == "exact" or (wanted.explicit and wanted.needs("exact volume")),
         seconds=None if budget is None else parse_budget(budget),
@@ -108,10 +109,14 @@ def rank(
     listing = list_images(Path(images or "."), listed=data.list)
     loaded = load_encoder(encoder, pooling=pooling, image_size=image_size) if isinstance(encoder, str) else encoder
     runner = ranking_trainer(trainer or {})
+    _say_how(loaded)
     table_file, folder = place_of(Path(output))
+    if folder.resolve() == listing.root.resolve():
+        raise ConfigurationError(f"{folder} is the folder of the images: choose an --output beside it.")
     job = Job(Workspace(folder), loaded, FilesToRank(listing, loaded.prepare), part, data, runner)
     size = embedding_size(loaded)
-    on_first_process(runner, partial(_open, table_file, folder, manifest_of(job, course), overwrite))
+    manifest = manifest_of(job, course) | {"table": table_file.name}
+    on_first_process(runner, partial(_open, table_file, folder, manifest, overwrite))
     clock = Stopwatch()
     fitted = _stages(job, course, size, clock)
     if course.reference_alone or part.of > 1:
@@ -194,6 +199,17 @@ def parse_budget(text: str) -> float:
     return sum(float(number) * SECONDS[unit] for number, unit in pieces)
 
 
+def _reference_at(path: Path) -> Path:
+    """Take the reference of a ranking whose folder is named."""
+    return path / REFERENCE if read_manifest(path) is not None else path
+
+
+def _say_how(encoder: ImageEncoder) -> None:
+    """Print how images are prepared and embedded."""
+    facts = ", ".join(f"{name} {value}" for name, value in encoder.preparation.items())
+    rank_zero_info(" ".join([f"{encoder.name}: {facts}.", *encoder.notes]))
+
+
 def _check_shard(shard: Shard, reference: Path | None) -> None:
     if shard.of > 1 and (reference is None or not reference.is_file()):
         raise ConfigurationError(
@@ -234,6 +250,7 @@ def manifest_of(job: Job, course: Course) -> dict[str, Any]:
 
 
 def _open(table_file: Path, folder: Path, manifest: Mapping[str, Any], overwrite: bool) -> None:
-    if table_file.exists() and read_manifest(folder) is None and not overwrite:
+    written = (read_manifest(folder) or {}).get("table")
+    if table_file.exists() and written != table_file.name and not overwrite:
         raise ConfigurationError(f"{table_file} exists already: choose another --output, or add --overwrite.")
     open_workspace(folder, manifest, overwrite=overwrite)

@@ -106,7 +106,7 @@ def open_workspace(
     Args:
         folder: made if there is none.
         manifest: plain JSON types: all that results depend on.
-        overwrite: remove the parts of another ranking.
+        overwrite: begin anew, and remove the parts of the ranking that is there.
         sources: further folders with parts, see :class:`Workspace`.
 
     Raises:
@@ -118,12 +118,13 @@ def open_workspace(
             f"{folder} holds other files and no ranking: choose another --output, or add --overwrite to write the "
             "ranking beside them."
         )
-    if found is not None and (difference := difference_of(found, manifest)) is not None:
-        if not overwrite:
-            raise ConfigurationError(
-                f"the ranking in {folder} was begun with another {difference}: choose another --output, or add "
-                "--overwrite to begin anew."
-            )
+    difference = None if found is None else difference_of(found, manifest)
+    if difference is not None and not overwrite:
+        raise ConfigurationError(
+            f"the ranking in {folder} was begun with another {difference}: choose another --output, or add "
+            "--overwrite to begin anew."
+        )
+    if found is not None and overwrite:
         found = None
         for kind in (EMBEDDINGS, REFERENCES, SCORES, VOLUMES, NEAREST):
             workspace.remove(kind)

@@ -180,7 +180,11 @@ def _squared_across(offset: Tensor, around: Tensor, tangent: int) -> Tensor:
     eigenvalues, vectors = eigenvalues[:, -own:].flip(1), vectors[:, :, -own:].flip(2)
     # coordinates of the offset along the principal directions of its neighbourhood
     along = (vectors.mT @ (around @ offset[..., None]))[..., 0]
-    squared = along.square() / (degrees * eigenvalues.clamp_min(torch.finfo(eigenvalues.dtype).tiny))
+    # directions in which the neighbourhood has no extent are rounding alone, as where several neighbours are equal
+    extended = eigenvalues > SMALLEST_VARIANCE * eigenvalues[:, :1]
+    squared = torch.where(
+        extended, along.square() / (degrees * eigenvalues.clamp_min(torch.finfo(eigenvalues.dtype).tiny)), 0.0
+    )
     rest = (offset.square().sum(1) - squared.sum(1)).clamp_min(0.0)
     across = squared[:, tangent:] / ((1.0 - SHARED) * eigenvalues[:, tangent:].clamp_min(0.0) + SHARED)
     total: Tensor = across.sum(1) + rest / SHARED

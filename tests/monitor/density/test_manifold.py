@@ -142,6 +142,16 @@ def test_copies_and_values_that_are_not_finite() -> None:
     assert torch.isnan(ManifoldDensity.fit(reference, dimension=2).log_density(z)).tolist() == [0, 1, 1, 0, 0]
 
 
+@pytest.mark.parametrize("copies", [3, 4, 5])
+def test_a_few_equal_embeddings_do_not_make_others_improbable(copies: int) -> None:
+    z = torch.randn(30, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    both = torch.cat([z, z[:1].expand(copies, -1)])
+    found = ManifoldDensity.fit(both, dimension=5)
+    assert (
+        float(found.leave_one_out().min()) > float(ManifoldDensity.fit(z, dimension=5).leave_one_out().min()) - 1000.0
+    )
+
+
 def test_few_embeddings_are_enough() -> None:
     density = ManifoldDensity.fit(torch.randn(12, 4), dimension=2)
     assert density.neighbours == 11

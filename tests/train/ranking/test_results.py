@@ -49,6 +49,14 @@ def test_others_are_refused(shards: Path, tmp_path: Path, names: list[str], mess
     assert not (tmp_path / "merged").exists()
 
 
+def test_scores_that_shards_were_asked_for_are_those_of_the_whole(shards: Path, photos: Path, tmp_path: Path) -> None:
+    asked = {"reference": shards / "1" / "reference.pt", "scores": "mahalanobis"}
+    for number in (1, 2):
+        rank_quietly(photos, tmp_path / str(number), shard=f"{number}/2", **asked)
+    merged = merge([tmp_path / "1", tmp_path / "2"], output=tmp_path / "merged")
+    assert merged.equals(rank_quietly(photos, tmp_path / "whole", **asked))
+
+
 def test_a_shard_that_is_not_finished_is_named(shards: Path, photos: Path, tmp_path: Path) -> None:
     reference = shards / "shared" / "reference.pt"
     rank_quietly(photos, tmp_path / "2", reference=reference, shard="2/3")

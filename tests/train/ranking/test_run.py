@@ -124,3 +124,34 @@ def test_budgets_are_times() -> None:
     for text in ("30", "m", "", "1x", "-3m"):
         with pytest.raises(ConfigurationError, match="--budget"):
             parse_budget(text)
+
+
+def test_a_table_of_somebody_else_beside_a_ranking_is_kept(photos: Path, tmp_path: Path) -> None:
+    rank_quietly(photos, tmp_path / "ranked", scores="compressed_size")
+    (tmp_path / "ranked.csv").write_text("mine")
+    with pytest.raises(ConfigurationError, match="exists already"):
+        rank_quietly(photos, tmp_path / "ranked.csv", scores="compressed_size")
+    assert (tmp_path / "ranked.csv").read_text() == "mine"
+
+
+def test_the_folder_of_the_images_is_no_output(photos: Path) -> None:
+    with pytest.raises(ConfigurationError, match="is the folder of the images"):
+        rank_quietly(photos, photos.with_suffix(".csv"))
+
+
+@pytest.mark.filterwarnings("default:Skipped are")
+def test_a_ranking_below_its_images_is_not_ranked(tmp_path: Path) -> None:
+    photos = pictures(tmp_path / "photos", 20)
+    names = rank_quietly(photos, photos / "ranked")["filename"].to_pylist()
+    assert (photos / "ranked" / "page").is_dir()
+    assert rank_quietly(photos, photos / "ranked")["filename"].to_pylist() == names
+    assert rank_quietly(photos, tmp_path / "again")["filename"].to_pylist() == names
+
+
+def test_overwrite_begins_anew_and_a_folder_of_a_ranking_is_a_reference(photos: Path, tmp_path: Path) -> None:
+    first = rank_quietly(photos, tmp_path / "ranked", scores="mahalanobis")
+    (tmp_path / "ranked" / "reference.pt").write_bytes(b"damaged")
+    again = rank_quietly(photos, tmp_path / "ranked", scores="mahalanobis", overwrite=True)
+    assert again.equals(first)
+    by_folder = rank_quietly(photos, tmp_path / "by_folder", scores="mahalanobis", reference=tmp_path / "ranked")
+    assert by_folder.equals(first)
