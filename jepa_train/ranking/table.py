@@ -22,6 +22,7 @@ from jepa_train.ranking.workspace import EMBEDDINGS, NEAREST, SCORES, VOLUMES, W
 
 TABLE = "ranking.parquet"
 SUFFIXES = (".parquet", ".csv")
+OTHER_TABLES = (".tsv", ".json", ".jsonl", ".gz", ".xlsx", ".feather", ".arrow", ".txt")
 NOT_MEASURED = "no volume within the budget"
 NO_JACOBIAN = "its Jacobian is not finite"
 
@@ -113,8 +114,10 @@ def place_of(output: Path) -> tuple[Path, Path]:
     """
     if output.suffix in SUFFIXES:
         return output, output.with_suffix("")
-    if output.is_file():
-        raise ConfigurationError(f"--output {output} is a file: name a folder, or a file ending in .parquet or .csv.")
+    if output.is_file() or output.suffix.lower() in (*SUFFIXES, *OTHER_TABLES):
+        raise ConfigurationError(
+            f"--output {output} is no table that is written: name a folder, or a file ending in .parquet or .csv."
+        )
     return output / TABLE, output
 
 

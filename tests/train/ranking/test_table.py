@@ -52,6 +52,7 @@ def test_files_are_read_back_and_opened_by_others(suffix: str, tmp_path: Path) -
 def test_places_of_outputs(tmp_path: Path) -> None:
     assert place_of(Path("out")) == (Path("out/ranking.parquet"), Path("out"))
     assert place_of(Path("a/b.csv")) == (Path("a/b.csv"), Path("a/b"))
-    (tmp_path / "file.txt").touch()
-    with pytest.raises(ConfigurationError, match="is a file: name a folder"):
-        place_of(tmp_path / "file.txt")
+    (tmp_path / "file").touch()
+    for wrong in ("file", "out.tsv", "out.csv.gz", "out.CSV"):
+        with pytest.raises(ConfigurationError, match="name a folder, or a file ending in"):
+            place_of(tmp_path / wrong)
