@@ -108,6 +108,7 @@ def _principal_axes(z: Tensor) -> tuple[Tensor, Tensor]:
 
 def scores(cloud: Cloud, fit: Fit | None, rank: int, *, volume: bool = True) -> dict[str, Tensor]:
     """Log density up to a constant of the probe (named "") and of each set; no ``fit`` means the volume alone."""
+    rank = min(rank, cloud.reference.shape[1])  # coordinates can be fewer than dimensions that were found in others
     density = fit(cloud.reference, rank) if fit else None
     directions = rank if density is None else min(density.volume_rank, cloud.gram.shape[1])
     found = {}
