@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -44,7 +45,6 @@ def test_files_are_read_back_and_opened_by_others(suffix: str, tmp_path: Path) -
     assert read_table(path).equals(table)
     frame = pd.read_parquet(path) if suffix == "parquet" else pd.read_csv(path)
     assert frame["filename"].tolist() == NAMES
-    duckdb = pytest.importorskip("duckdb")
     query = f"select filename from '{path}' where log_density is not null"
     assert [row[0] for row in duckdb.sql(query).fetchall()] == NAMES[:1] + NAMES[2:]
 
