@@ -133,7 +133,7 @@ class PooledModel(nn.Module):
     def output(self, images: Tensor) -> Any:
         """The model's own output, tokens or maps if it is to be pooled here."""
         takes_tokens = self.pooling in ("cls", "mean") and hasattr(self.model, "forward_features")
-        return self.model.forward_features(images) if takes_tokens else self.model(images)  # type: ignore[operator]
+        return self.model.forward_features(images) if takes_tokens else self.model(images)  # type: ignore[operator]  # nn.Module declares no methods of its kinds
 
     def pooled(self, output: Any) -> Tensor:
         """(B, T, K) and the like -> (B, K)."""

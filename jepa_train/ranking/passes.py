@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,7 @@ from jepa_train.ranking.images import FilesToRank
 from jepa_train.ranking.workspace import Workspace
 
 
-class PartsPass(pl.LightningModule):
+class PartsPass(pl.LightningModule, ABC):
     """Predict the rows of images, and write each part when its last batch is done.
 
     The processes take the parts that are not there in turn. A subclass gives :meth:`rows`.
@@ -58,9 +59,9 @@ class PartsPass(pl.LightningModule):
         self.batches: PartBatches | None = None
         self._finished: list[pa.RecordBatch] = []
 
+    @abstractmethod
     def rows(self, batch: dict[str, Any]) -> dict[str, pa.Array]:
         """Columns of a batch's images, besides ``index``."""
-        raise NotImplementedError
 
     def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Batches of this process's share of the parts that are not there."""
@@ -176,7 +177,7 @@ def run_pass(trainer: pl.Trainer, module: PartsPass) -> None:
 
 
 def on_first_process(trainer: pl.Trainer, work: Callable[[], None]) -> None:
-    """Do some work on the first process while the others wait; where it is refused, all are.
+    """Run ``work`` on the first process while the others wait; where it is refused there, it is refused on all.
 
     Raises:
         ConfigurationError, OSError: on all processes, as ``work`` raises it.

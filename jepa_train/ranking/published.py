@@ -110,7 +110,7 @@ def build(
         size = {}
         if image_size is not None:
             size["input_size"] = (model.pretrained_cfg["input_size"][0], image_size, image_size)
-        config: dict[str, Any] = resolve_data_config(size, model=model)  # type: ignore[no-untyped-call]
+        config: dict[str, Any] = resolve_data_config(size, model=model)  # type: ignore[no-untyped-call]  # timm's is
     return model, config
 
 

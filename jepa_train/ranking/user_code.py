@@ -76,5 +76,5 @@ def _stated_config(module: nn.Module, image_size: int | None) -> dict[str, Any] 
         return None
     stated = stated if isinstance(stated, Mapping) else stated.to_dict()
     size = {} if image_size is None else {"input_size": (stated.get("input_size", (3,))[0], image_size, image_size)}
-    config: dict[str, Any] = resolve_data_config(size, pretrained_cfg=stated)  # type: ignore[no-untyped-call]
+    config: dict[str, Any] = resolve_data_config(size, pretrained_cfg=stated)  # type: ignore[no-untyped-call]  # timm's is
     return config

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ from jepa_monitor.density import (
     log_singular_values,
     map_grams,
 )
-from jepa_monitor.density.volume import EPS
+from jepa_monitor.density.volume import is_clipped
 from jepa_train.ranking.batches import DataSettings, Order
 from jepa_train.ranking.encoders import ImageEncoder
 from jepa_train.ranking.images import FilesToRank
@@ -29,7 +28,7 @@ from jepa_train.ranking.shards import Shard
 from jepa_train.ranking.workspace import SCORES, VOLUMES, Workspace
 
 VOLUMES_A_PART, FEWEST = 16, 8  # parts of volumes for one of embeddings; images
-AT_CLIP = math.log(EPS) + 1e-9
+MEASURED = ("log_volume", "jepa_score", "clipped", "imprecise")
 
 
 class VolumePass(PartsPass):
@@ -70,8 +69,7 @@ class VolumePass(PartsPass):
         values = self._measured(x) if len(x) else torch.empty(0, 4, dtype=torch.float64)
         columns = np.full((len(readable), 4), np.nan)
         columns[readable] = values.cpu().numpy()
-        names = ("log_volume", "jepa_score", "clipped", "imprecise")
-        return {name: nullable(column) for name, column in zip(names, columns.T, strict=True)}
+        return {name: nullable(column) for name, column in zip(MEASURED, columns.T, strict=True)}
 
     def _measured(self, x: Tensor) -> Tensor:
         """Volume, JEPA-SCORE, clipped of the r leading singular values, imprecise: (B, C, H, W) -> (B, 4)."""
@@ -85,11 +83,22 @@ class VolumePass(PartsPass):
 
     def _of_spectrum(self, gram: Tensor, dtype: torch.dtype, input_size: int | None) -> Tensor:
         values = log_singular_values(gram, input_size=input_size)
-        leading = values[:, : self.rank]
-        all_of_them = values.sum(1) if input_size is not None else torch.full_like(leading[:, 0], torch.nan)
-        clipped = (leading <= AT_CLIP).sum(1)
-        imprecise = is_imprecise(leading, dtype)
-        return torch.stack([leading_volume(values, self.rank), all_of_them, clipped, imprecise], 1)
+        return measured(values, self.rank, dtype, whole=input_size is not None)
+
+
+def measured(log_singular: Tensor, rank: int, dtype: torch.dtype, *, whole: bool) -> Tensor:
+    """Volume, JEPA-SCORE, number of the r leading singular values at the clip, imprecise: (B, 4), as ``MEASURED``.
+
+    Args:
+        log_singular: (B, L) nats, largest first.
+        rank: r, from 1 to L.
+        dtype: precision of the Jacobian.
+        whole: these are all singular values; else there is no JEPA-SCORE.
+    """
+    leading = log_singular[:, :rank]
+    score = log_singular.sum(1) if whole else torch.full_like(leading[:, 0], torch.nan)
+    clipped, imprecise = is_clipped(leading).sum(1), is_imprecise(leading, dtype)
+    return torch.stack([leading_volume(log_singular, rank), score, clipped, imprecise], 1)
 
 
 def volume_part_size(part_size: int) -> int:

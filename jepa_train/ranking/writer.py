@@ -18,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from numpy.typing import NDArray
 from torch import Tensor
 
-from jepa_monitor.density import leading_volume, log_singular_values, map_grams
+from jepa_monitor.density import log_singular_values, map_grams
 from jepa_train.errors import ConfigurationError
 from jepa_train.ranking.columns import wanted_columns
 from jepa_train.ranking.duplicates import write_nearest
@@ -28,6 +28,7 @@ from jepa_train.ranking.references import draw, fit_reference, write_reference
 from jepa_train.ranking.results import searches, write_results
 from jepa_train.ranking.scores import nullable, write_scores
 from jepa_train.ranking.table import TABLE
+from jepa_train.ranking.volumes import MEASURED, measured
 from jepa_train.ranking.workspace import (
     EMBEDDINGS,
     FORMAT,
@@ -240,12 +241,10 @@ def _joined(workspace: Workspace) -> tuple[NDArray[np.int64], NDArray[np.float32
 
 
 def _volumes(spectrum: NDArray[np.float64], rank: int, finite: NDArray[np.bool_]) -> pa.Table:
-    values = torch.from_numpy(spectrum)
-    volume = leading_volume(values, rank).numpy()
-    clipped = (values[:, :rank] <= np.log(1e-6) + 1e-9).sum(1).double().numpy()
-    columns = {"log_volume": volume, "jepa_score": values.sum(1).numpy(), "clipped": clipped, "imprecise": 0 * clipped}
+    values = measured(torch.from_numpy(spectrum), rank, torch.float32, whole=True).numpy()
     kept = np.flatnonzero(finite)
-    return pa.table({"index": kept, **{name: nullable(column[kept]) for name, column in columns.items()}})
+    columns = {name: nullable(column[kept]) for name, column in zip(MEASURED, values.T, strict=True)}
+    return pa.table({"index": kept, **columns})
 
 
 def _filenames(loader: Any) -> Sequence[str] | None:

@@ -129,6 +129,11 @@ def is_imprecise(log_singular: Tensor, dtype: torch.dtype, *, eps: float = EPS) 
     return rounding_error(log_singular, dtype=dtype, eps=eps) > TOLERANCE_NATS
 
 
+def is_clipped(log_singular: Tensor) -> Tensor:
+    """Tell which log singular values lie at the clip of Eq. 5, elementwise."""
+    return log_singular <= math.log(EPS) + 1e-9
+
+
 def counts_rounding(log_singular: Tensor, rank: int, dtype: torch.dtype) -> Tensor:
     """Tell of which samples the r largest singular values are rounding in part: (N, L) -> (N,).
 
@@ -141,7 +146,7 @@ def counts_rounding(log_singular: Tensor, rank: int, dtype: torch.dtype) -> Tens
     require_between(1, log_singular.shape[-1] if log_singular.ndim else 0, rank=rank)
     leading = log_singular[..., :rank]
     imprecise = is_imprecise(leading, dtype)
-    return (leading[:, -1] <= math.log(EPS) + 1e-9) | imprecise
+    return is_clipped(leading[:, -1]) | imprecise
 
 
 def warn_of_rounding(log_singular: Tensor, rank: int, dtype: torch.dtype) -> None:

@@ -8,15 +8,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from jepa_train.ranking.columns import BY_NAME
 from jepa_train.ranking.page.sprites import SIDE
+from jepa_train.ranking.table import numbers
 
 MISSING = -1
-
-
 # columns of numbers: 1 where larger is more typical, -1 where smaller is, 0 where a column says nothing about it
 TYPICAL = {
     "log_density": 1,
@@ -53,7 +51,7 @@ def page_data(
                 "name": name,
                 "meaning": BY_NAME[name].meaning,
                 "typical": typical,
-                "values": encoded(numbers_of(table, name)),
+                "values": encoded(numbers(table[name])),
             }
             for name, typical in TYPICAL.items()
             if name in table.column_names
@@ -66,12 +64,6 @@ def page_data(
         "images": images,
         "summary": dict(summary),
     }
-
-
-def numbers_of(table: pa.Table, name: str) -> NDArray[np.float64]:
-    """Read a column (N,); NaN where a value is missing."""
-    values = pc.cast(table.column(name), pa.float64())
-    return np.asarray(pc.fill_null(values, float("nan")))
 
 
 def encoded(values: NDArray[Any]) -> str:
@@ -93,8 +85,8 @@ def coded(column: Sequence[str | None]) -> dict[str, Any] | None:
     texts = sorted({text for text in column if text is not None})
     if not texts:
         return None
-    numbers = {text: number for number, text in enumerate(texts)}
-    codes = [MISSING if text is None else numbers[text] for text in column]
+    codes_of = {text: code for code, text in enumerate(texts)}
+    codes = [MISSING if text is None else codes_of[text] for text in column]
     return {"texts": texts, "codes": encoded(np.array(codes, np.int32))}
 
 

@@ -14,8 +14,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from jepa_train.checkpoints.files import written_whole
-from jepa_train.ranking.page.page_data import TYPICAL, numbers_of, page_data
+from jepa_train.ranking.page.page_data import TYPICAL, page_data
 from jepa_train.ranking.page.sprites import write_sprites
+from jepa_train.ranking.table import numbers
 
 BESIDE = "page"  # folder beside index.html
 MOST_ROWS = 100_000  # what a browser scrolls and sorts without a pause
@@ -70,7 +71,7 @@ def typicality_order(table: pa.Table) -> NDArray[np.int64]:
     Rows without one stand in the middle, as they are known to be neither.
     """
     for name in BY_PREFERENCE:
-        if name in table.column_names and not np.isnan(values := numbers_of(table, name)).all():
+        if name in table.column_names and not np.isnan(values := numbers(table[name])).all():
             known = np.where(np.isnan(values), np.nanmedian(values), values)
             return np.argsort(known * TYPICAL[name], kind="stable")
     return np.arange(len(table))

@@ -269,7 +269,7 @@ def test_refuses_what_cannot_be_fitted() -> None:
         Subspace.fit(encode, x, 4, reference=z)
     for count in (3, -1, 9.5):
         with pytest.raises(ValueError, match=f"calibration_samples must be a whole number of at least 8, got {count}"):
-            encoder_volume(encode, x, rank=2, estimator="subspace", calibration_samples=count)  # type: ignore[arg-type]
+            encoder_volume(encode, x, rank=2, estimator="subspace", calibration_samples=count)  # type: ignore[arg-type]  # as above
     with pytest.raises(ValueError, match="exact or subspace, got 'sketch'"):
         encoder_volume(encode, x, rank=2, estimator="sketch")  # type: ignore[arg-type]  # no longer one
 

@@ -30,8 +30,8 @@ def written_checkpoint(path: Path, **arguments: Any) -> JEPA:
     for branch in (module.online, module.target):
         for layer in branch.projector.modules():
             if isinstance(layer, nn.BatchNorm1d):
-                nn.init.normal_(layer.running_mean)  # type: ignore[arg-type]
-                nn.init.uniform_(layer.running_var, 0.5, 2.0)  # type: ignore[arg-type]
+                nn.init.normal_(layer.running_mean)  # type: ignore[arg-type]  # may be None
+                nn.init.uniform_(layer.running_var, 0.5, 2.0)  # type: ignore[arg-type]  # as above
     saved_by(module, path)
     checkpoint = torch.load(path, weights_only=True)
     data = MixtureDataModule(num_train=128, num_probe=4)

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 
 from jepa_train.ranking.columns import COLUMNS
-from jepa_train.ranking.page.page_data import TYPICAL, coded, encoded, numbers_of, page_data
+from jepa_train.ranking.page.page_data import TYPICAL, coded, encoded, page_data
+from jepa_train.ranking.table import numbers
 from tests.train.ranking.page.helpers import Page
 
 
@@ -58,7 +59,7 @@ def test_what_a_table_lacks_is_left_out() -> None:
 def test_missing_numbers_are_nan(kind: pa.DataType) -> None:
     values = [None, None] if kind == pa.null() else [3, None]
     table = pa.table({"log_density": pa.array(values, kind)})
-    np.testing.assert_array_equal(numbers_of(table, "log_density"), np.array(values, np.float64))
+    np.testing.assert_array_equal(numbers(table["log_density"]), np.array(values, np.float64))
 
 
 def test_arrays_are_little_endian() -> None:
