@@ -88,12 +88,23 @@ big = {"state_dict": {"weight": torch.arange(1_000_000.0)}}
 AtomicCheckpointIO().save_checkpoint(big, path)
 draw = random.Random(0)
 killed_in_mid_write = 0
-for _ in range(10):
+def writes():
+    return any(file.stat().st_size < path.stat().st_size for file in path.parent.glob(".*.partial"))
+for turn in range(10):
     child = os.fork()
     if child == 0:
         while True:
             AtomicCheckpointIO().save_checkpoint(big, path)
-    time.sleep(draw.uniform(0.005, 0.05))
+    if turn % 2:
+        time.sleep(draw.uniform(0.005, 0.05))  # any moment; on a busy machine perhaps before the child begins
+    else:
+        until = time.monotonic() + 30.0
+        while time.monotonic() < until:
+            try:
+                if writes():
+                    break
+            except FileNotFoundError:  # it was renamed between the two looks
+                pass
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     assert torch.equal(read_checkpoint(path)["state_dict"]["weight"], big["state_dict"]["weight"])
