@@ -4,8 +4,8 @@
 
 ``forward`` is the first pass (reading, thumbnails and compressed sizes included) beside a bare loop of timm over the
 same files with as many workers. ``volumes`` is the second pass beside Listing 1 of the paper, on encoders that were
-trained for 100 steps on images of known density. ``many`` ranks 100,000 small images and prints the peak of memory.
-Each is a process of its own. With ``--device cuda`` ``forward`` takes ViT-S/14 and ViT-B/14.
+trained for 100 steps on images of known density, calibration included. ``many`` ranks 100,000 small images and prints
+the peak of memory. With ``--device cuda`` both passes take ViT-S/14 and ViT-B/14 with random weights, at 224 px.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ from jepa_train.ranking.preparation import PicturePreparation
 from jepa_train.ranking.run import rank
 
 MODELS = {"cpu": ["vit_tiny_patch16_224"], "cuda": ["vit_small_patch14_dinov2", "vit_base_patch14_dinov2"]}
+SIZE = 224  # pixels that these models see
 IMAGENET = 50_000
 LISTED = 16  # images by Listing 1, at a time as the paper does
 MIB = 1 << 10  # of the kB that the kernel counts in
@@ -74,13 +75,14 @@ def seconds_of(images: Path, encoder: str | ImageEncoder, output: Path, device: 
 def first_pass(images: Path, model: str, output: Path, device: str, workers: int) -> float:
     """Images a second of the first pass."""
     data = DataSettings(num_workers=workers)
-    seconds = seconds_of(images, f"random:{model}", output, device, scores="compressed_size", data=data)
+    settings = {"scores": "compressed_size", "data": data, "image_size": SIZE}
+    seconds = seconds_of(images, f"random:{model}", output, device, **settings)
     return len(list_images(images)) / float(seconds["embeddings"])
 
 
 def bare_loop(images: Path, model: str, device: str, workers: int) -> float:
     """Images a second of timm's model over the files, prepared as timm says, and nothing else."""
-    encoder = load_encoder(f"random:{model}")
+    encoder = load_encoder(f"random:{model}", image_size=SIZE)
     files = _Pictures(list_images(images).root, encoder.prepare)
     module = encoder.module.to(device)
     start = time.perf_counter()
@@ -108,9 +110,8 @@ def forward(folder: Path, count: int, device: str, workers: int) -> None:
     for model in MODELS[device]:
         rates: dict[str, list[float]] = {"rank": [], "bare loop": []}
         for turn in range(3):
-            rates["bare loop"].append(apart(bare_loop, images, model, device, workers)[0])
-            output = folder / f"{model}_{turn}"
-            rates["rank"].append(apart(first_pass, images, model, output, device, workers)[0])
+            rates["bare loop"].append(bare_loop(images, model, device, workers))
+            rates["rank"].append(first_pass(images, model, folder / f"{model}_{turn}", device, workers))
         ours, bare = (sorted(rates[name])[1] for name in ("rank", "bare loop"))
         hours = IMAGENET / ours / 3600
         print(
@@ -194,6 +195,37 @@ def volumes(folder: Path, sizes: list[int], count: int) -> None:
         )
 
 
+def volumes_on_gpu(folder: Path, count: int, workers: int) -> None:
+    """Print the second pass beside Listing 1 on a GPU, with the memory of each above that of the encoder."""
+    images = photographs(folder / "measured", count, 256)
+    for model in MODELS["cuda"]:
+        name, output = f"random:{model}", folder / f"volumes_{model}"
+        settings = {"image_size": SIZE, "estimator": "subspace", "data": DataSettings(num_workers=workers)}
+        torch.cuda.reset_peak_memory_stats()
+        seconds = seconds_of(images, name, output, "cuda", **settings)
+        peak, by = torch.cuda.max_memory_allocated(), seconds["volumes_by"]
+        encoder = load_encoder(name, image_size=SIZE)
+        module = encoder.module.cuda()
+        files = _Pictures(images, encoder.prepare)
+        x = torch.stack([files[index] for index in range(LISTED)]).cuda()
+        listing_1(module, x[:1])
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        start = time.perf_counter()
+        listing_1(module, x)
+        torch.cuda.synchronize()
+        listed, peak_listed = (time.perf_counter() - start) / LISTED, torch.cuda.max_memory_allocated()
+        each = seconds["volumes"] / count
+        ours_takes, listing_takes = (IMAGENET * one / 3600 for one in (each, listed))
+        print(
+            f"volumes {model} r={by['rank']} rows={by['rows']}: {1 / each:.1f} images/s, Listing 1 {1 / listed:.2f}, "
+            f"ratio {listed / each:.1f}; {ours_takes:.2f} and {listing_takes:.2f} h for {IMAGENET} images; "
+            f"peak {peak >> 20} and {peak_listed >> 20} MiB, batches of 64 and {LISTED}; all stages: "
+            + ", ".join(f"{stage} {value:.1f} s" for stage, value in seconds.items() if stage != "volumes_by"),
+            flush=True,
+        )
+
+
 def rank_many(images: Path, output: Path) -> dict[str, Any]:
     """Rank with the small encoder."""
     return seconds_of(images, encoder_of(Small(), 3, 8, "small"), output, "cpu")
@@ -228,7 +260,10 @@ def main() -> None:
         if "forward" in given.only:
             forward(folder, given.images, given.device, given.workers)
         if "volumes" in given.only:
-            volumes(folder, given.sizes, given.measured)
+            if given.device == "cuda":
+                volumes_on_gpu(folder, given.measured, given.workers)
+            else:
+                volumes(folder, given.sizes, given.measured)
         if "many" in given.only:
             many(folder, given.many)
 

@@ -113,7 +113,9 @@ def synchronise(device: str) -> None:
 
 
 def peak_mib(case: Case, row: str) -> float:
-    """Peak memory of one row in a process of its own."""
+    """Peak memory of one row, on a CPU in a process of its own."""
+    if case.device == "cuda":
+        return _peak_mib(case, row)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return float(pool.apply(_peak_mib, (case, row)))
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 GEMM = ("mm", "addmm", "bmm", "baddbmm", "linear", "convolution", "_addmm_activation")
+DENSE_BFLOAT16 = {"H100": 989.4e12, "H200": 989.4e12, "A100": 311.8e12}  # NVIDIA's data sheets, SXM
 OPTIMIZER = ("_fused_adamw_", "lerp_", "_foreach", "addcdiv", "addcmul", "sqrt", "mul_", "div")
 
 
@@ -44,6 +47,37 @@ class Profile(pl.Callback):
                 groups[group_of(event.key)] += own
         whole = sum(groups.values())
         return {name: own / whole for name, own in groups.items()}
+
+
+class Flops(pl.Callback):
+    """Counts the floating-point operations of the last step of a fit, in matrix products and attention.
+
+    A compiled step would hide them: count those of a module that is not compiled.
+    """
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
+        """Start with the last step."""
+        if index == trainer.max_steps - 1:
+            self.counter = FlopCounterMode(display=False)
+            self.counter.__enter__()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        """Stop with the last step."""
+        if index == trainer.max_steps - 1:
+            self.counter.__exit__(None, None, None)
+
+    @property
+    def of_step(self) -> int:
+        """Operations of one step."""
+        return int(self.counter.get_total_flops())
+
+
+def dense_peak(device: str) -> float:
+    """Operations a second that the maker of a GPU promises for dense bfloat16; NaN where this is not known."""
+    name = torch.cuda.get_device_name() if device == "cuda" else ""
+    return next((peak for known, peak in DENSE_BFLOAT16.items() if known in name), math.nan)
 
 
 def group_of(operator: str) -> str:

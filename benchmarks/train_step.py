@@ -37,7 +37,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from step_contenders import Contender, Lightly, Transcription, parameter_count
-from step_profile import Profile, synchronise
+from step_profile import Flops, Profile, dense_peak, synchronise
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader
 
@@ -99,9 +99,14 @@ CASES = tuple(
     for patch in (16, 8)
     for width in (96, 384)
 )
-GPU_CASES = (
-    Case("ViT-B/16 224 px, predictor 384", "vit_base_patch16_224", 224, 16, 384, 12, 6, 128, "cuda", "bf16-mixed"),
-    Case("ViT-H/14 224 px, predictor 384", "vit_huge_patch14_224", 224, 14, 384, 16, 12, 32, "cuda", "bf16-mixed"),
+GPU_CASES = tuple(
+    Case(f"{name} 224 px", model, 224, patch, 384, 12 if width < 1280 else 16, depth, batch, "cuda", "bf16-mixed")
+    for name, model, patch, width, depth, batch in (
+        ("ViT-S/16", "vit_small_patch16_224", 16, 384, 6, 512),
+        ("ViT-B/16", "vit_base_patch16_224", 16, 768, 6, 256),
+        ("ViT-L/16", "vit_large_patch16_224", 16, 1024, 12, 128),
+        ("ViT-H/14", "vit_huge_patch14_224", 14, 1280, 12, 64),
+    )
 )
 
 
@@ -178,13 +183,18 @@ def side_by_side(case: Case, module: JEPA, names: list[str], steps: int) -> Side
 
 
 def peak_mib(case: Case, name: str, threads: int) -> float:
-    """Peak memory of one contender in a process of its own."""
+    """Peak memory of one contender, on a CPU in a process of its own."""
+    if case.device == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        return _peak_mib(case, name, threads)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return float(pool.apply(_peak_mib, (case, name, threads)))
 
 
 def _peak_mib(case: Case, name: str, threads: int) -> float:
     quiet(threads)
+    allocated = torch.cuda.memory_allocated() if case.device == "cuda" else 0
     if case.device == "cpu":
         if not Path("/proc/self/clear_refs").exists():
             return float("nan")  # only Linux can forget an earlier peak, such as that of importing torch
@@ -200,7 +210,7 @@ def _peak_mib(case: Case, name: str, threads: int) -> float:
             contender.step(images, *masks(case.batch, Generator().manual_seed(step)))
     if case.device == "cpu":
         return (_kib("VmHWM") - before) / 1024
-    return torch.cuda.max_memory_allocated() / MIB
+    return (torch.cuda.max_memory_allocated() - allocated) / MIB
 
 
 def _kib(name: str) -> int:
@@ -225,6 +235,8 @@ def measure(case: Case, names: list[str], repeats: int, threads: int) -> dict[st
     seconds = {name: values[WARM_UP:] for name, values in turns.seconds.items()}
     profiled = Profile()
     fit(case, case.module(), 2, profiled)
+    flops = Flops()
+    fit(case, replace(case, compile=False).module(), 2, flops)
     parameters |= {name: contender.parameter_count for name, contender in turns.others.items()}
     drawing = statistics.median(turns.masks.seconds[WARM_UP:]) / statistics.median(seconds["ours"])
     rows = {
@@ -240,7 +252,15 @@ def measure(case: Case, names: list[str], repeats: int, threads: int) -> dict[st
         }
         for name, values in seconds.items()
     }
-    return {"rows": rows, "drawing masks": drawing, "profile": profiled.shares(case.device)}
+    per_second = flops.of_step / rows["ours"]["seconds"]
+    return {
+        "rows": rows,
+        "drawing masks": drawing,
+        "profile": profiled.shares(case.device),
+        "tflop_of_step": flops.of_step / 1e12,
+        "tflop_per_second": per_second / 1e12,
+        "share_of_peak": per_second / dense_peak(case.device),
+    }
 
 
 def goals(case: Case, found: dict[str, Any]) -> dict[str, bool]:
@@ -256,6 +276,9 @@ def goals(case: Case, found: dict[str, Any]) -> dict[str, bool]:
             reached[f"at least {least}x as fast as {name} ({faster:.2f}x)"] = faster >= least
     reached[f"drawing masks takes less than 2 % ({100 * found['drawing masks']:.2f} %)"] = found["drawing masks"] < 0.02
     reached[f"GEMMs are at least 80 % ({100 * gemm:.0f} %)"] = gemm >= 0.8
+    if case.name.startswith("ViT-H/14"):
+        share = found["share_of_peak"]
+        reached[f"at least 40 % of the card's dense bfloat16 peak ({100 * share:.0f} %)"] = share >= 0.4
     return {f"{case.name} {case.precision}: {goal}": value for goal, value in reached.items()}
 
 
@@ -307,10 +330,12 @@ def main() -> None:
 def print_profiles(results: dict[str, Any]) -> None:
     """Print the time of a step of ours by groups of operators, in percent."""
     groups = list(next(iter(results.values()))["profile"]) if results else []
-    print(f"\n| ours, % | {' | '.join(groups)} | drawing masks |\n|---|{'--:|' * (len(groups) + 1)}")
+    titles = [*groups, "drawing masks", "of the card's dense bfloat16 peak"]
+    print(f"\n| ours, % | {' | '.join(titles)} | TFLOP a step | TFLOP/s |\n|---|{'--:|' * (len(titles) + 2)}")
     for name, found in results.items():
-        shares = [*found["profile"].values(), found["drawing masks"]]
-        print(f"| {name} | {' | '.join(f'{100 * share:.1f}' for share in shares)} |")
+        shares = [*found["profile"].values(), found["drawing masks"], found["share_of_peak"]]
+        counted = f"{found['tflop_of_step']:.3g} | {found['tflop_per_second']:.3g}"
+        print(f"| {name} | {' | '.join(f'{100 * share:.1f}' for share in shares)} | {counted} |")
     print()
 
 

@@ -60,15 +60,14 @@ def true_log_density(x: Tensor) -> Tensor:
 
 
 def trainer(tmp_path: Path, *callbacks: pl.Callback, **settings: Any) -> pl.Trainer:
-    defaults = {"max_epochs": 2, "logger": False, "enable_checkpointing": False, "num_sanity_val_steps": 2}
+    defaults = {"accelerator": "cpu", "max_epochs": 2, "logger": False, "enable_checkpointing": False}
     return pl.Trainer(
-        accelerator="cpu",
         callbacks=list(callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,
         log_every_n_steps=1,
         default_root_dir=tmp_path,
-        **(defaults | settings),
+        **(defaults | {"num_sanity_val_steps": 2} | settings),
     )
 
 
@@ -120,9 +119,8 @@ def trainer_on(
     names = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world_size, "LOCAL_WORLD_SIZE": world_size}
     os.environ.update({name: str(value) for name, value in names.items()} | {"GROUP_RANK": "0"})
     os.environ.update({"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29999", "TORCHELASTIC_RUN_ID": "test"})
-    defaults = {"max_epochs": 2, "logger": False, "enable_checkpointing": False, "num_sanity_val_steps": 2}
+    defaults = {"accelerator": "cpu", "max_epochs": 2, "logger": False, "enable_checkpointing": False}
     return pl.Trainer(
-        accelerator="cpu",
         devices=world_size,
         strategy=strategy or DDPStrategy(process_group_backend="gloo", timeout=timedelta(seconds=30)),
         plugins=[TorchElasticEnvironment()],
