@@ -67,7 +67,13 @@ COLUMNS = (
     ),
     Column("class_percentile", pa.float64(), "the same within the class; only where there are folders", "volume"),
     Column("nearest_filename", pa.string(), "image with the nearest embedding among those ranked", "neighbours"),
-    Column("nearest_distance", pa.float64(), "distance to it; near 0 for duplicates", "neighbours"),
+    Column("nearest_distance", pa.float64(), "distance to its embedding; near 0 for duplicates", "neighbours"),
+    Column(
+        "nearest_difference",
+        pa.float64(),
+        "root mean square difference of both thumbnails, of 255; near 0 for duplicates, whatever the encoder",
+        "neighbours",
+    ),
     Column("reason", pa.string(), "why values are missing", "files"),
 )
 BY_NAME = {column.name: column for column in COLUMNS}
@@ -107,9 +113,6 @@ def wanted_columns(scores: Iterable[str] | None) -> Wanted:
             raise ConfigurationError(
                 f"there is no score {name!r}{meant(name, choices)}: choose of {', '.join(choices)}."
             )
-    also = {*ALWAYS, *asked, *(["nearest_filename", "nearest_distance"] if any(map(_is_nearest, asked)) else [])}
+    together = {name for name in BY_NAME if BY_NAME[name].needs == "neighbours"}  # one says little without the others
+    also = {*ALWAYS, *asked, *(together if together & set(asked) else ())}
     return Wanted(tuple(name for name in BY_NAME if name in also), explicit=True)
-
-
-def _is_nearest(name: str) -> bool:
-    return BY_NAME[name].needs == "neighbours"

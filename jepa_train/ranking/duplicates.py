@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from jepa_monitor.density import nearest
@@ -17,14 +20,15 @@ BLOCK = 16  # parts that are searched at a time
 
 
 def write_nearest(workspace: Workspace, parts: list[int], share: Iterable[int], device: torch.device) -> None:
-    """Search the nearest other image of each image of the parts, by exact search in blocks.
+    """Search the nearest other image of each image of the parts, by exact search in blocks, and compare the two.
 
     Args:
-        workspace: has the embeddings.
+        workspace: has the embeddings and the thumbnails.
         parts: numbers of all parts that are searched.
         share: numbers of those whose images are looked up.
         device: where to compute.
     """
+    pictures = Thumbnails(workspace, parts)
     for number in share:
         index, queries = _finite(workspace, [number], device)
         every = workspace.read(EMBEDDINGS, number)["index"].to_numpy()
@@ -43,8 +47,57 @@ def write_nearest(workspace: Workspace, parts: list[int], share: Iterable[int], 
             "index": every,
             "nearest_index": pa.array(indices, mask=missing),
             "nearest_distance": nullable(distances),
+            "nearest_difference": nullable(pictures.differences(every, indices)),
         }
         workspace.write(NEAREST, number, pa.table(columns))
+
+
+class Thumbnails:
+    """Thumbnails of images by index, read from their parts where they are wanted.
+
+    Args:
+        workspace: has the thumbnails.
+        parts: numbers of the parts.
+    """
+
+    def __init__(self, workspace: Workspace, parts: list[int]) -> None:
+        self.workspace, self.parts = workspace, parts
+        indices = [workspace.read(EMBEDDINGS, number)["index"].to_numpy() for number in parts]
+        self.sizes = [len(index) for index in indices]
+        index = np.concatenate(indices) if indices else np.empty(0, dtype=np.int64)
+        self.order = np.argsort(index, kind="stable")
+        self.index = index[self.order]
+
+    def differences(self, first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Root mean square differences (N,) of pairs of images, in steps of 8-bit pixels; NaN where one has none.
+
+        Args:
+            first, second: (N,) indices of the images; -1 for none.
+        """
+        pictures = self._of(np.unique(np.concatenate([first, second])))
+        found = np.full(len(first), np.nan)
+        for row, (one, other) in enumerate(zip(first.tolist(), second.tolist(), strict=True)):
+            if one in pictures and other in pictures:
+                found[row] = np.sqrt(np.square(_pixels(pictures[one]) - _pixels(pictures[other])).mean())
+        return found
+
+    def _of(self, wanted: NDArray[np.int64]) -> dict[int, bytes]:
+        """Thumbnails by index, of those that have one."""
+        wanted = wanted[np.isin(wanted, self.index)]
+        places = self.order[np.searchsorted(self.index, wanted)]  # among the rows of all parts
+        found: dict[int, bytes] = {}
+        starts = np.cumsum([0, *self.sizes])
+        for number, start, end in zip(self.parts, starts[:-1], starts[1:], strict=True):
+            here = (places >= start) & (places < end)
+            if here.any():
+                kept = self.workspace.read(EMBEDDINGS, number)["thumbnail"].take(pa.array(places[here] - start))
+                found |= dict(zip(wanted[here].tolist(), kept.to_pylist(), strict=True))
+        return {index: thumbnail for index, thumbnail in found.items() if thumbnail is not None}
+
+
+def _pixels(thumbnail: bytes) -> NDArray[np.float64]:
+    with Image.open(io.BytesIO(thumbnail)) as picture:
+        return np.asarray(picture, dtype=np.float64)
 
 
 def _blocks(workspace: Workspace, parts: list[int], device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:

@@ -150,7 +150,9 @@ def _why_no_volume(measured: dict[str, NDArray[np.float64]], density: NDArray[np
 def _nearest(rows: pa.Table, index: NDArray[np.int64], filenames: pa.ChunkedArray) -> dict[str, Any]:
     places = pa.array(np.arange(len(index)))
     at = pc.index_in(rows["nearest_index"], pa.array(index)) if len(index) else places
-    return {"nearest_filename": filenames.take(at), "nearest_distance": rows["nearest_distance"]}
+    return {"nearest_filename": filenames.take(at)} | {
+        name: rows[name] for name in ("nearest_distance", "nearest_difference")
+    }
 
 
 def numbers(column: pa.ChunkedArray | pa.Array) -> NDArray[np.float64]:

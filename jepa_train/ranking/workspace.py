@@ -24,7 +24,7 @@ MANIFEST = "manifest.json"
 PARTS = "parts"
 REFERENCE = "reference.pt"
 SUFFIX = ".arrow"
-FORMAT = 1  # of the files of a part
+FORMAT = 2  # of the files of a part
 EMBEDDINGS, REFERENCES, SCORES, VOLUMES, NEAREST = "embeddings", "references", "scores", "volumes", "nearest"
 # how a manifest's entries are called where two of them differ
 NAMES = {

@@ -27,6 +27,7 @@ TYPICAL = {
     "percentile": 1,
     "class_percentile": 1,
     "nearest_distance": 0,
+    "nearest_difference": 0,
 }
 
 

@@ -156,7 +156,7 @@ class Ranking {
     });
   }
 
-  /** Pairs of an image and its nearest one, each pair once, the nearest first. */
+  /** Pairs of an image and its nearest one, each pair once, the most alike first. */
   get pairs() {
     this.allPairs ??= this.findPairs();
     return this.allPairs;
@@ -165,8 +165,13 @@ class Ranking {
   findPairs() {
     if (!this.nearest || !this.numbers.has("nearest_distance")) return [];
     const mutual = (row) => this.nearest[row] !== MISSING && this.nearest[this.nearest[row]] === row;
-    const rows = this.order("nearest_distance", false);
+    const rows = this.order(this.comparesThumbnails ? "nearest_difference" : "nearest_distance", false);
     return [...rows.filter((row) => this.nearestName(row) !== null && !(mutual(row) && this.nearest[row] < row))];
+  }
+
+  /** Whether pairs are compared by their thumbnails, not by their embeddings alone. */
+  get comparesThumbnails() {
+    return this.numbers.get("nearest_difference")?.values.some(Number.isFinite) ?? false;
   }
 
   /** The median distance between an image and its nearest one. */

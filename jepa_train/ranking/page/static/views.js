@@ -99,7 +99,9 @@ class Extremes {
   }
 }
 
-/** Images beside their nearest one, the nearest pairs first. */
+const ALIKE = 8; // grey levels of 255: a copy that was saved again, brightened a little or made noisy differs by less
+
+/** Images beside their nearest one, the most alike pairs first. */
 class Pairs {
   constructor(ranking, mask, score, open) {
     Object.assign(this, { ranking, score, open });
@@ -108,6 +110,10 @@ class Pairs {
   }
 
   count() {
+    if (this.ranking.comparesThumbnails) {
+      const alike = this.pairs.filter((row) => this.ranking.value("nearest_difference", row) < ALIKE).length;
+      return `${alike ? plural(alike, "pair differs", "pairs differ") : "No pair differs"} by less than ${ALIKE} of 255 grey levels.`;
+    }
     const close = this.pairs.filter((row) => this.share(row) < 0.1).length;
     return (
       `${close ? plural(close, "pair is", "pairs are") : "No pair is"} closer than a tenth of the typical distance, which is ` +
@@ -153,6 +159,10 @@ class Pairs {
   }
 
   distanceText(row) {
+    const difference = this.ranking.value("nearest_difference", row);
+    if (Number.isFinite(difference)) {
+      return difference === 0 ? "the same picture" : `${numberText(Number(difference.toPrecision(2)))} of 255 apart`;
+    }
     const share = this.share(row);
     if (!Number.isFinite(share)) return `distance ${numberText(this.ranking.value("nearest_distance", row))}`;
     if (share < 1e-4) return "the same to the encoder";

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,8 +68,8 @@ def square(colour: tuple[int, int, int], side: int = 64) -> bytes:
     return encoded.getvalue()
 
 
-def small_page(root: Path) -> Page:
-    """Write 60 images of three classes, three of them with hostile names, and their page."""
+def small_page(root: Path, *, without: Sequence[str] = ()) -> Page:
+    """Write 60 images of three classes, three of them with hostile names, and their page, without some columns."""
     images, folder = root / "my photos 100%", root / "ranked"
     names, thumbnails = [], []
     for row in range(60):
@@ -79,7 +80,7 @@ def small_page(root: Path) -> Page:
         (images / name).write_bytes(square((4 * row, 120, 255 - 4 * row), side=300))
         names.append(name)
     folder.mkdir()
-    table = small_table(names)
+    table = small_table(names).drop_columns(list(without))
     summary = {
         "encoder": "vit_small<b>",
         "dimension": 7.25,
@@ -102,6 +103,7 @@ def small_table(names: list[str]) -> pa.Table:
     distances = random.uniform(1.0, 2.0, count)
     nearest[10], nearest[20], distances[[10, 20]] = names[20], names[10], 0.0
     nearest[5], distances[5] = "reference/elsewhere.png", 0.05
+    differences = 20.0 * distances
     last = count - 1
 
     def without_last(values: Any) -> list[Any]:
@@ -117,6 +119,7 @@ def small_table(names: list[str]) -> pa.Table:
             "percentile": pa.array(without_last(map(float, density.argsort().argsort() / count * 100)), pa.float64()),
             "nearest_filename": without_last(nearest),
             "nearest_distance": pa.array(without_last(map(float, distances)), pa.float64()),
+            "nearest_difference": pa.array(without_last(map(float, differences)), pa.float64()),
             "reason": [REASON if row == last else None for row in range(count)],
         }
     )

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from jepa_train.ranking.page import write_page
-from tests.train.ranking.page.helpers import HOSTILE, REASON, Page
+from tests.train.ranking.page.helpers import HOSTILE, REASON, Page, small_page
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra: browser")
 expect = playwright.expect
@@ -290,16 +290,26 @@ def test_near_duplicates_come_first_each_pair_once(view: Any, ranked: Page) -> N
     names = ranked.column("filename")
     view.get_by_role("tab", name="Near-duplicates").click()
     pairs = view.locator(".pair")
-    expect(pairs.nth(0)).to_contain_text("the same to the encoder")
+    expect(pairs.nth(0)).to_contain_text("the same picture")
     expect(pairs.nth(0)).to_contain_text("different classes")
     for row in (10, 20):
         expect(pairs.nth(0)).to_contain_text(names[row])
     expect(pairs.nth(1)).to_contain_text("reference/elsewhere.png")
-    typical = np.median([distance for distance in ranked.column("nearest_distance") if distance is not None])
-    expect(pairs.nth(1)).to_contain_text(f"{100 * 0.05 / typical:.2g} % of the typical distance")
-    expect(view.locator("#note")).to_contain_text("2 pairs are closer than a tenth of the typical distance")
+    expect(pairs.nth(1)).to_contain_text("1 of 255 apart")
+    expect(view.locator("#note")).to_contain_text("2 pairs differ by less than 8 of 255 grey levels")
     together = [text for text in pairs.all_inner_texts() if names[10] in text and names[20] in text]
     assert len(together) == 1
+
+
+def test_pairs_without_thumbnails_are_compared_by_their_embeddings(opened: Opener, tmp_path: Path) -> None:
+    page = small_page(tmp_path, without=["nearest_difference"])
+    view = opened(page.folder)
+    view.get_by_role("tab", name="Near-duplicates").click()
+    pairs = view.locator(".pair")
+    expect(pairs.nth(0)).to_contain_text("the same to the encoder")
+    typical = np.median([distance for distance in page.column("nearest_distance") if distance is not None])
+    expect(pairs.nth(1)).to_contain_text(f"{100 * 0.05 / typical:.2g} % of the typical distance")
+    expect(view.locator("#note")).to_contain_text("2 pairs are closer than a tenth of the typical distance")
 
 
 def test_the_list_is_saved_as_it_stands(view: Any, ranked: Page) -> None:

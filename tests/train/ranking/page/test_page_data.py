@@ -36,6 +36,7 @@ def test_numbers_are_those_of_the_table(ranked: Page) -> None:
         "compressed_size": 0,
         "percentile": 1,
         "nearest_distance": 0,
+        "nearest_difference": 0,
     }
 
 
