@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
@@ -15,7 +16,8 @@ from lightning.pytorch.callbacks.progress.tqdm_progress import Tqdm
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from jepa_train.errors import ConfigurationError
+from jepa_monitor.runtime.distributed import MeasurementError, fail_together
+from jepa_train.errors import RunFailed
 from jepa_train.ranking.batches import DataSettings, Order, PartBatches, part_loader
 from jepa_train.ranking.images import FilesToRank
 from jepa_train.ranking.workspace import Workspace
@@ -176,18 +178,23 @@ def run_pass(trainer: pl.Trainer, module: PartsPass) -> None:
         trainer.strategy.barrier("all parts are written")
 
 
-def on_first_process(trainer: pl.Trainer, work: Callable[[], None]) -> None:
-    """Run ``work`` on the first process while the others wait; where it is refused there, it is refused on all.
+@contextmanager
+def failing_together(trainer: pl.Trainer) -> Iterator[None]:
+    """Run a block without collectives on each process, at whose end all wait for each other, and all fail if one did.
 
     Raises:
-        ConfigurationError, OSError: on all processes, as ``work`` raises it.
+        Exception: what the block raised, on the process where it did.
+        RunFailed: on the others, saying which process failed and why.
     """
-    refusal: Exception | None = None
-    if trainer.is_global_zero:
-        try:
+    try:
+        with fail_together(trainer.strategy.root_device):
+            yield
+    except MeasurementError as error:
+        raise error.__cause__ or RunFailed(str(error)) from None
+
+
+def on_first_process(trainer: pl.Trainer, work: Callable[[], None]) -> None:
+    """Run ``work`` on the first process while the others wait; see :func:`failing_together`."""
+    with failing_together(trainer):
+        if trainer.is_global_zero:
             work()
-        except (ConfigurationError, OSError) as error:
-            refusal = error
-    refusal = trainer.strategy.broadcast(refusal)
-    if refusal is not None:
-        raise refusal

@@ -18,7 +18,7 @@ from jepa_train.ranking.embedding import EmbeddingPass, embeddings_at, listing_o
 from jepa_train.ranking.encoders import ImageEncoder
 from jepa_train.ranking.images import FilesToRank
 from jepa_train.ranking.listing import ImageListing, list_images
-from jepa_train.ranking.passes import missing_parts, on_first_process, run_pass, share_of
+from jepa_train.ranking.passes import failing_together, missing_parts, on_first_process, run_pass, share_of
 from jepa_train.ranking.references import (
     Estimator,
     RankingReference,
@@ -132,7 +132,8 @@ def settle_reference(job: Job, source: Drawn | Path, *, estimator: Estimator, ne
     """
     path = job.workspace.folder / REFERENCE
     on_first_process(job.trainer, partial(_settle, job, path, source, estimator, needs_all))
-    return read_reference(path, job.encoder.identity)
+    with failing_together(job.trainer):
+        return read_reference(path, job.encoder.identity)
 
 
 def _settle(job: Job, path: Path, source: Drawn | Path, estimator: Estimator, needs_all: bool) -> None:
@@ -177,8 +178,9 @@ def _calibrate(job: Job, reference: RankingReference, drawn: Drawn) -> RankingRe
 
 def score(job: Job, reference: RankingReference) -> None:
     """Score all embeddings."""
-    write_scores(job.workspace, reference, job.listing.identity, job.share(SCORES), job.device)
-    job.trainer.strategy.barrier("scores")
+    share = job.share(SCORES)
+    with failing_together(job.trainer):
+        write_scores(job.workspace, reference, job.listing.identity, share, job.device)
 
 
 def measure_volumes(job: Job, reference: RankingReference, *, doubtful_first: bool, seconds: float | None) -> None:
@@ -194,8 +196,9 @@ def measure_volumes(job: Job, reference: RankingReference, *, doubtful_first: bo
 
 def search_nearest(job: Job) -> None:
     """Search the nearest other image of each."""
-    write_nearest(job.workspace, job.parts, job.share(NEAREST), job.device)
-    job.trainer.strategy.barrier("nearest")
+    share = job.share(NEAREST)
+    with failing_together(job.trainer):
+        write_nearest(job.workspace, job.parts, share, job.device)
 
 
 def _embed(job: Job, size: int, kind: str, images: FilesToRank, order: Order, parts: list[int], title: str) -> None:

@@ -23,7 +23,7 @@ from jepa_train.errors import ConfigurationError
 from jepa_train.ranking.columns import wanted_columns
 from jepa_train.ranking.duplicates import write_nearest
 from jepa_train.ranking.embedding import NOT_FINITE, listing_order
-from jepa_train.ranking.passes import on_first_process
+from jepa_train.ranking.passes import failing_together, on_first_process
 from jepa_train.ranking.references import draw, fit_reference, write_reference
 from jepa_train.ranking.results import searches, write_results
 from jepa_train.ranking.scores import nullable, write_scores
@@ -128,9 +128,9 @@ class RankingWriter(BasePredictionWriter):
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the rest, and on the first process the scores."""
-        if self._rows:
-            self._flush(trainer)
-        trainer.strategy.barrier("predictions are written")
+        with failing_together(trainer):
+            if self._rows:
+                self._flush(trainer)
         assert self._workspace is not None
         names = _filenames(trainer.predict_dataloaders)
         on_first_process(trainer, partial(finish, self._workspace, names, self.seed))

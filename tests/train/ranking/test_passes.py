@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from torch import Tensor
 
 from jepa_train.errors import ConfigurationError
 from jepa_train.ranking.passes import StageBar, in_halves, on_first_process, ranking_trainer
+from tests.processes import run_on
 from tests.train.ranking.tiny import QUIET, pictures, rank_quietly
 
 
@@ -34,12 +38,45 @@ def test_a_batch_that_does_not_fit_is_halved() -> None:
         in_halves(no_memory, x)
 
 
-def test_a_refusal_is_raised() -> None:
-    def refuse() -> None:
-        raise ConfigurationError("no")
+def refuse(refusal: Exception) -> None:
+    raise refusal
 
+
+def test_a_refusal_is_raised() -> None:
     with pytest.raises(ConfigurationError, match="no"):
-        on_first_process(ranking_trainer(QUIET), refuse)
+        on_first_process(ranking_trainer(QUIET), partial(refuse, ConfigurationError("no")))
+
+
+class Unpicklable(Exception):
+    """Cannot be sent to another process."""
+
+    def __init__(self, first: int, second: int) -> None:
+        super().__init__("no such thing")
+
+
+REFUSALS = (ConfigurationError("no such thing"), Unpicklable(1, 2), KeyError("no such thing"))
+
+
+def raised_for(refusal: Exception, trainer: Any) -> str:
+    try:
+        on_first_process(trainer, partial(refuse, refusal))
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def refused_on_the_first(global_rank: int, world_size: int) -> list[str]:
+    """What a process raises where the work of the first one fails."""
+    trainer = SimpleNamespace(
+        is_global_zero=global_rank == 0, strategy=SimpleNamespace(root_device=torch.device("cpu"))
+    )
+    return [raised_for(refusal, trainer) for refusal in REFUSALS]
+
+
+def test_what_fails_on_the_first_process_fails_on_all() -> None:
+    first, second = run_on(2, refused_on_the_first)
+    assert first == [f"{type(refusal).__name__}: {refusal}" for refusal in REFUSALS]
+    assert second == [f"RunFailed: process 0: {text}" for text in first]
 
 
 def test_the_bar_counts_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
