@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -98,14 +98,14 @@ class Wanted:
         return any(BY_NAME[name].needs in what for name in self.names)
 
 
-def wanted_columns(scores: Iterable[str] | None) -> Wanted:
-    """The columns that ``--scores`` asks for; ``None`` is all of them.
+def wanted_columns(scores: Iterable[str] | None, *, without: Collection[str] = ()) -> Wanted:
+    """The columns that ``--scores`` asks for; ``None`` is all of them but those of ``without``.
 
     Raises:
         ConfigurationError: for a name that no column has.
     """
     if scores is None:
-        return Wanted(tuple(BY_NAME), explicit=False)
+        return Wanted(tuple(name for name in BY_NAME if name not in without), explicit=False)
     asked = [name for name in map(str.strip, scores) if name not in ALWAYS]
     choices = [name for name in BY_NAME if name not in ALWAYS]
     for name in asked:

@@ -15,7 +15,7 @@ from jepa_monitor.gaussianity import effective_rank
 from jepa_monitor.ranking import spearman
 from jepa_train.ranking.columns import Wanted
 from jepa_train.ranking.references import FEWEST_DIFFERENT, RankingReference, is_collapsed
-from jepa_train.ranking.table import numbers
+from jepa_train.ranking.table import NOT_MEASURED, numbers
 
 FOLLOWS = 0.7  # Spearman with the compressed size, above which a score is one of complexity
 PARALLEL = 0.98  # mean cosine of the embeddings of two images
@@ -202,13 +202,15 @@ def lacks_jepa_score(facts: Facts) -> str | None:
 
 
 def incomplete(facts: Facts) -> str | None:
-    """Say of how many images a budget measured volumes."""
+    """Say of how many images volumes were measured, where some have none."""
     density, embedded = facts.column("log_density"), facts.column("embedding_log_density")
     if density is None or embedded is None:
         return None
     measured, possible = int(np.isfinite(facts.clipped).sum()), int(np.isfinite(embedded).sum())
     if measured >= possible:
         return None
+    if NOT_MEASURED not in facts.table["reason"].to_pylist():
+        return f"Volumes of {measured} of {possible} images were measured: reason says why not of the others."
     return (
         f"The budget sufficed for the volumes of {measured} of {possible} images: log_density and its percentiles are "
         "among these; the same command without --budget measures the others."

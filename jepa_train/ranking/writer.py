@@ -63,8 +63,9 @@ class RankingWriter(BasePredictionWriter):
         super().__init__("batch")
         self.output, self.volumes, self.seed = output, volumes, seed
         self._workspace: Workspace | None = None
-        self._rows: list[dict[str, NDArray[Any]]] = []
+        self._rows: list[pa.Table] = []
         self._written = 0
+        self._unmeasured: str | None = None  # why no volumes are measured
 
     def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin the folder.
@@ -87,7 +88,7 @@ class RankingWriter(BasePredictionWriter):
             "seed": self.seed,
             "versions": {name: version(name) for name in ("jepa-train", "torch")},
         }
-        self._workspace, self._rows, self._written = Workspace(folder), [], 0
+        self._workspace, self._rows, self._written, self._unmeasured = Workspace(folder), [], 0, None
         on_first_process(trainer, partial(_begin, folder, manifest))
 
     def write_on_batch_end(
@@ -110,21 +111,27 @@ class RankingWriter(BasePredictionWriter):
             raise ConfigurationError(
                 "RankingWriter needs one DataLoader with a batch sampler, whose indices Lightning knows: pass one."
             )
-        rows = {"index": np.asarray(batch_indices, dtype=np.int64), "embedding": z.detach().float().cpu().numpy()}
-        if self.volumes >= z.shape[1] and (x := images_of(batch)) is not None:
+        rows = {"index": np.asarray(batch_indices, dtype=np.int64), "embedding": _column(z)}
+        self._rows.append(pa.table({**rows, **self._measured(pl_module, batch, z)}))
+        if sum(len(part) for part in self._rows) >= ROWS:
+            self._flush(trainer)
+
+    def _measured(self, pl_module: pl.LightningModule, batch: Any, z: Tensor) -> dict[str, pa.Array]:
+        """Spectra of a batch, or why there are none; once there is a reason, it holds for all that follow."""
+        x, size = images_of(batch), z.shape[1]
+        if size > self.volumes:
+            self._unmeasured = f"no volume: K = {size} is above RankingWriter's volumes={self.volumes}"
+        elif x is None:
+            self._unmeasured = "no volume: a batch has no images that are a tensor of real numbers"
+        if self._unmeasured is None and x is not None:
             spectrum, again = map(torch.cat, zip(*map_grams(_spectrum, pl_module, x), strict=True))
             if again.shape == z.shape and torch.allclose(
                 again.float(), z.float(), rtol=1e-3, atol=1e-5, equal_nan=True
             ):
-                rows["spectrum"] = spectrum.cpu().numpy()
-            else:
-                self.volumes = 0
-                rank_zero_warn(
-                    "predict_step gives other embeddings than forward, so RankingWriter measures no volumes."
-                )
-        self._rows.append(rows)
-        if sum(len(part["index"]) for part in self._rows) >= ROWS:
-            self._flush(trainer)
+                return {"spectrum": vector_column(spectrum.cpu().numpy())}
+            self._unmeasured = "no volume: predict_step gives other embeddings than forward"
+            rank_zero_warn("predict_step gives other embeddings than forward, so RankingWriter measures no volumes.")
+        return {"unmeasured": pa.array([self._unmeasured] * len(z), pa.string())}
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the rest, and on the first process the scores."""
@@ -138,12 +145,8 @@ class RankingWriter(BasePredictionWriter):
 
     def _flush(self, trainer: pl.Trainer) -> None:
         assert self._workspace is not None
-        columns = {
-            name: np.concatenate([part[name] for part in self._rows])
-            for name in set.intersection(*(set(part) for part in self._rows))
-        }
-        table = {name: column if column.ndim == 1 else vector_column(column) for name, column in columns.items()}
-        self._workspace.write(PREDICTED, self._written * trainer.world_size + trainer.global_rank, pa.table(table))
+        number = self._written * trainer.world_size + trainer.global_rank
+        self._workspace.write(PREDICTED, number, _together(self._rows))
         self._rows, self._written = [], self._written + 1
 
 
@@ -185,7 +188,7 @@ def finish(workspace: Workspace, names: Sequence[str] | None, seed: int) -> None
         names: name of each sample of the data set; ``None`` means its index.
         seed: seed of the draw of the reference.
     """
-    index, z, spectrum = _joined(workspace)
+    index, z, spectrum, unmeasured = _joined(workspace)
     order = listing_order(len(index), ROWS)
     for number in order.parts:
         place = order.of_part(number)
@@ -197,7 +200,7 @@ def finish(workspace: Workspace, names: Sequence[str] | None, seed: int) -> None
             "embedding": vector_column(z[place]),
             "compressed_size": pa.nulls(len(place), pa.int64()),
             "thumbnail": pa.nulls(len(place), pa.binary()),
-            "reason": pa.array([None if good else NOT_FINITE for good in finite], pa.string()),
+            "reason": pa.array([unmeasured if good else NOT_FINITE for good in finite], pa.string()),
         }
         workspace.write(EMBEDDINGS, number, pa.table(columns))
     parts, drawn = list(order.parts), draw(len(index), seed)
@@ -206,7 +209,7 @@ def finish(workspace: Workspace, names: Sequence[str] | None, seed: int) -> None
     write_scores(workspace, reference, "", parts, torch.device("cpu"))
     if spectrum is not None and reference.density is not None:
         workspace.write(VOLUMES, 0, _volumes(spectrum, reference.density.rank, np.asarray(np.isfinite(z).all(1))))
-    wanted = wanted_columns(None)
+    wanted = wanted_columns(None, without=("compressed_size",))
     if searches(wanted, len(index)):
         write_nearest(workspace, parts, parts, torch.device("cpu"))
     write_results(workspace, parts, wanted, workspace.folder / TABLE, reference, {}, page=False)
@@ -227,17 +230,28 @@ def _spectrum(gram: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
     return log_singular_values(gram), z
 
 
-def _joined(workspace: Workspace) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float64] | None]:
-    """Indices, embeddings and spectra of all predictions, by index and each once."""
+def _column(x: Tensor) -> pa.FixedSizeListArray:
+    return vector_column(x.detach().float().cpu().numpy())
+
+
+def _together(tables: Sequence[pa.Table]) -> pa.Table:
+    return pa.concat_tables(tables, promote_options="default").combine_chunks()
+
+
+def _joined(
+    workspace: Workspace,
+) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float64] | None, str | None]:
+    """Indices, embeddings and spectra of all predictions, by index and each once; or why no spectrum counts."""
     parts = [workspace.read(PREDICTED, number) for number in sorted(workspace.numbers(PREDICTED))]
     if not parts:
         raise ConfigurationError("nothing was predicted, so there is nothing to rank.")
+    rows = _together(parts)
     # a sampler may have repeated some, so that processes have equally many
-    index, first = np.unique(np.concatenate([rows["index"].to_numpy() for rows in parts]), return_index=True)
-    z = np.concatenate([vectors(rows["embedding"]) for rows in parts])[first]
-    if any("spectrum" not in rows.column_names for rows in parts):
-        return index, z, None
-    return index, z, np.concatenate([vectors(rows["spectrum"]) for rows in parts])[first]
+    index, first = np.unique(rows["index"].to_numpy(), return_index=True)
+    z = vectors(rows["embedding"])[first]
+    if "unmeasured" in rows.column_names:
+        return index, z, None, str(rows["unmeasured"].drop_null()[0])
+    return index, z, vectors(rows["spectrum"])[first].astype(np.float64), None
 
 
 def _volumes(spectrum: NDArray[np.float64], rank: int, finite: NDArray[np.bool_]) -> pa.Table:

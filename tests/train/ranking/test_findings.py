@@ -17,6 +17,7 @@ from jepa_train.ranking import findings
 from jepa_train.ranking.columns import wanted_columns
 from jepa_train.ranking.findings import Facts, warnings_of
 from jepa_train.ranking.references import RankingReference, fit_reference
+from jepa_train.ranking.table import NOT_MEASURED
 
 COUNT = 200
 
@@ -50,6 +51,11 @@ def with_subspace(found: Facts, spearman: float) -> Facts:
     assert found.reference is not None
     subspace = Subspace(2, 4, found.reference.z, torch.eye(6).double(), spearman)
     return replace(found, reference=replace(found.reference, subspace=subspace))
+
+
+def without_volumes(count: int, reason: str) -> Facts:
+    clipped = np.where(np.arange(COUNT) < count, np.nan, 0.0)
+    return replace(facts(reason=some(count, reason)), clipped=clipped)
 
 
 def some(count: int, value: Any, others: Any = None) -> pa.Array:
@@ -91,11 +97,8 @@ heavy = torch.randn(COUNT, 6) * torch.tensor([1.0, 1, 1, 30, 1, 1])
             lambda: with_subspace(facts(jepa_score=pa.nulls(COUNT, pa.float64())), 1.0),
             ["all 6 singular values", "4 rows"],
         ),
-        (
-            findings.incomplete,
-            lambda: replace(facts(), clipped=np.where(np.arange(COUNT) < 30, 0.0, np.nan)),
-            ["30 of 200 images", "--budget"],
-        ),
+        (findings.incomplete, lambda: without_volumes(170, NOT_MEASURED), ["30 of 200 images", "--budget"]),
+        (findings.incomplete, lambda: without_volumes(170, "it is text"), ["30 of 200 images", "reason says why"]),
         (findings.unreadable, lambda: facts(compressed_size=some(190, 5)), ["10 of 200 files"]),
         (findings.not_finite, lambda: facts(reason=some(3, "its embedding is not finite")), ["3 of 200"]),
         (findings.not_searched, lambda: facts(nearest_distance=None), ["200 images", "--scores nearest_distance"]),

@@ -66,7 +66,7 @@ def raised_for(refusal: Exception, trainer: Any) -> str:
 
 
 def refused_on_the_first(global_rank: int, world_size: int) -> list[str]:
-    """What a process raises where the work of the first one fails."""
+    """Exceptions of this process where the work of the first one fails."""
     trainer = SimpleNamespace(
         is_global_zero=global_rank == 0, strategy=SimpleNamespace(root_device=torch.device("cpu"))
     )
