@@ -93,6 +93,11 @@ class Wanted:
     names: tuple[str, ...]
     explicit: bool
 
+    @property
+    def volumes(self) -> bool:
+        """True if any column needs volumes."""
+        return self.needs("volume", "exact volume")
+
     def needs(self, *what: Needs) -> bool:
         """Tell whether any column needs one of these."""
         return any(BY_NAME[name].needs in what for name in self.names)

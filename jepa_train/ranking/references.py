@@ -243,6 +243,15 @@ def read_reference(path: Path, encoder: str) -> RankingReference:
     return replace(reference, subspace=Subspace(reference=reference.z, **kept))
 
 
+def has_subspace(path: Path) -> bool:
+    """Tell whether a reference has rows of volumes, calibrated by Jacobians.
+
+    Raises:
+        ConfigurationError: if it cannot be read.
+    """
+    return _content(path)["subspace"] is not None
+
+
 def _content(path: Path) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 from lightning.pytorch.utilities import rank_zero_info
+from PIL import Image
 
 from jepa_train.errors import ConfigurationError, check_at_least
 from jepa_train.ranking.batches import DataSettings
@@ -26,6 +27,7 @@ from jepa_train.ranking.passes import on_first_process, ranking_trainer
 from jepa_train.ranking.references import Estimator, RankingReference, file_identity
 from jepa_train.ranking.results import searches, write_results
 from jepa_train.ranking.shards import Shard
+from jepa_train.ranking.soundness import check_derivative
 from jepa_train.ranking.stages import (
     Job,
     draw_reference,
@@ -115,6 +117,8 @@ def rank(
         raise ConfigurationError(f"{folder} is the folder of the images: choose an --output beside it.")
     job = Job(Workspace(folder), loaded, FilesToRank(listing, loaded.prepare), part, data, runner)
     size = embedding_size(loaded)
+    if course.wanted.volumes:
+        check_derivative(loaded.name, loaded.module, loaded.prepare(Image.new("RGB", (64, 64))), size)
     manifest = manifest_of(job, course) | {"table": table_file.name}
     on_first_process(runner, partial(_open, table_file, folder, manifest, overwrite))
     clock = Stopwatch()
@@ -150,19 +154,21 @@ def _stages(job: Job, course: Course, size: int, clock: Stopwatch) -> RankingRef
     if not course.reference_alone:
         with clock.times("embeddings"):
             embed(job, size)
-    if course.reference_alone or wanted.needs("reference", "volume", "exact volume"):
+    if course.reference_alone or wanted.volumes or wanted.needs("reference"):
         with clock.times("reference"):
             embedded = not course.reference_alone
             origin = course.reference_file or draw_reference(
                 job, course.source, size, seed=course.seed, embedded=embedded
             )
-            fitted = settle_reference(job, origin, estimator=course.estimator, needs_all=course.needs_all)
+            fitted = settle_reference(
+                job, origin, estimator=course.estimator, needs_all=course.needs_all, volumes=wanted.volumes
+            )
     if course.reference_alone:
         return fitted
     if fitted is not None:
         with clock.times("scores"):
             score(job, fitted)
-    if fitted is not None and wanted.needs("volume", "exact volume"):
+    if fitted is not None and wanted.volumes:
         with clock.times("volumes"):
             manifest = read_manifest(job.workspace.folder) or {}
             doubtful_first = manifest.get("order") == DOUBTFUL  # that of the first call, whose parts are there

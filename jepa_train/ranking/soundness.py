@@ -1,10 +1,11 @@
-"""Checks that an encoder makes one finite vector of each image, by weights that are finite."""
+"""Checks that an encoder makes one finite vector of each image, by weights that are finite, with a derivative."""
 
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from jepa_monitor.density import jacobian_gram
 from jepa_train.checkpoints.finite import not_finite
 from jepa_train.errors import ConfigurationError, one_line, some_of
 
@@ -42,3 +43,17 @@ def check_forward(name: str, module: nn.Module, shape: tuple[int, int, int]) -> 
             f"{name} embeds an image otherwise in a batch than alone: let its forward treat each image by itself."
         )
     return int(both.shape[1])
+
+
+def check_derivative(name: str, module: nn.Module, image: Tensor, size: int) -> None:
+    """See that an embedding of ``size`` numbers has a derivative, by one backward pass for an image (C, H, W)."""
+    try:
+        with torch.enable_grad():
+            module(image[None].clone().requires_grad_())  # where it asks for numbers that autograd cannot follow
+        jacobian_gram(module, image[None], rows=torch.ones(1, size))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigurationError(
+            f"volumes need the derivative of {name}, which has none ({one_line(error).rstrip('.')}): compute its "
+            "forward with torch alone, without no_grad and detach, or ask for other columns, such as --scores "
+            "embedding_log_density,mahalanobis,knn_distance."
+        ) from None

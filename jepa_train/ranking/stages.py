@@ -27,6 +27,7 @@ from jepa_train.ranking.references import (
     chooses_exact,
     draw,
     fit_reference,
+    has_subspace,
     read_reference,
     write_reference,
 )
@@ -119,36 +120,42 @@ def draw_reference(job: Job, folder: Path | None, size: int, *, seed: int, embed
     return replace(drawn, kind=REFERENCES)
 
 
-def settle_reference(job: Job, source: Drawn | Path, *, estimator: Estimator, needs_all: bool) -> RankingReference:
+def settle_reference(
+    job: Job, source: Drawn | Path, *, estimator: Estimator, needs_all: bool, volumes: bool = True
+) -> RankingReference:
     """Fit the reference, or read the one that is there.
 
     Args:
         job: the ranking.
         source: images that were drawn and embedded, or the file of another ranking's reference.
         estimator, needs_all: see :func:`chooses_exact`.
+        volumes: volumes will be measured, for which some Jacobians are needed now.
 
     Raises:
-        ConfigurationError: on all processes, where there are too few images, or a file is of another encoder.
+        ConfigurationError: where there are too few images, or a file is of another encoder.
     """
     path = job.workspace.folder / REFERENCE
-    on_first_process(job.trainer, partial(_settle, job, path, source, estimator, needs_all))
+    on_first_process(job.trainer, partial(_settle, job, path, source, estimator, needs_all, volumes))
     with failing_together(job.trainer):
         return read_reference(path, job.encoder.identity)
 
 
-def _settle(job: Job, path: Path, source: Drawn | Path, estimator: Estimator, needs_all: bool) -> None:
-    if path.is_file():
+def _settle(job: Job, path: Path, source: Drawn | Path, estimator: Estimator, needs_all: bool, volumes: bool) -> None:
+    written = path.is_file()
+    if written and (not volumes or has_subspace(path)):
         return
-    reference = read_reference(source, job.encoder.identity) if isinstance(source, Path) else _fit(job, source)
-    if chooses_exact(estimator, reference, needs_all=needs_all):
+    known = path if written else source
+    reference = read_reference(known, job.encoder.identity) if isinstance(known, Path) else _fit(job, known)
+    if volumes and chooses_exact(estimator, reference, needs_all=needs_all):
         reference = replace(reference, subspace=None)
-    elif isinstance(source, Drawn):
+    elif volumes and isinstance(source, Drawn):
         reference = _calibrate(job, reference, source)
-    elif reference.subspace is None:
+    elif volumes and reference.subspace is None:
         raise ConfigurationError(
             f"{source} was made for exact volumes: make it with --estimator subspace, or add --estimator exact."
         )
-    write_reference(path, reference)
+    if not written or reference.subspace is not None:
+        write_reference(path, reference)
 
 
 def _fit(job: Job, drawn: Drawn) -> RankingReference:

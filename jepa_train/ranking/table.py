@@ -42,7 +42,7 @@ def assemble(workspace: Workspace, parts: Sequence[int], wanted: Wanted) -> tupl
         scores = _joined(workspace, SCORES, parts)
         columns |= {name: scores[name] for name in ("embedding_log_density", "mahalanobis", "knn_distance")}
     reason = files["reason"]
-    if wanted.needs("volume", "exact volume"):
+    if wanted.volumes:
         measured = measured_volumes(workspace, index)
         density = measured["log_volume"] + numbers(columns["embedding_log_density"])
         columns |= {name: nullable(measured[name]) for name in ("log_volume", "jepa_score")}

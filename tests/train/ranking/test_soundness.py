@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from jepa_train.errors import ConfigurationError
-from jepa_train.ranking.soundness import check_forward, check_weights
+from jepa_train.ranking.soundness import check_derivative, check_forward, check_weights
 
 
 class Function(nn.Module):
@@ -54,3 +54,28 @@ def test_what_makes_no_vector_of_an_image_is_refused(function: object, sentence:
 
 def test_the_size_of_the_embedding_is_returned() -> None:
     assert check_forward("e", Function(lambda images: images.flatten(1)), (3, 4, 4)) == 48
+
+
+def flat(images: Tensor) -> Tensor:
+    return images.flatten(1)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        torch.no_grad()(flat),
+        torch.inference_mode()(flat),
+        lambda images: flat(images).detach(),
+        lambda images: torch.from_numpy(flat(images).numpy()),
+        lambda images: torch.from_numpy(flat(images).detach().numpy()),
+        lambda images: torch.tensor(flat(images).tolist()),
+    ],
+)
+def test_an_encoder_without_derivative_is_noticed(function: object) -> None:
+    with pytest.raises(ConfigurationError, match="volumes need the derivative of e, which has none"):
+        check_derivative("e", Function(function), torch.zeros(3, 4, 4), 48)
+
+
+def test_an_encoder_with_a_derivative_passes() -> None:
+    with torch.inference_mode():
+        check_derivative("e", Function(flat), torch.zeros(3, 4, 4), 48)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor, nn
 
 from jepa_train.errors import ConfigurationError
-from tests.train.ranking.tiny import pictures, rank_quietly, tiny_encoder, values
+from tests.train.ranking.tiny import encoder_of, layers, pictures, rank_quietly, tiny_encoder, values
 
 
 def test_images_are_compared_with_a_folder_or_its_file(photos: Path, tmp_path: Path) -> None:
@@ -48,3 +51,35 @@ def test_a_reference_for_exact_volumes_has_no_subspace(photos: Path, tmp_path: P
     rank_quietly(photos, tmp_path / "shared", stage="reference", estimator="exact")
     with pytest.raises(ConfigurationError, match="was made for exact volumes"):
         rank_quietly(photos, tmp_path / "one", reference=tmp_path / "shared" / "reference.pt", estimator="subspace")
+
+
+class Detached(nn.Module):
+    """An encoder that autograd cannot follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = layers(40)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed."""
+        with torch.no_grad():
+            return self.layers(x)  # type: ignore[no-any-return]
+
+
+def test_an_encoder_without_derivative_is_refused_before_the_first_pass(photos: Path, tmp_path: Path) -> None:
+    encoder = encoder_of(Detached())
+    for settings in ({}, {"stage": "reference"}, {"scores": "percentile"}):
+        with pytest.raises(ConfigurationError, match="volumes need the derivative of tiny, which has none"):
+            rank_quietly(photos, tmp_path / "ranked", encoder=encoder, **settings)
+    assert not (tmp_path / "ranked").exists()
+    table = rank_quietly(photos, tmp_path / "ranked", encoder=encoder, scores="mahalanobis,nearest_distance")
+    assert table["mahalanobis"].null_count == 1
+
+
+def test_volumes_that_are_asked_for_later_are_those_of_one_call(photos: Path, tmp_path: Path) -> None:
+    encoder = encoder_of(layers(40))
+    rank_quietly(photos, tmp_path / "two", encoder=encoder, scores="mahalanobis")
+    assert json.loads((tmp_path / "two" / "summary.json").read_text())["volumes"] is None
+    later, at_once = (rank_quietly(photos, tmp_path / name, encoder=encoder) for name in ("two", "one"))
+    assert later.equals(at_once)
+    assert json.loads((tmp_path / "two" / "summary.json").read_text())["volumes"]["estimator"] == "subspace"
