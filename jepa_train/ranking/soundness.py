@@ -51,6 +51,8 @@ def check_derivative(name: str, module: nn.Module, image: Tensor, size: int) -> 
         with torch.enable_grad():
             module(image[None].clone().requires_grad_())  # where it asks for numbers that autograd cannot follow
         jacobian_gram(module, image[None], rows=torch.ones(1, size))
+    except torch.OutOfMemoryError:
+        raise
     except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigurationError(
             f"volumes need the derivative of {name}, which has none ({one_line(error).rstrip('.')}): compute its "

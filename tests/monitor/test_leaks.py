@@ -87,6 +87,7 @@ def test_no_gpu_memory_is_kept(tmp_path: Path) -> None:
         def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
             after.append(torch.cuda.memory_allocated())
 
-    for callbacks in ((Allocated(),), (monitor(), Allocated())):
-        trainer(tmp_path, *callbacks, accelerator="gpu", devices=1).fit(Autoencoder(), loader(), loader(seed=1))
-    assert after[:2] == after[2:]
+    run = trainer(tmp_path, monitor(), Allocated(), accelerator="gpu", devices=1, max_epochs=5, num_sanity_val_steps=0)
+    run.fit(Autoencoder(), loader(), loader(seed=1))
+    assert len(after) == 5
+    assert set(after[2:]) == {after[1]}  # the first measurement makes the workspaces of torch's libraries

@@ -104,6 +104,8 @@ def batch_expected(encode: Encode, x: Tensor) -> Generator[None, None, None]:
     """
     try:
         yield
+    except torch.OutOfMemoryError:  # says nothing about the shape
+        raise
     except Exception as error:
         if _takes(encode, x[None]):
             raise ValueError(f"inputs of shape {tuple(x.shape)} are one sample, not a batch: pass x[None].") from error

@@ -231,3 +231,13 @@ def test_an_encoder_that_depends_on_grad_mode_is_not_random() -> None:
     torch.testing.assert_close(z.float(), encode(x))
     layers.double()
     assert_equals_reference(gram, encode, x)
+
+
+def test_memory_that_does_not_suffice_is_not_taken_for_a_wrong_shape() -> None:
+    def hungry(x: Tensor) -> Tensor:
+        if len(x) > 1:
+            raise torch.OutOfMemoryError("two samples do not fit")
+        return x.flatten(1)
+
+    with pytest.raises(torch.OutOfMemoryError, match="two samples do not fit"):
+        jacobian_gram(hungry, torch.randn(4, 3))

@@ -7,15 +7,16 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
-from torch import Tensor
+from torch import Tensor, nn
 
 from jepa_train.errors import ConfigurationError
 from jepa_train.ranking.passes import StageBar, in_halves, on_first_process, ranking_trainer
 from tests.processes import run_on
-from tests.train.ranking.tiny import QUIET, pictures, rank_quietly
+from tests.train.ranking.tiny import QUIET, encoder_of, layers, pictures, rank_quietly, values
 
 
 def test_a_batch_that_does_not_fit_is_halved() -> None:
@@ -36,6 +37,34 @@ def test_a_batch_that_does_not_fit_is_halved() -> None:
 
     with pytest.raises(torch.OutOfMemoryError):
         in_halves(no_memory, x)
+
+
+class Roomy(nn.Module):
+    """Takes batches up to a size, as a device with little memory does."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.layers, self.room = layers(), room
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed."""
+        if len(x) > self.room:
+            raise torch.OutOfMemoryError(f"{len(x)} images do not fit")
+        z: Tensor = self.layers(x)
+        return z
+
+
+@pytest.mark.parametrize("estimator", ["exact", "subspace"])
+def test_a_ranking_ends_in_whatever_memory_suffices_for_two_images(tmp_path: Path, estimator: str) -> None:
+    images = pictures(tmp_path / "images", 40)
+    much, little = (
+        rank_quietly(
+            images, tmp_path / f"{room}", encoder=encoder_of(Roomy(room), identity=f"{room}"), estimator=estimator
+        )
+        for room in (1000, 2)
+    )
+    for name in ("embedding_log_density", "log_volume", "log_density", "mahalanobis", "knn_distance"):
+        np.testing.assert_allclose(values(little, name), values(much, name), atol=1e-4)
 
 
 def refuse(refusal: Exception) -> None:
