@@ -111,7 +111,7 @@ def wanted_columns(scores: Iterable[str] | None, *, without: Collection[str] = (
     """
     if scores is None:
         return Wanted(tuple(name for name in BY_NAME if name not in without), explicit=False)
-    asked = [name for name in map(str.strip, scores) if name not in ALWAYS]
+    asked = [name for name in (str(score).strip() for score in scores) if name not in ALWAYS]
     choices = [name for name in BY_NAME if name not in ALWAYS]
     for name in asked:
         if name not in choices:

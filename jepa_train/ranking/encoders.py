@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from jepa_train.errors import ConfigurationError
 from jepa_train.export import CONFIG
+from jepa_train.ranking.arguments import check_arguments, check_choice
 from jepa_train.ranking.families import POOLINGS, Pooling
 from jepa_train.ranking.identity import identity_of
 from jepa_train.ranking.preparation import PicturePreparation
@@ -71,8 +72,8 @@ def load_encoder(name: str, *, pooling: str = "auto", image_size: int | None = N
         ConfigurationError: if there is no such encoder, its weights cannot be fetched or read or are not finite, or it
             does not make one vector of an image.
     """
-    if pooling not in POOLINGS:
-        raise ConfigurationError(f"pooling must be {', '.join(POOLINGS)}, got {pooling!r}.")
+    check_arguments(load_encoder, locals())
+    check_choice("pooling", pooling, POOLINGS)
     if image_size is not None and image_size < 1:
         raise ConfigurationError(f"image_size must be 1 pixel or more, got {image_size}.")
     chosen = cast("Pooling", pooling)

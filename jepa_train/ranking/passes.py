@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from jepa_monitor.runtime.distributed import MeasurementError, fail_together
-from jepa_train.errors import RunFailed
+from jepa_train.commands.parsing import meant
+from jepa_train.errors import ConfigurationError, RunFailed
 from jepa_train.ranking.batches import DataSettings, Order, PartBatches, part_loader
 from jepa_train.ranking.images import FilesToRank
 from jepa_train.ranking.workspace import Workspace
@@ -142,7 +144,13 @@ def ranking_trainer(settings: Mapping[str, Any]) -> pl.Trainer:
 
     Args:
         settings: arguments of ``pl.Trainer``, such as ``devices``.
+
+    Raises:
+        ConfigurationError: for an argument that it has not.
     """
+    known = inspect.signature(pl.Trainer).parameters
+    if unknown := [name for name in settings if name not in known]:
+        raise ConfigurationError(f"Lightning's Trainer has no argument {unknown[0]!r}{meant(unknown[0], known)}.")
     shown = settings.get("enable_progress_bar", True) is not False
     callbacks = settings.get("callbacks") or []
     callbacks = callbacks if isinstance(callbacks, list) else [callbacks]

@@ -11,6 +11,7 @@ import pyarrow as pa
 import torch
 
 from jepa_train.errors import ConfigurationError
+from jepa_train.ranking.arguments import check_arguments
 from jepa_train.ranking.columns import Wanted, wanted_columns
 from jepa_train.ranking.duplicates import write_nearest
 from jepa_train.ranking.embedding import listing_order
@@ -95,7 +96,9 @@ def merge(
     Raises:
         ConfigurationError: if they are not all the shards of one ranking, or one of them is not finished.
     """
-    folders = [place_of(Path(shard))[1] for shard in shards]
+    check_arguments(merge, locals())
+    given = [shards] if isinstance(shards, str) else shards
+    folders = [place_of(Path(shard))[1] for shard in given]
     manifests = [_manifest(folder) for folder in folders]
     merged = _merged(folders, manifests)
     table_file, folder = place_of(Path(output))

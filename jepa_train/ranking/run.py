@@ -17,6 +17,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from PIL import Image
 
 from jepa_train.errors import ConfigurationError, check_at_least
+from jepa_train.ranking.arguments import check_arguments
 from jepa_train.ranking.batches import DataSettings
 from jepa_train.ranking.columns import Wanted, wanted_columns
 from jepa_train.ranking.embedding import embedding_size
@@ -94,6 +95,8 @@ def rank(
     Raises:
         ConfigurationError: for anything that a user can mend.
     """
+    check_arguments(rank, locals())
+    check_arguments(DataSettings, vars(data), group="data.")
     wanted, part = wanted_columns(scores.split(",") if isinstance(scores, str) else scores), Shard.parse(shard)
     course = Course(
         wanted,
@@ -105,6 +108,7 @@ def rank(
         seed=seed,
     )
     check_at_least(1, **{f"--data.{name}": getattr(data, name) for name in ("batch_size", "part_size")})
+    check_at_least(0, **{"--data.num_workers": data.num_workers or 0})
     _check_shard(part, course.source)
     if images is None and data.list is None:
         raise ConfigurationError("there is nothing to rank: name a folder of images, or a --data.list of files.")

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from jepa_monitor.density import log_singular_values, map_grams
 from jepa_train.errors import ConfigurationError
+from jepa_train.ranking.arguments import check_arguments
 from jepa_train.ranking.columns import wanted_columns
 from jepa_train.ranking.duplicates import write_nearest
 from jepa_train.ranking.embedding import NOT_FINITE, listing_order
@@ -61,6 +62,7 @@ class RankingWriter(BasePredictionWriter):
 
     def __init__(self, output: str | None = None, volumes: int = 64, seed: int = 0) -> None:
         super().__init__("batch")
+        check_arguments(RankingWriter.__init__, locals())
         self.output, self.volumes, self.seed = output, volumes, seed
         self._workspace: Workspace | None = None
         self._rows: list[pa.Table] = []

@@ -80,7 +80,7 @@ def test_a_name_of_timm_goes_before_a_folder_that_has_it(tmp_path: Path, monkeyp
         ("timm/vit_none_such", {}, r"there is no file, no folder and no timm model 'vit_none_such'"),
         ("test_vit=none.pth", {}, r"there is no file none.pth: give that of the weights"),
         ("random:none", {}, r"random:none must name a model of timm's registry or a checkpoint"),
-        ("test_vit", {"pooling": "sum"}, r"pooling must be auto, own, cls, mean, map, projection, got 'sum'"),
+        ("test_vit", {"pooling": "sum"}, r"pooling must be one of auto, own, cls, mean, map, projection, got 'sum'"),
         ("test_vit", {"image_size": 0}, r"image_size must be 1 pixel or more, got 0"),
         (
             "random:test_vit",

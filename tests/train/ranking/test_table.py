@@ -8,6 +8,7 @@ import duckdb
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.csv as csv
 import pytest
 
 from jepa_train.errors import ConfigurationError
@@ -47,6 +48,31 @@ def test_files_are_read_back_and_opened_by_others(suffix: str, tmp_path: Path) -
     assert frame["filename"].tolist() == NAMES
     query = f"select filename from '{path}' where log_density is not null"
     assert [row[0] for row in duckdb.sql(query).fetchall()] == NAMES[:1] + NAMES[2:]
+
+
+MISTAKABLE = ["NA", "null", "nan", "None", "NULL", "1", "001", "true", "a, b", 'quo"te', "new\nline", " space ", "-"]
+
+
+@pytest.mark.parametrize("classes", [MISTAKABLE, ["001", "002", "1"], ["true", "false"], ["NA", "N/A"], ["2024-01-01"]])
+def test_classes_of_any_name_are_read_from_csv_as_the_docs_say(classes: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "ranked.csv"
+    density = pa.array([None, *[0.5] * (len(classes) - 1)], pa.float64())
+    table = pa.table({"filename": [f"{name}/a" for name in classes], "class": classes, "log_density": density})
+    write_table(path, table)
+    assert read_table(path).equals(table)
+
+    frame = pd.read_csv(path, dtype={"class": str}, keep_default_na=False, na_values=[""])
+    assert frame["class"].tolist() == classes
+    assert frame["log_density"].isna().tolist() == [True, *[False] * (len(classes) - 1)]
+
+    rows = duckdb.sql(f"from read_csv('{path}', types={{'class': 'VARCHAR'}})").fetchall()
+    assert [row[1] for row in rows] == classes
+    assert rows[0][2] is None
+
+    converted = csv.ConvertOptions(column_types={"class": pa.string()})
+    read = csv.read_csv(path, convert_options=converted, parse_options=csv.ParseOptions(newlines_in_values=True))
+    assert read["class"].to_pylist() == classes
+    assert read["log_density"].null_count == 1
 
 
 def test_places_of_outputs(tmp_path: Path) -> None:
