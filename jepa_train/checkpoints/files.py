@@ -188,6 +188,16 @@ def check_sums(file: BinaryIO) -> None:
     file.seek(0)
 
 
+def is_whole_archive(path: Path) -> bool:
+    """Tell whether what ``torch.save`` wrote is all there and undamaged, by its checksums."""
+    try:
+        with path.open("rb") as file:
+            check_sums(file)
+    except CORRUPTED:
+        return False
+    return True
+
+
 @contextmanager
 def _one_sentence_about(path: str | Path) -> Iterator[None]:
     """Turn what reading wrong bytes ends in into a sentence about the file."""

@@ -22,7 +22,7 @@ from jepa_monitor.density import (
 from jepa_monitor.density.strategies import Encode
 from jepa_monitor.ranking import Mahalanobis
 from jepa_monitor.runtime.concise import Concise
-from jepa_train.checkpoints.files import CORRUPTED, written_whole
+from jepa_train.checkpoints.files import CORRUPTED, is_whole_archive, written_whole
 from jepa_train.errors import ConfigurationError
 
 Estimator = Literal["auto", "exact", "subspace"]
@@ -254,13 +254,13 @@ def has_subspace(path: Path) -> bool:
 
 def _content(path: Path) -> dict[str, Any]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True) if is_whole_archive(path) else None
     except CORRUPTED:
         content = None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ConfigurationError(
-            f"{path} is not a reference of this version: --reference takes a folder of images, or reference.pt of an "
-            "earlier ranking."
+            f"{path} is damaged, or not a reference of this version: --reference takes a folder of images, "
+            "or reference.pt of an earlier ranking."
         )
     return content
 

@@ -106,6 +106,7 @@ def merge(
     parts = list(listing_order(merged["count"], merged["part_size"]).parts)
     _check_finished(Workspace(folder, tuple(folders)), parts, wanted, manifests)
     workspace = open_workspace(folder, merged, overwrite=overwrite, sources=folders)
+    workspace.discard_damaged()
     reference_file = folders[0] / REFERENCE
     reference = read_reference(reference_file, merged["encoder"]) if reference_file.is_file() else None
     if searches(wanted, merged["count"]):
@@ -145,6 +146,8 @@ def _check_finished(
 ) -> None:
     kinds = [EMBEDDINGS, *([SCORES] if wanted.needs("reference", "volume", "exact volume") else [])]
     missing = [part for kind in kinds for part in set(parts) - workspace.numbers(kind)]
+    if damaged := [path for folder in workspace.sources for path in Workspace(folder).damaged()]:
+        raise ConfigurationError(f"{damaged[0]} is damaged: run the command of its shard again, which makes it anew.")
     if missing:
         numbers = [Shard.parse(manifest["shard"]).number for manifest in manifests]
         folder = workspace.sources[numbers.index(min(missing) % len(numbers) + 1)]

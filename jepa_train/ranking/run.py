@@ -263,4 +263,4 @@ def _open(table_file: Path, folder: Path, manifest: Mapping[str, Any], overwrite
     written = (read_manifest(folder) or {}).get("table")
     if table_file.exists() and written != table_file.name and not overwrite:
         raise ConfigurationError(f"{table_file} exists already: choose another --output, or add --overwrite.")
-    open_workspace(folder, manifest, overwrite=overwrite)
+    open_workspace(folder, manifest, overwrite=overwrite).discard_damaged()

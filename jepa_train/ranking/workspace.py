@@ -1,7 +1,7 @@
 """The folder of a ranking: a manifest of what is ranked, and results in parts, each written whole.
 
 A part is one file for a fixed range of positions of a fixed order. Whoever is killed loses the part that was being
-computed; what is there is never written again, so that a resumed ranking ends with the same bytes.
+computed; what is there and whole is never written again, so that a resumed ranking ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 
-from jepa_train.checkpoints.files import PARTIAL, written_whole
-from jepa_train.errors import ConfigurationError
+from jepa_train.checkpoints.files import PARTIAL, is_whole_archive, written_whole
+from jepa_train.errors import ConfigurationError, some_of
+from jepa_train.ranking.checksums import is_whole, sealed
 
 MANIFEST = "manifest.json"
 PARTS = "parts"
@@ -67,8 +69,8 @@ class Workspace:
         """
         path = self._path(self.folder, kind, number)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as file, pa.ipc.new_file(file, rows.schema) as sink:
-            sink.write_table(rows)
+        with written_whole(path) as file:
+            file.write(sealed(rows))
 
     def read(self, kind: str, number: int) -> pa.Table:
         """Map a part into memory.
@@ -80,11 +82,25 @@ class Workspace:
         path = next((path for path in paths if path.is_file()), paths[0])
         try:
             with pa.memory_map(str(path)) as file:
-                return pa.ipc.open_file(file).read_all()
+                return pa.ipc.open_file(file).read_all().replace_schema_metadata()
         except (pa.ArrowInvalid, OSError):
             raise ConfigurationError(
-                f"{path} is missing or damaged: remove it, and run the same command again, which makes it anew."
+                f"{path} is missing or damaged: run the same command again, which makes it anew."
             ) from None
+
+    def damaged(self) -> list[Path]:
+        """Files of the folder that are not as they were written, by their checksums."""
+        parts, reference = sorted((self.folder / PARTS).glob(f"*/[0-9]*{SUFFIX}")), self.folder / REFERENCE
+        found = [path for path in parts if not is_whole(path)]
+        return [*found, reference] if reference.is_file() and not is_whole_archive(reference) else found
+
+    def discard_damaged(self) -> None:
+        """Remove files that are not as they were written, with one warning: they are made anew."""
+        if found := self.damaged():
+            for path in found:
+                path.unlink()
+            names = some_of([str(path.relative_to(self.folder)) for path in found])
+            rank_zero_warn(f"Damaged files in {self.folder} are made anew: {names}.")
 
     def remove(self, kind: str) -> None:
         """Remove all parts of a kind."""

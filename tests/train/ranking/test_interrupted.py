@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 from pathlib import Path
@@ -46,6 +47,23 @@ def test_it_goes_on_after_any_part(
     rank_quietly(photos, tmp_path / "ranked")
     assert (tmp_path / "ranked" / TABLE).read_bytes() == whole
     assert times.items() <= {path: path.stat().st_mtime_ns for path in (tmp_path / "ranked").rglob("*.arrow")}.items()
+
+
+def test_it_goes_on_with_damaged_parts(photos: Path, tmp_path: Path, whole: bytes) -> None:
+    folder = tmp_path / "ranked"
+    rank_quietly(photos, folder, page=False)
+    (folder / TABLE).unlink()
+    parts = sorted(folder.rglob("*.arrow"))
+    by_kind = {path.parent: path for path in parts}
+    for path in by_kind.values():
+        os.truncate(path, path.stat().st_size // 2)
+    (folder / "reference.pt").write_bytes((folder / "reference.pt").read_bytes()[:-100])
+    good = {path: path.stat().st_mtime_ns for path in parts if path not in by_kind.values()}
+    with pytest.warns(UserWarning, match="Damaged files in .* are made anew: .* and 2 more") as warned:
+        rank_quietly(photos, folder, page=False)
+    assert sum(str(warning.message).startswith("Damaged") for warning in warned) == 1
+    assert (folder / TABLE).read_bytes() == whole
+    assert good == {path: path.stat().st_mtime_ns for path in good}
 
 
 @pytest.mark.slow

@@ -111,8 +111,11 @@ def test_a_file_of_another_encoder_or_kind_is_refused(tmp_path: Path) -> None:
         read_reference(tmp_path / "reference.pt", "other")
     (tmp_path / "cut.pt").write_bytes((tmp_path / "reference.pt").read_bytes()[:500])
     torch.save({"weights": 1}, tmp_path / "other.pt")
-    for name in ("cut.pt", "other.pt", "none.pt"):
-        with pytest.raises(ConfigurationError, match="is not a reference"):
+    flipped = bytearray((tmp_path / "reference.pt").read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    (tmp_path / "flipped.pt").write_bytes(flipped)
+    for name in ("cut.pt", "flipped.pt", "other.pt", "none.pt"):
+        with pytest.raises(ConfigurationError, match="is damaged, or not a reference"):
             read_reference(tmp_path / name, "e")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -69,3 +71,15 @@ def test_a_shard_of_another_encoder_is_refused(shards: Path, photos: Path, tmp_p
     rank_quietly(photos, tmp_path / "other", encoder=tiny_encoder(6), stage="reference")
     with pytest.raises(ConfigurationError, match="another encoder"):
         merge([shards / "1", tmp_path / "other", shards / "3"], output=tmp_path / "merged")
+
+
+def test_a_damaged_shard_is_named_and_mends_itself(shards: Path, photos: Path, tmp_path: Path) -> None:
+    damaged = shutil.copytree(shards / "2", tmp_path / "2")
+    path = next(damaged.rglob("*.arrow"))
+    os.truncate(path, 200)
+    with pytest.raises(ConfigurationError, match=rf"{path.name} is damaged: run the command of its shard again"):
+        merge([shards / "1", damaged, shards / "3"], output=tmp_path / "merged")
+    with pytest.warns(UserWarning, match="are made anew"):
+        rank_quietly(photos, damaged, reference=shards / "shared" / "reference.pt", shard="2/3")
+    merge([shards / "1", damaged, shards / "3"], output=tmp_path / "merged", page=False)
+    assert (tmp_path / "merged" / TABLE).read_bytes() == (shards / "whole" / TABLE).read_bytes()

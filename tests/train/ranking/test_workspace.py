@@ -54,6 +54,22 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
             workspace.read(EMBEDDINGS, number)
 
 
+def test_damaged_files_alone_are_discarded(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path)
+    for number in range(3):
+        workspace.write(EMBEDDINGS, number, part(5))
+    (tmp_path / "reference.pt").write_bytes(b"damaged")
+    path = tmp_path / "parts" / EMBEDDINGS / "000000001.arrow"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.warns(UserWarning, match="are made anew: parts/embeddings/000000001.arrow, reference.pt"):
+        workspace.discard_damaged()
+    assert workspace.numbers(EMBEDDINGS) == {0, 2}
+    assert not (tmp_path / "reference.pt").exists()
+    workspace.discard_damaged()
+
+
 def test_a_folder_goes_on_with_its_own_ranking_alone(tmp_path: Path) -> None:
     open_workspace(tmp_path / "new", MANIFEST).write(EMBEDDINGS, 0, part(1))
     assert open_workspace(tmp_path / "new", MANIFEST).numbers(EMBEDDINGS) == {0}
