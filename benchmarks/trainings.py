@@ -119,7 +119,13 @@ STUDIED: Mapping[str, Training] = {
     "study K=64": _study(size=64, steps=()),
     "study K=768": _study(size=768, steps=(), unread=True),
 }
-TRAININGS = {**KNOWN_AND_REAL, **STUDIED}
+# objectives beside SIGReg, which is that of "fashion_mnist"; what is only laid over another is none
+OBJECTIVES = ("vicreg", "barlow", "whitening_mse", "uniformity", "i_jepa", "none", "spectral_norm", "weight_decay")
+ON_FASHION_MNIST: Mapping[str, Training] = {
+    f"fashion_mnist {name}": Training("fashion_mnist", "", steps=(100, 1000), overlays=(name,), unread=True)
+    for name in OBJECTIVES
+}
+TRAININGS = {**KNOWN_AND_REAL, **STUDIED, **ON_FASHION_MNIST}
 
 
 class KeepSteps(pl.Callback):

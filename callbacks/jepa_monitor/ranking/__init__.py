@@ -11,7 +11,17 @@ from .baselines import (
     shares_samples,
 )
 from .correlation import concordance, kendall, partial_spearman, rank_stability, slope, spearman, why_unrankable
-from .detection import auroc, auroc_low_density, average_precision, fpr_at_tpr, typicality
+from .detection import (
+    auroc,
+    auroc_low_density,
+    auroc_null_interval,
+    average_precision,
+    bootstrap_interval,
+    fpr_at_tpr,
+    matched_pairs,
+    precision_recall_area,
+    typicality,
+)
 from .metrics import DensityRanking, OODDetection
 
 __all__ = [
@@ -22,7 +32,9 @@ __all__ = [
     "OODDetection",
     "auroc",
     "auroc_low_density",
+    "auroc_null_interval",
     "average_precision",
+    "bootstrap_interval",
     "compressed_size",
     "concordance",
     "fingerprints",
@@ -30,7 +42,9 @@ __all__ = [
     "kendall",
     "knn_distance",
     "log_frobenius",
+    "matched_pairs",
     "partial_spearman",
+    "precision_recall_area",
     "rank_stability",
     "shares_samples",
     "slope",
