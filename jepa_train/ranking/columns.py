@@ -24,48 +24,70 @@ class Column:
         type: its type.
         meaning: a phrase, with the unit.
         needs: what it is computed from.
+        typical: 1 where larger is more typical, -1 where smaller is, 0 where the column says nothing about it.
     """
 
     name: str
     type: pa.DataType
     meaning: str
     needs: Needs
+    typical: Literal[1, -1, 0] = 0
+
+    @property
+    def is_number(self) -> bool:
+        """True for a column of numbers."""
+        return bool(self.type != pa.string())
 
 
 COLUMNS = (
     Column("filename", pa.string(), "path relative to the folder that was ranked", "files"),
     Column("class", pa.string(), "folder of the file; only where there are folders", "files"),
-    Column("log_density", pa.float64(), "log_volume + embedding_log_density, nats; higher = more typical", "volume"),
+    Column("log_density", pa.float64(), "log_volume + embedding_log_density, nats; higher = more typical", "volume", 1),
     Column(
         "jepa_score",
         pa.float64(),
         "Eq. 5 of arXiv 2510.05949, nats: all singular values, clipped at 1e-6; higher = more typical",
         "exact volume",
+        1,
     ),
     Column(
         "embedding_log_density",
         pa.float64(),
         "log density of the embedding among the reference embeddings, nats; higher = more typical",
         "reference",
+        1,
     ),
-    Column("log_volume", pa.float64(), "log of the r largest singular values of the Jacobian, summed, nats", "volume"),
+    Column(
+        "log_volume",
+        pa.float64(),
+        "log of the r largest singular values of the Jacobian, summed, nats; higher = more typical",
+        "volume",
+        1,
+    ),
     Column(
         "mahalanobis",
         pa.float64(),
         "distance to the mean of the reference embeddings in units of their covariance; larger = less typical",
         "reference",
+        -1,
     ),
     Column(
         "knn_distance",
         pa.float64(),
         "distance to the 10th nearest reference embedding; larger = less typical",
         "reference",
+        -1,
     ),
     Column("compressed_size", pa.int64(), "bytes of the prepared image after lossless compression", "files"),
     Column(
-        "percentile", pa.float64(), "percentile of log_density among all that have one; 100 = most typical", "volume"
+        "percentile",
+        pa.float64(),
+        "percent of all log densities that are lower, half of itself and of equal ones counted (mid-rank): "
+        "50 / N to 100 - 50 / N; higher = more typical",
+        "volume",
+        1,
     ),
-    Column("class_percentile", pa.float64(), "the same within the class; only where there are folders", "volume"),
+    Column("class_percentile", pa.float64(), "the same within the class; only where there are folders", "volume", 1),
     Column("nearest_filename", pa.string(), "image with the nearest embedding among those ranked", "neighbours"),
     Column("nearest_distance", pa.float64(), "distance to its embedding; near 0 for duplicates", "neighbours"),
     Column(

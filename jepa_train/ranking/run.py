@@ -113,6 +113,10 @@ def rank(
     if images is None and data.list is None:
         raise ConfigurationError("there is nothing to rank: name a folder of images, or a --data.list of files.")
     listing = list_images(Path(images or "."), listed=data.list)
+    if wanted.explicit and "class_percentile" in wanted.names and not listing.nested:
+        raise ConfigurationError(
+            f"there are no classes for class_percentile, because {listing.root} has no folders: ask for percentile."
+        )
     loaded = load_encoder(encoder, pooling=pooling, image_size=image_size) if isinstance(encoder, str) else encoder
     runner = ranking_trainer(trainer or {})
     _say_how(loaded)

@@ -10,25 +10,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from jepa_train.ranking.columns import BY_NAME
+from jepa_train.ranking.columns import COLUMNS
 from jepa_train.ranking.page.sprites import SIDE
 from jepa_train.ranking.table import numbers
 
 MISSING = -1
-# columns of numbers: 1 where larger is more typical, -1 where smaller is, 0 where a column says nothing about it
-TYPICAL = {
-    "log_density": 1,
-    "jepa_score": 1,
-    "embedding_log_density": 1,
-    "log_volume": 1,
-    "mahalanobis": -1,
-    "knn_distance": -1,
-    "compressed_size": 0,
-    "percentile": 1,
-    "class_percentile": 1,
-    "nearest_distance": 0,
-    "nearest_difference": 0,
-}
 
 
 def page_data(
@@ -49,13 +35,13 @@ def page_data(
         "filename": names,
         "numbers": [
             {
-                "name": name,
-                "meaning": BY_NAME[name].meaning,
-                "typical": typical,
-                "values": encoded(numbers(table[name])),
+                "name": column.name,
+                "meaning": column.meaning,
+                "typical": column.typical,
+                "values": encoded(numbers(table[column.name])),
             }
-            for name, typical in TYPICAL.items()
-            if name in table.column_names
+            for column in COLUMNS
+            if column.is_number and column.name in table.column_names
         ],
         "class": coded_column(table, "class"),
         "reason": coded_column(table, "reason"),

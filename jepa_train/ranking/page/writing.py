@@ -14,7 +14,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from jepa_train.checkpoints.files import written_whole
-from jepa_train.ranking.page.page_data import TYPICAL, page_data
+from jepa_train.ranking.columns import BY_NAME
+from jepa_train.ranking.page.page_data import page_data
 from jepa_train.ranking.page.sprites import write_sprites
 from jepa_train.ranking.table import numbers
 
@@ -73,7 +74,7 @@ def typicality_order(table: pa.Table) -> NDArray[np.int64]:
     for name in BY_PREFERENCE:
         if name in table.column_names and not np.isnan(values := numbers(table[name])).all():
             known = np.where(np.isnan(values), np.nanmedian(values), values)
-            return np.argsort(known * TYPICAL[name], kind="stable")
+            return np.argsort(known * BY_NAME[name].typical, kind="stable")
     return np.arange(len(table))
 
 

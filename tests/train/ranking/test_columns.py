@@ -32,6 +32,13 @@ def test_a_name_that_is_none_is_asked_back() -> None:
         wanted_columns(["log_volum"])
 
 
+def test_a_column_says_in_words_what_is_typical() -> None:
+    for column in COLUMNS:
+        said = {"higher = more typical": 1, "larger = less typical": -1}
+        assert all(column.typical == typical for words, typical in said.items() if words in column.meaning), column.name
+        assert column.is_number or not column.typical
+
+
 def test_the_page_of_the_documentation_has_the_columns() -> None:
     page = (Path(__file__).resolve().parents[3] / "docs" / "ranking.md").read_text()
     rows = "\n".join(f"| `{column.name}` | {column.meaning} |" for column in COLUMNS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 from pathlib import Path
 
 import pytest
@@ -98,22 +99,35 @@ def test_nul_bytes_end_names_that_have_line_breaks(tmp_path: Path) -> None:
     assert named(tmp_path, listed=tmp_path / "files") == ["b.png", "new\nline.png"]
 
 
-def test_the_identity_changes_with_names_sizes_and_times_but_not_with_the_place(tmp_path: Path) -> None:
+def test_the_identity_is_that_of_copies_and_changes_with_names_sizes_and_contents(tmp_path: Path) -> None:
     write(tmp_path / "data", "1.png", "2.png")
-    os.utime(tmp_path / "data" / "1.png", (1, 1))
-    first = list_images(tmp_path / "data").identity
-    (tmp_path / "data").rename(tmp_path / "moved")
-    root = tmp_path / "moved"
-    known = [first]
-    assert list_images(root).identity == first
-    os.utime(root / "1.png", (2, 2))
+    root = shutil.copytree(tmp_path / "data", tmp_path / "copied")
+    os.utime(root / "1.png", (1, 1))
+    known = [list_images(tmp_path / "data").identity]
+    assert list_images(root).identity == known[0]
+    (root / "1.png").write_bytes(bytes(40_000))
     known.append(list_images(root).identity)
-    os.truncate(root / "1.png", 3)
-    os.utime(root / "1.png", (2, 2))
-    known.append(list_images(root).identity)
+    for place in (0, 39_999):  # of the same size
+        content = bytearray(40_000)
+        content[place] = 1
+        (root / "1.png").write_bytes(content)
+        known.append(list_images(root).identity)
     (root / "2.png").rename(root / "3.png")
     known.append(list_images(root).identity)
-    assert len(set(known)) == 4
+    (root / "3.png").chmod(0)
+    list_images(root)
+    assert len(set(known)) == 5
+
+
+def test_of_many_files_a_sample_is_read(tmp_path: Path) -> None:
+    names = [f"{number:04d}.png" for number in range(1500)]
+    for name in names:
+        (tmp_path / name).write_bytes(b"a")
+    before = list_images(tmp_path).identity
+    (tmp_path / names[-1]).write_bytes(b"b")
+    after = list_images(tmp_path).identity
+    (tmp_path / names[1]).unlink()
+    assert len({before, after, list_images(tmp_path).identity}) == 3
 
 
 def test_names_take_little_memory_and_can_be_pickled() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -132,6 +133,22 @@ def test_a_table_of_somebody_else_beside_a_ranking_is_kept(photos: Path, tmp_pat
     with pytest.raises(ConfigurationError, match="exists already"):
         rank_quietly(photos, tmp_path / "ranked.csv", scores="compressed_size")
     assert (tmp_path / "ranked.csv").read_text() == "mine"
+
+
+def test_classes_need_folders(tmp_path: Path) -> None:
+    flat = pictures(tmp_path / "photos", 3)
+    for scores in ("class_percentile", "log_density,class_percentile"):
+        with pytest.raises(ConfigurationError, match="there are no classes for class_percentile"):
+            rank_quietly(flat, tmp_path / "ranked", scores=scores)
+    assert not (tmp_path / "ranked").exists()
+
+
+def test_a_copy_of_the_images_is_gone_on_with(tmp_path: Path) -> None:
+    photos = pictures(tmp_path / "photos", 20)
+    first = rank_quietly(photos, tmp_path / "ranked", scores="compressed_size")
+    copied = tmp_path / "elsewhere"
+    shutil.copytree(photos, copied, copy_function=shutil.copyfile)
+    assert rank_quietly(copied, tmp_path / "ranked", scores="compressed_size").equals(first)
 
 
 def test_the_folder_of_the_images_is_no_output(photos: Path) -> None:
