@@ -21,6 +21,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from jepa_train.checkpoints.compatibility import (
     check_arguments,
     check_fits,
+    data_state,
     model_arguments,
     weight_shapes,
     without_fetching,
@@ -102,6 +103,7 @@ class JEPACLI(LightningCLI):
         """See that the checkpoint is of this model, and has what the subcommand needs; leave a finished run alone."""
         self.checkpoint = read_checkpoint(Path(path))
         check_arguments(self.checkpoint, Path(path))
+        self._check_data(self.checkpoint, path, args)
         config = self._settings
         if self.config.subcommand == "fit":
             if "optimizer_states" not in self.checkpoint:
@@ -115,6 +117,18 @@ class JEPACLI(LightningCLI):
         typed, configured = self._given_options(args)
         self._typed = {name: config.model[name] for name in typed if name in config.model}
         self._configured = {name: config.model[name] for name in configured if name in config.model}
+
+    def _check_data(self, checkpoint: dict[str, Any], path: str, args: ArgsType) -> None:
+        """See that data which nobody chose are of the class that the checkpoint was trained on."""
+        trained_on, used = data_state(checkpoint)[0], self._settings.data.class_path.rpartition(".")[2]
+        chosen = any(word.partition("=")[0] in ("--data", "--data.class_path") for word in _words(args))
+        by_default = self.start.default_configs and self.start.run_config is None and not chosen
+        if by_default and trained_on not in (None, used):
+            raise ConfigurationError(
+                f"the checkpoint {path} was trained on {trained_on}, and the data would be the {used} of "
+                f"{self.start.default_configs[0]}, because no config of its run stands beside it: give -c CONFIG, or "
+                f"--data {trained_on} with its settings."
+            )
 
     def before_instantiate_classes(self) -> None:
         """Name the given options that the checkpoint overrides, and fetch nothing that it replaces."""
@@ -178,11 +192,15 @@ class JEPACLI(LightningCLI):
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # set by its callback connector
         if not any(isinstance(callback, BasePredictionWriter) for callback in callbacks):
             callbacks.append(RankingWriter())
+        untrained = "" if self._settings.ckpt_path else ", by an untrained model, as there is no --ckpt_path"
+        rank_zero_info(
+            f"Embedding the images that {type(self.datamodule).__name__} has for predict{untrained}; to embed others: "
+            "python train.py rank FOLDER --encoder CHECKPOINT."
+        )
 
     def _given_options(self, args: ArgsType) -> tuple[list[str], list[str]]:
         """Names of model options on the command line, and in the config files that the user chose."""
-        words = args if isinstance(args, list) else sys.argv[1:]
-        typed = [word.removeprefix("--model.").split("=")[0] for word in words if word.startswith("--model.")]
+        typed = [word.removeprefix("--model.").split("=")[0] for word in _words(args) if word.startswith("--model.")]
         # None stands for a config that was given as text
         given = [file for file in self._settings.get("config") or [] if file is not None]
         files = [yaml.safe_load(file.get_content()) for file in given]
@@ -201,6 +219,10 @@ class JEPACLI(LightningCLI):
 
 def _compared(used: Namespace, asked: dict[str, Any]) -> str:
     return ", ".join(f"{name} {used[name]!r} (not {value!r})" for name, value in asked.items())
+
+
+def _words(args: ArgsType) -> list[str]:
+    return args if isinstance(args, list) else sys.argv[1:]
 
 
 def main(args: list[str] | None = None) -> JEPACLI | None:

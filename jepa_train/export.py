@@ -11,7 +11,13 @@ from lightning.pytorch.utilities import rank_zero_warn
 from safetensors.torch import save
 from torch import nn
 
-from jepa_train.checkpoints.compatibility import check_arguments, check_fits, model_arguments, without_fetching
+from jepa_train.checkpoints.compatibility import (
+    check_arguments,
+    check_fits,
+    data_state,
+    model_arguments,
+    without_fetching,
+)
 from jepa_train.checkpoints.files import is_sharded, read_checkpoint, written_whole
 from jepa_train.commands.parsing import Parser
 from jepa_train.errors import ConfigurationError
@@ -71,7 +77,7 @@ def export(ckpt_path: Path, output: Path, which: Which = "target", overwrite: bo
     checkpoint = read_checkpoint(ckpt_path)
     module = rebuilt(checkpoint, ckpt_path)
     branch: EmbeddingEncoder = module.target if which == "target" else module.online
-    prepared = preparation(checkpoint)
+    prepared = data_state(checkpoint)[1]
     if not prepared:
         rank_zero_warn(
             f"The checkpoint {ckpt_path} does not say how images were prepared (an earlier version wrote it, or the "
@@ -101,15 +107,6 @@ def export(ckpt_path: Path, output: Path, which: Which = "target", overwrite: bo
     if projector is None:
         projector_file.unlink(missing_ok=True)  # of an earlier export
     return [weights_file, config_file, card_file, *([projector_file] if projector is not None else [])]
-
-
-def preparation(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
-    """Read how the run's DataModule prepared images, see ``ImageDataModule.preparation``; empty if it did not say.
-
-    Lightning keeps a DataModule's state under the name of its class, which can be any.
-    """
-    states = (state for state in checkpoint.values() if isinstance(state, Mapping) and "data_config" in state)
-    return dict(next(states, {}))
 
 
 def _safetensors(module: nn.Module) -> bytes:

@@ -34,6 +34,17 @@ def without_fetching(arguments: Mapping[str, Any], weights: Mapping[str, Any]) -
     return {"pretrained": False, "encoder_overrides": class_token | (arguments.get("encoder_overrides") or {})}
 
 
+def data_state(checkpoint: Mapping[str, Any]) -> tuple[str | None, dict[str, Any]]:
+    """Find the name of the DataModule's class, under which Lightning keeps its state, and that state; empty if unknown.
+
+    It is known of those that say how images were prepared, see ``ImageDataModule.preparation``.
+    """
+    for name, state in checkpoint.items():
+        if isinstance(state, Mapping) and "data_config" in state:
+            return name, dict(state)
+    return None, {}
+
+
 def check_arguments(checkpoint: Mapping[str, Any], path: Path) -> None:
     """See that this version of the module knows the checkpoint's hyper-parameters, and warn of those it adds.
 

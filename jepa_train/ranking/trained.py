@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from jepa_train.checkpoints.compatibility import model_arguments, without_fetching
+from jepa_train.checkpoints.compatibility import data_state, model_arguments, without_fetching
 from jepa_train.checkpoints.files import is_sharded, read_checkpoint
 from jepa_train.data.transforms import data_config
 from jepa_train.errors import ConfigurationError, one_line
-from jepa_train.export import CONFIG, PROJECTOR, SUFFIX, preparation, rebuilt
+from jepa_train.export import CONFIG, PROJECTOR, SUFFIX, rebuilt
 from jepa_train.models.projector import Projector
 from jepa_train.module import JEPA
 from jepa_train.ranking.families import PooledModel, Pooling, null_note
@@ -43,7 +43,7 @@ def of_checkpoint(path: Path, pooling: Pooling, image_size: int | None, *, train
     size, channels = module.hparams["image_size"], module.hparams["channels"]
     if image_size not in (None, size):
         raise ConfigurationError(f"{path} was trained at {size} px: leave image_size out, it cannot be {image_size}.")
-    prepared = preparation(checkpoint)
+    prepared = data_state(checkpoint)[1]
     notes = [Z] if chosen == "projection" else [MEAN_TOKEN, *null_note(module.target.encoder.vit, "mean")]
     if not prepared:
         notes.append(f"{path.name} does not say how images were prepared: ImageNet's mean and deviation are guessed.")

@@ -84,6 +84,9 @@ def test_runs_without_a_logger_share_a_folder_and_leave_no_record(
 
 def test_predict_writes_embeddings_and_scores_and_no_other_folder(run: Path, caplog: pytest.LogCaptureFixture) -> None:
     command("predict", f"--ckpt_path={last_of(run)}")
+    assert "Embedding the images that MixtureDataModule has for predict; to embed others: python train.py rank" in (
+        caplog.text
+    )
     assert "Embeddings and scores are in predictions/version_0/ranking.parquet" in caplog.text
     assert versions() == ["version_0"]
     assert {path.name for path in Path().iterdir()} == {"runs", "predictions"}

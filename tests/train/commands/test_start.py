@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from jepa_train.cli import CONFIGS, main
@@ -98,6 +99,21 @@ def test_a_moved_checkpoint_is_used_with_the_default_and_says_so(
     command("validate", "--ckpt_path=moved.ckpt", *QUIET, *MIXTURE, "--data.image_size=24")
     said = r"moved.ckpt of step 2; the settings are those of \S+mixture.yaml, because no config of its run stands"
     assert re.search(said, caplog.text)
+
+
+@pytest.mark.parametrize("subcommand", ["predict", "fit"])
+def test_the_default_data_do_not_take_the_place_of_those_of_a_moved_checkpoint(
+    run: Path, subcommand: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = torch.load(last_of(run), weights_only=True)
+    checkpoint["ShapesDataModule"] = checkpoint.pop("MixtureDataModule")
+    torch.save(checkpoint, "moved.ckpt")
+    arguments = [subcommand, "--ckpt_path=moved.ckpt", *QUIET]
+    message = one_sentence(lambda: main(arguments), capsys)
+    assert "was trained on ShapesDataModule, and the data would be the MixtureDataModule of" in message
+    assert "give -c CONFIG, or --data ShapesDataModule" in message
+    chosen = one_sentence(lambda: main([*arguments, "--data=MixtureDataModule"]), capsys)
+    assert "was trained on" not in chosen
 
 
 # last
