@@ -16,6 +16,7 @@ from jepa_train.ranking.columns import Wanted, wanted_columns
 from jepa_train.ranking.duplicates import write_nearest
 from jepa_train.ranking.embedding import listing_order
 from jepa_train.ranking.findings import Facts
+from jepa_train.ranking.neighbour_search import MOST_EXACT, has_faiss
 from jepa_train.ranking.page import write_page
 from jepa_train.ranking.references import RankingReference, read_reference
 from jepa_train.ranking.shards import Shard
@@ -33,12 +34,10 @@ from jepa_train.ranking.workspace import (
     write_json,
 )
 
-MOST_SEARCHED = 100_000  # images whose nearest is searched without being asked for
-
 
 def searches(wanted: Wanted, count: int) -> bool:
     """Tell whether near-duplicates of ``count`` images are searched."""
-    return wanted.needs("neighbours") and (wanted.explicit or count <= MOST_SEARCHED)
+    return wanted.needs("neighbours") and (wanted.explicit or count <= MOST_EXACT or has_faiss())
 
 
 def write_results(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,37 +11,15 @@ import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
-from scipy.spatial.distance import cdist
 
-from jepa_train.ranking import duplicates
 from jepa_train.ranking.duplicates import write_nearest
-from jepa_train.ranking.workspace import EMBEDDINGS, NEAREST, Workspace, vector_column
-from tests.train.ranking.tiny import pictures, rank_quietly, values
-
-
-@pytest.mark.parametrize("block", [1, 2, 16])
-def test_it_is_that_of_an_exhaustive_search(block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(duplicates, "BLOCK", block)
-    workspace, z = Workspace(tmp_path), torch.randn(50, 6).numpy()
-    z[30], z[7] = z[3], np.nan
-    for number in range(5):
-        rows = slice(10 * number, 10 * number + 10)
-        workspace.write(EMBEDDINGS, number, part(np.arange(50)[rows], z[rows]))
-    write_nearest(workspace, [0, 1, 2, 3, 4], [0, 1, 2, 3, 4], torch.device("cpu"))
-    found = pa.concat_tables(workspace.read(NEAREST, number) for number in range(5)).to_pandas()
-    distances = cdist(z.astype(float), z.astype(float))
-    np.fill_diagonal(distances, np.inf)
-    distances[np.isnan(distances)] = np.inf
-    finite = np.arange(50) != 7
-    np.testing.assert_allclose(found["nearest_distance"][finite], distances.min(1)[finite], atol=1e-7)
-    assert (found["nearest_index"][finite].astype(int) == distances.argmin(1)[finite]).all()
-    assert found["nearest_distance"][[3, 30]].tolist() == [0.0, 0.0]
-    assert found["nearest_index"].isna().tolist() == (~finite).tolist()
+from jepa_train.ranking.workspace import EMBEDDINGS, NEAREST, Workspace
+from tests.train.ranking.tiny import embedded, pictures, rank_quietly, values
 
 
 def test_one_image_alone_has_none(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
-    workspace.write(EMBEDDINGS, 0, part(np.array([0]), np.ones((1, 2), np.float32)))
+    workspace.write(EMBEDDINGS, 0, embedded(np.array([0]), np.ones((1, 2), np.float32)))
     write_nearest(workspace, [0], [0], torch.device("cpu"))
     found = workspace.read(NEAREST, 0)
     assert [found[name].null_count for name in ("nearest_index", "nearest_distance", "nearest_difference")] == [1, 1, 1]
@@ -53,7 +31,7 @@ def test_the_difference_is_that_of_the_two_pictures(tmp_path: Path) -> None:
     z = np.array([[0.0], [5.0], [0.1], [5.1], [0.3]], np.float32)
     for number, rows in enumerate((slice(2), slice(2, 5))):  # pairs across parts
         pictures = [None if grey is None else jpeg(grey) for grey in greys[rows]]
-        workspace.write(EMBEDDINGS, number, part(np.arange(5)[rows], z[rows], pictures))
+        workspace.write(EMBEDDINGS, number, embedded(np.arange(5)[rows], z[rows], pictures))
     write_nearest(workspace, [0, 1], [0, 1], torch.device("cpu"))
     found = pa.concat_tables(workspace.read(NEAREST, number) for number in (0, 1))
     assert found["nearest_index"].to_pylist() == [2, 3, 0, 1, 2]
@@ -72,12 +50,6 @@ def test_a_copy_that_was_changed_a_little_is_nearer_than_any_other_picture(
     first = np.argsort(difference)[:2]
     assert {table["filename"][int(row)].as_py() for row in first} == {"007.png", "copy.png"}
     assert difference[first].max() < 8.0 < np.sort(difference)[2]
-
-
-def part(index: np.ndarray, z: np.ndarray, thumbnails: Sequence[bytes | None] | None = None) -> pa.Table:
-    """A part of embeddings."""
-    kept = pa.array(thumbnails or [None] * len(index), pa.binary())
-    return pa.table({"index": index, "embedding": vector_column(z), "thumbnail": kept})
 
 
 def jpeg(grey: int) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from jepa_train.ranking.batches import DataSettings
 from jepa_train.ranking.encoders import ImageEncoder
 from jepa_train.ranking.preparation import PicturePreparation
 from jepa_train.ranking.run import rank
+from jepa_train.ranking.workspace import vector_column
 
 SIZE = 8  # pixels
 IN_THIS_PROCESS = DataSettings(batch_size=5, num_workers=0, part_size=16)
@@ -65,6 +67,12 @@ def rank_quietly(images: Path, output: Path, **settings: Any) -> pa.Table:
 def values(table: pa.Table, name: str) -> np.ndarray:
     """A column as numbers; NaN for null."""
     return table[name].to_pandas().to_numpy(dtype=float)
+
+
+def embedded(index: np.ndarray, z: np.ndarray, thumbnails: Sequence[bytes | None] | None = None) -> pa.Table:
+    """A part of embeddings."""
+    kept = pa.array(thumbnails or [None] * len(index), pa.binary())
+    return pa.table({"index": index, "embedding": vector_column(z), "thumbnail": kept})
 
 
 class Constant(nn.Module):
