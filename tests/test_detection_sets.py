@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pickle
 import sys
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
+import detection
 import numpy as np
 import pytest
 import torch
@@ -108,7 +110,7 @@ def torchvisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path.write_bytes(pickle.dumps({"data": data, key: [index % 10 for index in range(count)]}))
 
     small, large = (tmp_path / name for name in ("cifar-10-batches-py", "cifar-100-python"))
-    batch(small / "data_batch_1", 80, "labels")
+    batch(small / "data_batch_1", 160, "labels")
     batch(small / "test_batch", 40, "labels")
     batch(large / "test", 20, "fine_labels")
     (small / "batches.meta").write_bytes(pickle.dumps({"label_names": [str(index) for index in range(10)]}))
@@ -158,12 +160,12 @@ def openood(tmp_path: Path) -> Path:
     def listed(folder: str, listing: str, names: list[str]) -> None:
         (lists / listing).parent.mkdir(parents=True, exist_ok=True)
         (lists / listing).write_text("".join(f"{name} {index - 1}\n" for index, name in enumerate(names)))
-        for index, name in enumerate(names):
+        for name in names:
             path = tmp_path / folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
-            picture(index, size=8).save(path)
+            picture(zlib.crc32(name.encode()), size=8).save(path)
 
-    train = [f"imagenet_1k/train/n01440764/n01440764_{index}.JPEG" for index in range(60)]
+    train = [f"imagenet_1k/train/n01440764/n01440764_{index}.JPEG" for index in range(160)]
     listed("images_largescale", "imagenet/train_imagenet.txt", train)
     test = [f"imagenet_1k/val/ILSVRC2012_val_{index:08d}.JPEG" for index in range(30)]
     listed("images_largescale", "imagenet/test_imagenet.txt", test)
@@ -244,3 +246,33 @@ def test_flips_and_inversion_are_their_own_reverse() -> None:
         once = change(image, 0)
         assert once.tobytes() != image.tobytes()
         assert change(once, 0).tobytes() == image.tobytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "folder", "other"), [("imagenet", "openood", "NINCO"), ("cifar10", "torchvisions", "SVHN")]
+)
+def test_one_command_measures_a_timm_encoder_on_a_folder(
+    name: str,
+    folder: str,
+    other: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    words = [name, "--root", str(request.getfixturevalue(folder)), "--encoder", "random:test_vit", "--sets", other]
+    few = ["--reference", "130", "--calibration", "16", "--scored", "6", "--volumes", "subspace"]
+    kept = ["--readings", str(tmp_path / "readings"), "--docs", str(tmp_path / "docs")]
+    assert detection.main([*words, *few, *kept]) == 0
+    shown = capsys.readouterr().out
+    assert "**random:test_vit, embedding**: AUROC" in shown
+    rows = detection.kept_rows(name, tmp_path / "docs" / "detection")
+    assert {row["set"] for row in rows} == {NULL, other}
+    assert {"log_density", "kNN", "volume alone"} <= {row["method"] for row in rows}
+    assert "Eq. 5" not in {row["method"] for row in rows}  # a subspace has no whole spectrum
+
+
+def test_a_missing_folder_ends_with_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["imagenet", "--root", str(tmp_path / "none"), "--encoder", "random:test_vit", "--docs", str(tmp_path)]
+    assert detection.main(words) == 1
+    assert "images of ImageNet-1k were not found" in capsys.readouterr().err

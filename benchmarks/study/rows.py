@@ -37,7 +37,7 @@ class Study:
 
 def write(rows: Sequence[Row], path: Path) -> None:
     """Write rows, one a line, with four digits; a number that is not finite becomes null."""
-    lines = [json.dumps({name: _plain(value) for name, value in row.items()}, ensure_ascii=False) for row in rows]
+    lines = [json.dumps({name: plain(value) for name, value in row.items()}, ensure_ascii=False) for row in rows]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("[\n" + ",\n".join(lines) + "\n]\n")
 
@@ -48,7 +48,8 @@ def read(path: Path) -> list[Row]:
     return [{name: math.nan if value is None else value for name, value in row.items()} for row in rows]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Keep four digits of a number; one that is not finite becomes ``None``."""
     if not isinstance(value, float):
         return value
     return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
