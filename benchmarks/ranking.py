@@ -1,11 +1,13 @@
 """The two passes of ``python train.py rank`` beside what they replace, and its memory: images a second, MiB.
 
-    python benchmarks/ranking.py [--only forward volumes many] [--images 128] [--sizes 192 384] [--device cpu]
+    python benchmarks/ranking.py [--only complexity loader forward volumes many] [--images 128] [--device cpu]
 
-``forward`` is the first pass (reading, thumbnails and compressed sizes included) beside a bare loop of timm over the
-same files with as many workers. ``volumes`` is the second pass beside Listing 1 of the paper, on encoders that were
-trained for 100 steps on images of known density, calibration included. ``many`` ranks 100,000 small images and prints
-the peak of memory. With ``--device cuda`` both passes take ViT-S/14 and ViT-B/14 with random weights, at 224 px.
+``complexity`` compares the compressed sizes of a ranking with zlib's. ``loader`` is what the first pass reads, alone
+and with an encoder that takes no time, beside a bare loader. ``forward`` is the first pass (thumbnails and compressed
+sizes included) beside a bare loop of timm over the same files with as many workers. ``volumes`` is the second pass
+beside Listing 1 of the paper, on encoders that were trained for 100 steps on images of known density, calibration
+included. ``many`` ranks 100,000 small images and prints the peak of memory. With ``--device cuda`` both passes take
+ViT-S/14 and ViT-B/14 with random weights, at 224 px.
 """
 
 from __future__ import annotations
@@ -14,23 +16,33 @@ import argparse
 import json
 import multiprocessing
 import resource
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from scipy.stats import spearmanr
 from score import listing_1, trained_model
+from sklearn.datasets import load_sample_images
+from sklearn.metrics import roc_auc_score
 from torch import nn
 from torch.utils.data import DataLoader
 
-from jepa_train.ranking.batches import DataSettings
+from jepa_monitor.ranking import compressed_size as by_zlib
+from jepa_train.data import FashionMNISTDataModule
+from jepa_train.data.base import ImageTensors
+from jepa_train.ranking.batches import DataSettings, PartBatches, part_loader
+from jepa_train.ranking.embedding import listing_order
 from jepa_train.ranking.encoders import ImageEncoder, load_encoder
-from jepa_train.ranking.images import FilesToRank
+from jepa_train.ranking.images import FilesToRank, compressed_size
 from jepa_train.ranking.listing import list_images
 from jepa_train.ranking.preparation import PicturePreparation
 from jepa_train.ranking.run import rank
@@ -38,6 +50,7 @@ from jepa_train.ranking.run import rank
 MODELS = {"cpu": ["vit_tiny_patch16_224"], "cuda": ["vit_small_patch14_dinov2", "vit_base_patch14_dinov2"]}
 SIZE = 224  # pixels that these models see
 IMAGENET = 50_000
+BATCH = 64
 LISTED = 16  # images by Listing 1, at a time as the paper does
 MIB = 1 << 10  # of the kB that the kernel counts in
 
@@ -83,11 +96,11 @@ def first_pass(images: Path, model: str, output: Path, device: str, workers: int
 def bare_loop(images: Path, model: str, device: str, workers: int) -> float:
     """Images a second of timm's model over the files, prepared as timm says, and nothing else."""
     encoder = load_encoder(f"random:{model}", image_size=SIZE)
-    files = _Pictures(list_images(images).root, encoder.prepare)
+    files = _Pictures(images, encoder.prepare)
     module = encoder.module.to(device)
     start = time.perf_counter()
     with torch.inference_mode():
-        for batch in DataLoader(files, batch_size=64, num_workers=workers):
+        for batch in DataLoader(files, batch_size=BATCH, num_workers=workers):
             module(batch.to(device)).cpu()
     return len(files) / (time.perf_counter() - start)
 
@@ -104,15 +117,101 @@ class _Pictures(torch.utils.data.Dataset[torch.Tensor]):
             return self.prepare(picture)
 
 
-def forward(folder: Path, count: int, device: str, workers: int) -> None:
+class Mean(nn.Module):
+    """An encoder that takes no time, as on a fast device."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Average colors, (B, C, H, W) -> (B, C)."""
+        return x.mean((2, 3))
+
+
+def loader(images: Path, folder: Path, workers: int) -> None:
+    """Print what is read in a second, alone and by the first pass of an encoder that takes no time."""
+    encoder = replace(load_encoder(f"random:{MODELS['cpu'][0]}", image_size=SIZE), module=Mean())
+    files, bare = FilesToRank(list_images(images), encoder.prepare), _Pictures(images, encoder.prepare)
+    settings = DataSettings(batch_size=BATCH, num_workers=workers)
+    order = listing_order(len(files), settings.part_size)
+
+    def first_pass(turn: int) -> None:
+        seconds_of(images, encoder, folder / f"read_{turn}", "cpu", scores="compressed_size", data=settings)
+
+    ways: dict[str, Callable[[int], Any]] = {
+        "bare loader": lambda turn: exhaust(DataLoader(bare, batch_size=BATCH, num_workers=workers)),
+        "our loader": lambda turn: exhaust(part_loader(PartBatches(files, order, order.parts, BATCH), settings)),
+        "first pass": first_pass,
+    }
+    first_pass(-1)
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    work: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(5):
+        for name, read in ways.items():
+            start, before = time.perf_counter(), cpu_seconds()
+            read(turn)
+            rates[name].append(len(files) / (time.perf_counter() - start))
+            work[name].append((cpu_seconds() - before) / len(files))
+    seconds, bare_rate = medians(work), statistics.median(rates["bare loader"])
+    for name, rate in medians(rates).items():
+        print(
+            f"{name}, {workers} workers: {rate:.0f} images/s, {rate / bare_rate:.2f} of the bare loader's (goal .9); "
+            f"{1e3 * seconds[name]:.2f} ms of CPU an image, {seconds['bare loader'] / seconds[name]:.2f}",
+            flush=True,
+        )
+
+
+def complexity(count: int = 3000) -> None:
+    """Print how zstd ranks pictures beside zlib, and how well each tells garments from digits."""
+    data = FashionMNISTDataModule()
+    config = data.preparation()["data_config"]
+    test, mnist = data.probe_dataset(), data.ood_datasets()["mnist"]
+    assert isinstance(test, ImageTensors)
+    assert isinstance(mnist, ImageTensors)
+    garments, digits = (
+        ((images[:count] * config["std"][0] + config["mean"][0]) * 255.0).round().byte()
+        for images in (test.images, mnist.images)
+    )
+    draws = np.random.default_rng(0)
+    crops = []
+    for photograph in load_sample_images().images * 250:
+        side = int(draws.integers(60, min(photograph.shape[:2])))
+        top, left = (int(draws.integers(0, length - side)) for length in photograph.shape[:2])
+        crop = Image.fromarray(photograph[top : top + side, left : left + side]).resize((SIZE, SIZE))
+        crops.append(torch.from_numpy(np.array(crop)).permute(2, 0, 1).contiguous())
+    ours, zlib = (lambda images: [compressed_size(image) for image in images]), partial(by_zlib, low=0.0, high=255.0)
+    for name, images in {"garments": garments, "crops of photographs": crops}.items():
+        rho = spearmanr(ours(images), zlib(torch.stack(list(images)))).statistic
+        print(f"complexity, {len(images)} {name}: Spearman of zstd and zlib {rho:.3f}")
+    labels = [1] * len(garments) + [0] * len(digits)
+    for name, sizes in {"zstd": ours, "zlib": zlib}.items():
+        found = roc_auc_score(labels, [*sizes(garments), *sizes(digits)])
+        print(f"complexity: AUROC of garments among digits by {name} {found:.3f}", flush=True)
+
+
+def exhaust(batches: DataLoader[Any]) -> None:
+    """Read all batches, and keep none."""
+    for _ in batches:
+        pass
+
+
+def cpu_seconds() -> float:
+    """Time that this process and its workers spent on CPUs, whatever else is running there."""
+    uses = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(use.ru_utime + use.ru_stime for use in uses)
+
+
+def medians(rates: dict[str, list[float]]) -> dict[str, float]:
+    """Median of each list."""
+    return {name: statistics.median(values) for name, values in rates.items()}
+
+
+def forward(images: Path, folder: Path, device: str, workers: int) -> None:
     """Print the first pass beside the bare loop, in turn."""
-    images = photographs(folder / "photographs", count, 256)
     for model in MODELS[device]:
         rates: dict[str, list[float]] = {"rank": [], "bare loop": []}
         for turn in range(3):
             rates["bare loop"].append(bare_loop(images, model, device, workers))
             rates["rank"].append(first_pass(images, model, folder / f"{model}_{turn}", device, workers))
-        ours, bare = (sorted(rates[name])[1] for name in ("rank", "bare loop"))
+        found = medians(rates)
+        ours, bare = found["rank"], found["bare loop"]
         hours = IMAGENET / ours / 3600
         print(
             f"forward {model}: {ours:.1f} images/s, bare loop {bare:.1f}, ratio {ours / bare:.2f} (goal .9), "
@@ -247,8 +346,8 @@ def many(folder: Path, count: int) -> None:
 def main() -> None:
     """Print all of it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="*", default=["forward", "volumes", "many"])
-    parser.add_argument("--images", type=int, default=128, help="of forward")
+    parser.add_argument("--only", nargs="*", default=["complexity", "loader", "forward", "volumes", "many"])
+    parser.add_argument("--images", type=int, default=128, help="of loader and forward")
     parser.add_argument("--measured", type=int, default=1000, help="images of volumes")
     parser.add_argument("--many", type=int, default=100_000)
     parser.add_argument("--sizes", type=int, nargs="*", default=[192, 384])
@@ -257,8 +356,13 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        if "complexity" in given.only:
+            complexity()
+        images = photographs(folder / "photographs", given.images, 256)
+        if "loader" in given.only:
+            loader(images, folder, given.workers)
         if "forward" in given.only:
-            forward(folder, given.images, given.device, given.workers)
+            forward(images, folder, given.device, given.workers)
         if "volumes" in given.only:
             if given.device == "cuda":
                 volumes_on_gpu(folder, given.measured, given.workers)

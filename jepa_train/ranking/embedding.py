@@ -62,7 +62,7 @@ class EmbeddingPass(PartsPass):
             "class": pa.array([listing.class_of(index) if self.nested else None for index in indices], pa.string()),
             "embedding": vector_column(z),
             "compressed_size": pa.array(batch["compressed_size"], pa.int64()),
-            "thumbnail": pa.array(batch["thumbnail"], pa.binary()),
+            "thumbnail": batch["thumbnail"],
             "reason": pa.array(
                 [reason or (None if finite else NOT_FINITE) for reason, finite in found],
                 pa.string(),

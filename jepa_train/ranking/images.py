@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms.functional import pil_to_tensor
 
-from jepa_monitor.ranking import compressed_size
 from jepa_train.data.transforms import to_rgb, without_ends
 from jepa_train.errors import one_line
 from jepa_train.ranking.listing import ImageListing
@@ -25,6 +25,8 @@ from jepa_train.ranking.preparation import PicturePreparation
 
 THUMBNAIL = 64  # pixels
 QUALITY = 80  # of the thumbnail's JPEG: about 1.5 kB
+SPARE = 2.0  # a thumbnail is drawn from pixels this much finer, not from all of a photograph's
+EFFORT = 1  # of zstd: 8 times as fast as the least of zlib, and ranks pictures much alike (docs/ranking.md)
 LONGEST = 160  # characters of a reason
 REASONS = {
     errno.ENOENT: "there is no such file",
@@ -45,15 +47,23 @@ class FilesToRank(Dataset[dict[str, Any]]):
 
     Args:
         listing: the files.
-        prepare: a picture -> (C, H, W) float32; it gets upright RGB of 8 bit.
+        prepare: a picture -> (C, H, W) float32; it gets upright RGB of 8 bit. Of a :class:`PicturePreparation` samples
+            have the 8-bit pixels, a quarter of the bytes, and :meth:`inputs` does the rest where the encoder is.
         background: color behind transparent pixels, where ``prepare`` does not say.
+        described: samples have a compressed size and a thumbnail.
     """
 
     def __init__(
-        self, listing: ImageListing, prepare: Callable[[Image.Image], Tensor], *, background: str = "white"
+        self,
+        listing: ImageListing,
+        prepare: Callable[[Image.Image], Tensor],
+        *,
+        background: str = "white",
+        described: bool = True,
     ) -> None:
         self.listing = listing
         self.prepare = prepare
+        self.described = described
         self.background = prepare.background if isinstance(prepare, PicturePreparation) else background
 
     def __len__(self) -> int:
@@ -63,23 +73,32 @@ class FilesToRank(Dataset[dict[str, Any]]):
         """Sample of one file; it never raises.
 
         Returns:
-            ``index``, and ``image`` (C, H, W) float32, ``compressed_size`` in bytes, ``thumbnail``, a JPEG of 64 x 64
-            pixels that shows the whole picture, all ``None`` where there is a ``reason``.
+            ``index``, and ``image`` (C, H, W), of which :meth:`inputs` makes the encoder's input, ``compressed_size``
+            in bytes, ``thumbnail``, a JPEG of 64 x 64 pixels that shows the whole picture, all ``None`` where there is
+            a ``reason``.
         """
-        sample: dict[str, Any] = {"index": index, "image": None, "compressed_size": None, "thumbnail": None}
+        nothing: dict[str, Any] = {"index": index, "image": None, "compressed_size": None, "thumbnail": None}
         try:
             picture = read_picture(self.listing.path(index), self.background)
             image, pixels = self._prepared(picture)
-            size = int(compressed_size(pixels[None], low=0.0, high=255.0, level=1)[0])
-            return {**sample, "image": image, "compressed_size": size, "thumbnail": _thumbnail(picture), "reason": None}
+            found: dict[str, Any] = {"image": image, "reason": None}
+            if self.described:
+                found |= {"compressed_size": compressed_size(pixels), "thumbnail": _thumbnail(picture)}
+            return nothing | found
         except Exception as error:  # a decoder raises anything, where bytes lead it astray
-            return {**sample, "reason": reason_of(error)}
+            return nothing | {"reason": reason_of(error)}
+
+    def inputs(self, images: Tensor) -> Tensor:
+        """The encoder's inputs (B, C, H, W) float32, of ``image`` of samples, on their device."""
+        if isinstance(self.prepare, PicturePreparation) and len(images):
+            return self.prepare.normalised(images)
+        return images
 
     def _prepared(self, picture: Image.Image) -> tuple[Tensor, Tensor]:
-        """The encoder's input, and 8-bit pixels of the same size."""
+        """What becomes the encoder's input, and 8-bit pixels of the same size."""
         if isinstance(self.prepare, PicturePreparation):
-            pixels = self.prepare.pixels(picture)
-            return self.prepare.normalised(pixels), pixels
+            pixels = self.prepare.pixels(picture).contiguous()
+            return pixels, pixels
         image = self.prepare(picture)
         return image, pil_to_tensor(ImageOps.fit(without_ends(picture), (image.shape[-1], image.shape[-2])))
 
@@ -126,10 +145,20 @@ def reason_of(error: Exception) -> str:
     return text[:LONGEST]
 
 
+def compressed_size(pixels: Tensor) -> int:
+    """Bytes of 8-bit pixels (C, H, W) after zstd: how complex an image is."""
+    codec = pa.Codec("zstd", compression_level=EFFORT)
+    return codec.compress(pa.py_buffer(pixels.contiguous().numpy())).size  # type: ignore[no-any-return]  # untyped
+
+
 def _thumbnail(picture: Image.Image) -> bytes:
-    small = ImageOps.pad(without_ends(picture), (THUMBNAIL, THUMBNAIL), method=Image.Resampling.BILINEAR, color="white")
+    whole = without_ends(picture)
+    width, height = (max(1, round(side * THUMBNAIL / max(whole.size))) for side in whole.size)
+    small = whole.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=SPARE)
+    square = Image.new("RGB", (THUMBNAIL, THUMBNAIL), "white")
+    square.paste(small, ((THUMBNAIL - width) // 2, (THUMBNAIL - height) // 2))
     encoded = io.BytesIO()
-    small.save(encoded, "JPEG", quality=QUALITY)
+    square.save(encoded, "JPEG", quality=QUALITY)
     return encoded.getvalue()
 
 
@@ -137,15 +166,17 @@ def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Join samples of :class:`FilesToRank`; with none that is readable, ``image`` is empty.
 
     Returns:
-        ``index`` (B,) int64, ``readable`` (B,) bool, ``image`` (R, C, H, W) of the R readable ones in their order, and
-        lists of B for ``compressed_size``, ``thumbnail`` and ``reason``.
+        ``index`` (B,) int64, ``readable`` (B,) bool, ``image`` (R, C, H, W) of the R readable ones in their order,
+        lists of B for ``compressed_size`` and ``reason``, and an array of B for ``thumbnail``.
     """
     images = [image for image in _column(samples, "image") if image is not None]
     return {
         "index": torch.tensor(_column(samples, "index")),
         "image": torch.stack(images) if images else torch.empty(0),
         "readable": torch.tensor([image is not None for image in _column(samples, "image")]),
-        **{name: _column(samples, name) for name in ("compressed_size", "thumbnail", "reason")},
+        **{name: _column(samples, name) for name in ("compressed_size", "reason")},
+        # in a list, Lightning would look for tensors in each byte of each
+        "thumbnail": pa.array(_column(samples, "thumbnail"), pa.binary()),
     }
 
 

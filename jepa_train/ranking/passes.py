@@ -80,6 +80,11 @@ class PartsPass(pl.LightningModule, ABC):
             pin=not isinstance(trainer.accelerator, CPUAccelerator),
         )
 
+    def on_after_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        """Make the encoder's inputs where the encoder is, in its precision."""
+        x = self.images.inputs(batch["image"])
+        return {**batch, "image": self.trainer.precision_plugin.convert_input(x)}
+
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> pa.RecordBatch:
         """Rows of one batch."""
         columns = {"index": pa.array(batch["index"].cpu().numpy()), **self.rows(batch)}

@@ -50,8 +50,9 @@ class PicturePreparation:
         return cast("Tensor", self._to_pixels(picture if picture.mode == self.mode else picture.convert(self.mode)))
 
     def normalised(self, pixels: Tensor) -> Tensor:
-        """(C, H, W) uint8 -> float32: pixels in [0, 1], less the mean, over the deviation."""
-        return pixels.float().div_(255).sub_(self._mean).div_(self._std)
+        """(..., C, H, W) uint8 -> float32, on their device: pixels in [0, 1], less the mean, over the deviation."""
+        mean, std = (values.to(pixels.device) for values in (self._mean, self._std))
+        return pixels.float().div_(255).sub_(mean).div_(std)
 
     def __call__(self, picture: Image.Image) -> Tensor:
         """(C, H, W) float32."""

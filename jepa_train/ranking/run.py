@@ -41,7 +41,7 @@ from jepa_train.ranking.stages import (
 from jepa_train.ranking.table import place_of, read_table
 from jepa_train.ranking.workspace import FORMAT, REFERENCE, Workspace, open_workspace, read_manifest
 
-PACKAGES = ("jepa-train", "torch", "timm", "pillow")  # whose versions results depend on
+PACKAGES = ("jepa-train", "torch", "timm", "pillow", "pyarrow")  # whose versions results depend on
 DATA = DataSettings()
 DOUBTFUL = "doubtful"
 SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0}

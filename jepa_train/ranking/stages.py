@@ -180,7 +180,7 @@ def _calibrate(job: Job, reference: RankingReference, drawn: Drawn) -> RankingRe
     indices = reference.indices[calibration_places(reference)]
     images = [drawn.images[int(index)]["image"] for index in indices]
     x = torch.stack([image for image in images if image is not None]).to(job.device)
-    return calibrated(reference, job.encoder.module.to(job.device), x)
+    return calibrated(reference, job.encoder.module.to(job.device), drawn.images.inputs(x))
 
 
 def score(job: Job, reference: RankingReference) -> None:
@@ -197,7 +197,8 @@ def measure_volumes(job: Job, reference: RankingReference, *, doubtful_first: bo
     size = volume_part_size(job.data.part_size)
     order = volume_order(job.workspace, job.parts, size, doubtful_first=doubtful_first, shard=job.shard)
     parts = list(order.parts)
-    module = VolumePass(job.encoder, reference, job.workspace, job.images, order, parts, job.data, seconds=seconds)
+    images = FilesToRank(job.listing, job.encoder.prepare, described=False)
+    module = VolumePass(job.encoder, reference, job.workspace, images, order, parts, job.data, seconds=seconds)
     run_pass(job.trainer, module)
 
 

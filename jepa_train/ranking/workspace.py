@@ -26,7 +26,7 @@ MANIFEST = "manifest.json"
 PARTS = "parts"
 REFERENCE = "reference.pt"
 SUFFIX = ".arrow"
-FORMAT = 2  # of the files of a part
+FORMAT = 3  # of the files of a part, and of what is in them
 EMBEDDINGS, REFERENCES, SCORES, VOLUMES, NEAREST = "embeddings", "references", "scores", "volumes", "nearest"
 # how a manifest's entries are called where two of them differ
 NAMES = {

@@ -42,7 +42,7 @@ def ranked(root: Path, **settings: Any) -> dict[str, dict[str, Any]]:
 def test_a_sample_has_the_encoders_input_and_what_the_table_needs(tmp_path: Path) -> None:
     picture(40, 90).save(tmp_path / "a.png")
     (sample,) = ranked(tmp_path).values()
-    assert torch.equal(sample["image"], PREPARE(picture(40, 90)))
+    assert torch.equal(sample["image"], PREPARE.pixels(picture(40, 90)))
     assert 0.7 < sample["compressed_size"] / (3 * SIZE * SIZE) < 1.1  # noise does not get smaller
     assert sample["reason"] is None
     thumbnail = Image.open(io.BytesIO(sample["thumbnail"]))
@@ -74,7 +74,7 @@ def test_modes_and_tags_are_shown_as_a_viewer_does(tmp_path: Path) -> None:
     samples = ranked(tmp_path)
     assert {sample["reason"] for sample in samples.values()} == {None}
     for one, other in (("turned.jpg", "upright.png"), ("sixteen.png", "eight.png")):
-        torch.testing.assert_close(samples[one]["image"], samples[other]["image"], atol=0.05, rtol=0)
+        torch.testing.assert_close(samples[one]["image"], samples[other]["image"], atol=3, rtol=0)
     for name in ("clear.png", "animated.gif"):
         assert torch.equal(samples[name]["image"], samples["white.png"]["image"])
 
@@ -149,11 +149,13 @@ def test_a_preparation_of_the_users_gets_upright_rgb(tmp_path: Path) -> None:
 
     def prepare(image: Image.Image) -> torch.Tensor:
         seen.append((image.mode, image.size))
-        return torch.zeros(1, 8, 12)
+        return torch.rand(1, 8, 12)
 
-    sample = FilesToRank(list_images(tmp_path), prepare)[0]
+    files = FilesToRank(list_images(tmp_path), prepare)
+    sample = files[0]
     assert seen == [("RGB", (40, 30))]
     assert sample["image"].shape == (1, 8, 12)
+    assert torch.equal(files.inputs(sample["image"][None])[0], sample["image"])
     assert 100 < sample["compressed_size"] < 8 * 12 * 3 + 50
 
 
@@ -165,12 +167,13 @@ def test_batches_keep_the_order_and_leave_unreadable_images_out(tmp_path: Path) 
     (batch,) = DataLoader(files, batch_size=3, collate_fn=collate)
     assert batch["index"].tolist() == [0, 1, 2]
     assert batch["readable"].tolist() == [True, False, True]
-    assert torch.equal(batch["image"], torch.stack([PREPARE(picture(seed=ord(name))) for name in "ac"]))
+    assert batch["image"].dtype == torch.uint8
+    assert torch.equal(files.inputs(batch["image"]), torch.stack([PREPARE(picture(seed=ord(name))) for name in "ac"]))
     assert batch["reason"] == [None, "the file is empty", None]
     assert [value is None for value in batch["compressed_size"]] == [False, True, False]
-    assert [value is None for value in batch["thumbnail"]] == [False, True, False]
+    assert batch["thumbnail"].is_null().to_pylist() == [False, True, False]
     none = collate([files[1]])
-    assert (len(none["image"]), none["readable"].tolist()) == (0, [False])
+    assert (len(files.inputs(none["image"])), none["readable"].tolist()) == (0, [False])
 
 
 @pytest.mark.slow
@@ -186,4 +189,4 @@ def test_workers_see_the_same(tmp_path: Path) -> None:
     here, there = (list(load()) for load in loads)
     for one, other in zip(here, there, strict=True):
         assert torch.equal(one["image"], other["image"])
-        assert one["thumbnail"] == other["thumbnail"]
+        assert one["thumbnail"].equals(other["thumbnail"])
