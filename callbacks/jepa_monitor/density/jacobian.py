@@ -37,6 +37,7 @@ class _WrongRule(Exception):
 _ELEMENTS_PER_PASS_CPU = 1280 * 1024
 _ELEMENTS_PER_PASS_ACCELERATOR = 1 << 26
 _ROWS_AT_LEAST = 16  # vectors that a pass should have before it gets more samples
+_ENOUGH_CPU = _ELEMENTS_PER_PASS_CPU // 8  # with which a plain backward pass of one row is as fast as any
 _GRAM_COLUMNS = 1 << 10
 _COMPARED_SAMPLES = 8  # of a part, whose rows were computed together: a plain pass is right for any number
 _WRONG_RULE = (
@@ -82,7 +83,8 @@ def jacobian_gram(
             - ``patches``: ``jacrev`` that stops at a non-overlapping patch embedding W and folds it in,
               G = sum_t J_t W W^T J_t^T over tokens t;
             - ``auto``: ``forward`` if D < M; else ``patches`` if the input enters through one that shrinks it; else
-              ``jacrev``, and where vmap cannot follow the encoder, ``replicate`` (small inputs) or ``loop``.
+              ``loop`` for ``rows`` of 16 samples or more with large activations on a CPU; else ``jacrev``, and where
+              vmap cannot follow the encoder, ``replicate`` (small inputs) or ``loop``.
         chunk: samples a pass; ``None`` chooses by the encoder's size and the free memory.
         gram_dtype: precision of the result.
 
@@ -230,10 +232,13 @@ class _Route:
             )
         forward = strategy == "forward" or (strategy == "auto" and x[0].numel() < count)
         at_patches = strategy == "patches" or (strategy == "auto" and not forward and facts.patch_layer is not None)
+        few = strategy == "auto" and not forward and rows is not None and chunk is None
+        enough = _samples_of_a_loop(facts, x) if few else None
         chosen: Literal["loop", "replicate", "jacrev", "forward"] = (
-            "forward" if forward else strategy if strategy in ("loop", "replicate") else "jacrev"
+            "forward" if forward else strategy if strategy in ("loop", "replicate") else "loop" if enough else "jacrev"
         )
-        samples = chunk or _samples_per_pass(facts, x, vectors=1 if chosen == "loop" else min(count, _ROWS_AT_LEAST))
+        at_once = 1 if chosen == "loop" else min(count, _ROWS_AT_LEAST)
+        samples = chunk or enough or _samples_per_pass(facts, x, vectors=at_once)
         samples = -(-len(x) // -(-len(x) // samples))  # parts of equal size
         vectors = max(1, min(count, _elements_per_pass(x) // (samples * facts.largest_activation)))
         return cls(chosen, at_patches, samples, vectors)
@@ -323,6 +328,16 @@ def _samples_per_pass(facts: Survey, x: Tensor, *, vectors: int) -> int:
     bytes_a_sample = 4 * facts.activation_bytes + x[0].nbytes * (facts.embedding_size + vectors)
     worthwhile = _elements_per_pass(x) // (vectors * facts.largest_activation)
     return max(1, min(worthwhile, _free_bytes(x.device) // 2 // bytes_a_sample))
+
+
+def _samples_of_a_loop(facts: Survey, x: Tensor) -> int | None:
+    """Number of samples with which backward passes of one row each are large enough, on a CPU; ``None`` for fewer.
+
+    They have no copies of a vmap to make, and attention stays fused.
+    """
+    enough = max(_ROWS_AT_LEAST, -(-_ENOUGH_CPU // facts.largest_activation))
+    most = min(len(x), _samples_per_pass(facts, x, vectors=1))
+    return enough if x.device.type == "cpu" and most >= enough else None
 
 
 def _free_bytes(device: torch.device) -> int:

@@ -199,6 +199,20 @@ def force(inputs: Tensor) -> Tensor:
         return torch.autograd.grad(energy, inputs, create_graph=True)[0][:, :4]
 
 
+def test_few_rows_of_many_samples_come_from_plain_passes_of_a_bounded_number() -> None:
+    mlp = nn.Sequential(nn.Linear(20, 12_000), nn.Tanh(), nn.Linear(12_000, 8))
+    x, batches = torch.randn(50, 20), []
+
+    def watched(inputs: Tensor) -> Tensor:
+        batches.append(len(inputs))
+        return mlp(inputs)
+
+    rows = torch.randn(50, 3, 8)
+    found = jacobian_gram(watched, x, rows=rows)
+    assert max(batches) <= 16
+    torch.testing.assert_close(found, jacobian_gram(mlp, x, rows=rows, strategy="jacrev"), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("strategy", ["auto", "loop", "replicate"])
 def test_encoders_may_differentiate(strategy: Strategy) -> None:
     with torch.no_grad():
