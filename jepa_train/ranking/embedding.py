@@ -16,7 +16,7 @@ from jepa_train.errors import ConfigurationError, one_line
 from jepa_train.ranking.batches import DataSettings, Order
 from jepa_train.ranking.encoders import ImageEncoder
 from jepa_train.ranking.images import FilesToRank
-from jepa_train.ranking.passes import PartsPass, in_halves
+from jepa_train.ranking.passes import PartsPass
 from jepa_train.ranking.workspace import Workspace, vector_column, vectors
 
 NOT_FINITE = "its embedding is not finite"
@@ -53,7 +53,7 @@ class EmbeddingPass(PartsPass):
         readable = batch["readable"].cpu().numpy()
         z = np.full((len(readable), self.size), np.nan, dtype=np.float32)
         if readable.any():
-            z[readable] = in_halves(self.module, batch["image"]).float().cpu().numpy()
+            z[readable] = self.embed(batch["image"]).float().cpu().numpy()
         finite = np.asarray(np.isfinite(z).all(1))
         found = zip(batch["reason"], finite, strict=True)
         listing, indices = self.images.listing, batch["index"].tolist()

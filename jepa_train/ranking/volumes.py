@@ -21,7 +21,7 @@ from jepa_monitor.density.volume import is_clipped
 from jepa_train.ranking.batches import DataSettings, Order
 from jepa_train.ranking.encoders import ImageEncoder
 from jepa_train.ranking.images import FilesToRank
-from jepa_train.ranking.passes import PartsPass, in_halves
+from jepa_train.ranking.passes import PartsPass
 from jepa_train.ranking.references import RankingReference
 from jepa_train.ranking.scores import nullable
 from jepa_train.ranking.shards import Shard
@@ -78,7 +78,7 @@ class VolumePass(PartsPass):
             size = x[0].numel()
             parts = map_grams(lambda gram, z: self._of_spectrum(gram, x.dtype, size), self.module, x)
             return torch.cat(parts)
-        rows = subspace.rows(in_halves(self.module, x).double())
+        rows = subspace.rows(self.embed(x).double())
         return self._of_spectrum(jacobian_gram(self.module, x, rows=rows), x.dtype, None)
 
     def _of_spectrum(self, gram: Tensor, dtype: torch.dtype, input_size: int | None) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from collections.abc import Callable, Generator, Iterator
@@ -13,6 +12,7 @@ from typing import Any, Literal, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from ..runtime.memory import free_bytes
 from .checks import require_encoder, require_real, require_rows, require_way
 from .strategies import (
     Encode,
@@ -327,7 +327,7 @@ def _samples_per_pass(facts: Survey, x: Tensor, *, vectors: int) -> int:
     # forward and backward keep a few times the module outputs; a row has one gradient a pass and its place in J
     bytes_a_sample = 4 * facts.activation_bytes + x[0].nbytes * (facts.embedding_size + vectors)
     worthwhile = _elements_per_pass(x) // (vectors * facts.largest_activation)
-    return max(1, min(worthwhile, _free_bytes(x.device) // 2 // bytes_a_sample))
+    return max(1, min(worthwhile, free_bytes(x.device) // 2 // bytes_a_sample))
 
 
 def _samples_of_a_loop(facts: Survey, x: Tensor) -> int | None:
@@ -338,16 +338,6 @@ def _samples_of_a_loop(facts: Survey, x: Tensor) -> int | None:
     enough = max(_ROWS_AT_LEAST, -(-_ENOUGH_CPU // facts.largest_activation))
     most = min(len(x), _samples_per_pass(facts, x, vectors=1))
     return enough if x.device.type == "cpu" and most >= enough else None
-
-
-def _free_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + unused
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # not on every system
-        return 1 << 32
 
 
 @contextmanager

@@ -104,7 +104,7 @@ def test_passes_keep_to_half_of_the_free_memory(monkeypatch: pytest.MonkeyPatch)
     assert max(batches) == 64
     batches.clear()
     bytes_a_sample = 100 * 4 * 50
-    monkeypatch.setattr("os.sysconf", {"SC_AVPHYS_PAGES": 2 * 10 * bytes_a_sample, "SC_PAGE_SIZE": 1}.__getitem__)
+    monkeypatch.setattr("jepa_monitor.density.jacobian.free_bytes", lambda device: 2 * 10 * bytes_a_sample)
     jacobian_gram(watched, x)
     assert 2 < max(batches) <= 10
 

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from jepa_train.errors import ConfigurationError
-from jepa_train.ranking.passes import StageBar, in_halves, on_first_process, ranking_trainer
+from jepa_train.ranking.passes import StageBar, images_at_once, in_halves, on_first_process, ranking_trainer
 from tests.processes import run_on
 from tests.train.ranking.tiny import QUIET, encoder_of, layers, pictures, rank_quietly, values
 
@@ -69,6 +69,25 @@ def test_a_ranking_ends_in_whatever_memory_suffices_for_two_images(tmp_path: Pat
 
 def refuse(refusal: Exception) -> None:
     raise refusal
+
+
+def test_forward_passes_keep_to_half_of_the_free_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 1000), torch.nn.ReLU(), torch.nn.Linear(1000, 2))
+    x = torch.randn(64, 3, 2, 2)
+    monkeypatch.setattr("jepa_train.ranking.passes.free_bytes", lambda device: 2 * 10 * 3 * 2000 * 4)
+    assert images_at_once(wide, x) == 10
+    monkeypatch.setattr("jepa_train.ranking.passes.free_bytes", lambda device: 100)
+    assert images_at_once(wide, x) == 1
+
+
+def test_a_ranking_with_little_memory_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images = pictures(tmp_path / "photos", 12)
+    whole = rank_quietly(images, tmp_path / "whole", scores="embedding_log_density")
+    monkeypatch.setattr("jepa_train.ranking.passes.free_bytes", lambda device: 1)
+    single = rank_quietly(images, tmp_path / "single", scores="embedding_log_density")
+    np.testing.assert_allclose(
+        values(whole, "embedding_log_density"), values(single, "embedding_log_density"), atol=1e-4
+    )
 
 
 def test_a_refusal_is_raised() -> None:
