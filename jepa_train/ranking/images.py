@@ -95,7 +95,7 @@ class FilesToRank(Dataset[dict[str, Any]]):
         return images
 
     def _prepared(self, picture: Image.Image) -> tuple[Tensor, Tensor]:
-        """What becomes the encoder's input, and 8-bit pixels of the same size."""
+        """Image of a sample, and its 8-bit pixels."""
         if isinstance(self.prepare, PicturePreparation):
             pixels = self.prepare.pixels(picture).contiguous()
             return pixels, pixels
