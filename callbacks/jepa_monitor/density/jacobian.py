@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar, cast
+from typing import Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from .strategies import (
     Encode,
     Strategy,
     agrees_with_autograd,
+    full_float32,
     jacobian_by_forward_mode,
     jacobian_by_jacrev,
     jacobian_by_loop,
@@ -200,7 +201,7 @@ def differentiable(device_type: str) -> Generator[None, None, None]:
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.autocast(device_type, enabled=False))
-        stack.enter_context(_full_float32())
+        stack.enter_context(full_float32())
         if "torch._dynamo" in sys.modules:  # importing it costs seconds, and nothing can be compiled without it
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         yield
@@ -338,18 +339,3 @@ def _samples_of_a_loop(facts: Survey, x: Tensor) -> int | None:
     enough = max(_ROWS_AT_LEAST, -(-_ENOUGH_CPU // facts.largest_activation))
     most = min(len(x), _samples_per_pass(facts, x, vectors=1))
     return enough if x.device.type == "cpu" and most >= enough else None
-
-
-@contextmanager
-def _full_float32() -> Generator[None, None, None]:
-    """Switch TF32 and bfloat16 stand-ins for float32 off: the small singular values would be their rounding."""
-    backends: Any = torch.backends  # its type information lacks them
-    backends = (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)
-    before = [backend.fp32_precision for backend in backends]
-    try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
-        yield
-    finally:
-        for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision

@@ -9,7 +9,8 @@ gradient in its place.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias, cast
 
 import torch
@@ -25,6 +26,21 @@ Strategy: TypeAlias = Literal["auto", "loop", "replicate", "jacrev", "forward", 
 def on_a_copy(encode: Encode) -> Encode:
     """Let the encoder write into its input: it gets a copy, so the caller's input or a leaf of autograd stays whole."""
     return lambda x: encode(x.clone())
+
+
+@contextmanager
+def full_float32() -> Generator[None, None, None]:
+    """Switch TF32 and bfloat16 stand-ins for float32 off: the small singular values would be their rounding."""
+    backends: Any = torch.backends  # its type information lacks them
+    backends = (backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv)
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision
 
 
 def agrees_with_autograd(jacobian: Tensor, encode: Encode, x: Tensor, rows: Tensor | None) -> bool:
