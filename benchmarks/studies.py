@@ -49,8 +49,8 @@ def measure(study: rows.Study, seeds: int, runs: Path) -> list[rows.Row]:
 
 def with_tables(page: str, name: str, tables: str) -> str:
     """Return the page with these tables in place of those between the marks of a study."""
-    marked = re.compile(f"(?<=<!-- {name} -->\n).*?(?=\n<!-- end -->)", re.DOTALL)
-    return marked.sub(lambda _: tables, page)
+    marked = re.compile(f"(?<=<!-- {name} -->\n).*?(?=<!-- end -->)", re.DOTALL)
+    return marked.sub(lambda _: f"{tables}\n", page, count=1)
 
 
 def main() -> None:

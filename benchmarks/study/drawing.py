@@ -119,6 +119,6 @@ def save(made: Figure, path: Path) -> None:
         ValueError: if it is not.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    made.savefig(path, transparent=True)
+    made.savefig(path, transparent=True, pil_kwargs={"optimize": True})
     if path.stat().st_size > LARGEST:
         raise ValueError(f"{path} has {path.stat().st_size} bytes, more than {LARGEST}.")

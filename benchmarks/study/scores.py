@@ -26,7 +26,7 @@ class Parts:
 
     Attributes:
         density: log density of the embedding.
-        volume: log volume of the r largest directions of the Jacobian.
+        volume: log volume of the largest directions of the Jacobian.
     """
 
     density: Tensor
@@ -40,12 +40,12 @@ class Parts:
 
 @dataclass(frozen=True)
 class Model:
-    """A density fitted to reference embeddings, and the r directions of its volume.
+    """A density fitted to reference embeddings, and the number of directions of its volume.
 
     Attributes:
         log_density: log density (N,) of embeddings (N, K).
         log_singular_values: log singular values (N, L), largest first, from Gram matrices (N, K, K).
-        rank: r.
+        rank: number of leading directions that the volume counts.
     """
 
     log_density: Callable[[Tensor], Tensor]
@@ -59,7 +59,7 @@ class Model:
 
 
 def fitted(reference: Tensor) -> dict[str, Model]:
-    """Fit the density that reference embeddings (M, K) have, and the one that the theorem assumes, with the same r."""
+    """Fit the density that reference embeddings (M, K) have, with the volume of r directions, and N(0, I), with all."""
     rank = intrinsic_dimension(reference).rank
     own, gaussian = ManifoldDensity.fit(reference, dimension=rank), GaussianDensity.fit(reference)
     whitener = gaussian.whitener
@@ -69,7 +69,7 @@ def fitted(reference: Tensor) -> dict[str, Model]:
 
     return {
         "own": Model(own.log_density, log_singular_values, rank),
-        "gaussian": Model(gaussian.log_density, white_log_singular_values, min(rank, len(whitener))),
+        "gaussian": Model(gaussian.log_density, white_log_singular_values, len(whitener)),
     }
 
 
@@ -82,7 +82,8 @@ def ranking(reading: Reading) -> dict[str, float]:
         values[name] = spearman(parts.both, reading.truth)
         values[f"{name} density alone"] = spearman(parts.density, reading.truth)
         values[f"{name} volume alone"] = spearman(parts.volume, reading.truth)
-        values["rank"] = model.rank
+        if name == "own":
+            values["rank"] = model.rank
     values["Eq. 5"] = spearman(log_singular_values(reading.probe.gram).sum(1), reading.truth)
     return values | {"Gaussianity": gaussianity(reading.reference), "norm spread": norm_spread(reading.reference)}
 
