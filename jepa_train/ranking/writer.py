@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -190,29 +191,34 @@ def finish(workspace: Workspace, names: Sequence[str] | None, seed: int) -> None
         names: name of each sample of the data set; ``None`` means its index.
         seed: seed of the draw of the reference.
     """
-    index, z, spectrum, unmeasured = _joined(workspace)
-    order = listing_order(len(index), ROWS)
+    found = Predictions.of(workspace)
+    order = listing_order(len(found.index), ROWS)
     for number in order.parts:
         place = order.of_part(number)
-        finite = np.asarray(np.isfinite(z[place]).all(1))
+        z = found.gathered("embedding", place)
+        finite = np.asarray(np.isfinite(z).all(1))
         columns = {
             "index": place,
-            "filename": pa.array([str(names[i]) if names else str(i) for i in index[place].tolist()], pa.string()),
+            "filename": pa.array(
+                [str(names[i]) if names else str(i) for i in found.index[place].tolist()], pa.string()
+            ),
             "class": pa.nulls(len(place), pa.string()),
-            "embedding": vector_column(z[place]),
+            "embedding": vector_column(z),
             "compressed_size": pa.nulls(len(place), pa.int64()),
             "thumbnail": pa.nulls(len(place), pa.binary()),
-            "reason": pa.array([unmeasured if good else NOT_FINITE for good in finite], pa.string()),
+            "reason": pa.array([found.unmeasured if good else NOT_FINITE for good in finite], pa.string()),
         }
         workspace.write(EMBEDDINGS, number, pa.table(columns))
-    parts, drawn = list(order.parts), draw(len(index), seed)
-    reference = fit_reference(z[drawn], drawn, images="", encoder="", source="the predicted samples", trim=True)
+    parts, drawn = list(order.parts), draw(len(found.index), seed)
+    z = found.gathered("embedding", drawn)
+    reference = fit_reference(z, drawn, images="", encoder="", source="the predicted samples", trim=True)
     write_reference(workspace.folder / REFERENCE, reference)
     write_scores(workspace, reference, "", parts, torch.device("cpu"))
-    if spectrum is not None and reference.density is not None:
-        workspace.write(VOLUMES, 0, _volumes(spectrum, reference.density.rank, np.asarray(np.isfinite(z).all(1))))
+    if found.unmeasured is None and reference.density is not None:
+        for number in parts:
+            workspace.write(VOLUMES, number, _volumes(found, order.of_part(number), reference.density.rank))
     wanted = wanted_columns(None, without=("compressed_size",))
-    if searches(wanted, len(index)):
+    if searches(wanted, len(found.index)):
         write_nearest(workspace, parts, parts, torch.device("cpu"))
     write_results(workspace, parts, wanted, workspace.folder / TABLE, reference, {}, page=False)
     workspace.remove(PREDICTED)
@@ -240,26 +246,59 @@ def _together(tables: Sequence[pa.Table]) -> pa.Table:
     return pa.concat_tables(tables, promote_options="default").combine_chunks()
 
 
-def _joined(
-    workspace: Workspace,
-) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float64] | None, str | None]:
-    """Indices, embeddings and spectra of all predictions, by index and each once; or why no spectrum counts."""
-    parts = [workspace.read(PREDICTED, number) for number in sorted(workspace.numbers(PREDICTED))]
-    if not parts:
-        raise ConfigurationError("nothing was predicted, so there is nothing to rank.")
-    rows = _together(parts)
-    # a sampler may have repeated some, so that processes have equally many
-    index, first = np.unique(rows["index"].to_numpy(), return_index=True)
-    z = vectors(rows["embedding"])[first]
-    if "unmeasured" in rows.column_names:
-        return index, z, None, str(rows["unmeasured"].drop_null()[0])
-    return index, z, vectors(rows["spectrum"])[first].astype(np.float64), None
+@dataclass(frozen=True)
+class Predictions:
+    """What was predicted, by index and each once; rows stay in the files of their parts until they are gathered.
+
+    Attributes:
+        index: (N,) index in the data set of each sample, ascending.
+        unmeasured: why no spectrum counts, if there is a reason.
+        parts: the files' rows, mapped into memory.
+        rows: (N,) number of each sample's row among those of all parts.
+    """
+
+    index: NDArray[np.int64]
+    unmeasured: str | None
+    parts: list[pa.Table]
+    rows: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, workspace: Workspace) -> Predictions:
+        """Find the predictions of a folder.
+
+        Raises:
+            ConfigurationError: if there are none.
+        """
+        parts = [workspace.read(PREDICTED, number) for number in sorted(workspace.numbers(PREDICTED))]
+        if not parts:
+            raise ConfigurationError("nothing was predicted, so there is nothing to rank.")
+        # a sampler may have repeated some, so that processes have equally many
+        index, rows = np.unique(np.concatenate([part["index"].to_numpy() for part in parts]), return_index=True)
+        reasons = (part["unmeasured"].drop_null() for part in parts if "unmeasured" in part.column_names)
+        return cls(index, next((str(reason[0]) for reason in reasons if len(reason)), None), parts, rows)
+
+    def gathered(self, name: str, places: NDArray[np.int64]) -> NDArray[Any]:
+        """Vectors of the samples at some places: (len(places), K)."""
+        starts = np.cumsum([0, *(len(part) for part in self.parts)])
+        rows = self.rows[places]
+        numbers = np.searchsorted(starts, rows, side="right") - 1
+        found: NDArray[Any] | None = None
+        for number in np.unique(numbers):
+            here = numbers == number
+            kept = vectors(self.parts[number][name])[rows[here] - starts[number]]
+            found = np.empty((len(places), kept.shape[1]), kept.dtype) if found is None else found
+            found[here] = kept
+        assert found is not None
+        return found
 
 
-def _volumes(spectrum: NDArray[np.float64], rank: int, finite: NDArray[np.bool_]) -> pa.Table:
-    values = measured(torch.from_numpy(spectrum), rank, torch.float32, whole=True).numpy()
-    kept = np.flatnonzero(finite)
-    columns = {name: nullable(column[kept]) for name, column in zip(MEASURED, values.T, strict=True)}
+def _volumes(found: Predictions, places: NDArray[np.int64], rank: int) -> pa.Table:
+    kept = places[np.isfinite(found.gathered("embedding", places)).all(1)]
+    spectrum = (
+        torch.from_numpy(found.gathered("spectrum", kept).astype(np.float64)) if len(kept) else torch.empty(0, rank)
+    )
+    values = measured(spectrum, rank, torch.float32, whole=True).numpy()
+    columns = {name: nullable(column) for name, column in zip(MEASURED, values.T, strict=True)}
     return pa.table({"index": kept, **columns})
 
 

@@ -96,6 +96,17 @@ def test_samples_that_a_sampler_repeats_are_one_row_each(tmp_path: Path) -> None
     assert table["filename"].to_pylist() == [str(number) for number in range(90)]
 
 
+def test_many_parts_in_any_order_are_the_table_of_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    predict(Project(), RankingWriter(str(tmp_path / "one")))
+    monkeypatch.setattr("jepa_train.ranking.writer.ROWS", 16)
+    order = np.random.default_rng(0).permutation(90).tolist()
+    predict(Project(), RankingWriter(str(tmp_path / "many")), DataLoader(TensorDataset(X), batch_size=7, sampler=order))
+    one, many = (read_table(tmp_path / name / "ranking.parquet") for name in ("one", "many"))
+    for name in ("log_density", "log_volume", "jepa_score", "mahalanobis", "nearest_distance"):
+        np.testing.assert_allclose(values(many, name), values(one, name), atol=1e-4)
+    assert many["filename"].equals(one["filename"])
+
+
 def predict_together(global_rank: int, world_size: int, folder: str) -> None:
     """Predict 91 samples on some processes, with Lightning's sampler, and with one that repeats a sample."""
     padded = DistributedSampler(ODD, world_size, global_rank, shuffle=False)
