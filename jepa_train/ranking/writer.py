@@ -248,7 +248,7 @@ def _together(tables: Sequence[pa.Table]) -> pa.Table:
 
 @dataclass(frozen=True)
 class Predictions:
-    """What was predicted, by index and each once; rows stay in the files of their parts until they are gathered.
+    """Predictions by index, each once; rows stay in the files of their parts until they are gathered.
 
     Attributes:
         index: (N,) index in the data set of each sample, ascending.
