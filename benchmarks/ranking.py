@@ -298,7 +298,7 @@ def encoder_of(module: nn.Module, channels: int, size: int, identity: str) -> Im
 
 @dataclass(frozen=True)
 class Cost:
-    """What volumes cost: seconds of the CPU an image, and MiB of the largest batch above what was held before."""
+    """Cost of volumes: seconds of the CPU an image, and MiB of the largest batch above what was held before."""
 
     seconds: float
     mib: float
