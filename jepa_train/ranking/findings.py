@@ -239,7 +239,7 @@ def not_searched(facts: Facts) -> str | None:
         return None
     return (
         f"Near-duplicates were not searched, because an exact search compares each of the {facts.count} images with "
-        "all: install jepa-train[faiss] for an index, or ask for it by --scores nearest_distance."
+        "all: install faiss-cpu for an index, or ask for it by --scores nearest_distance."
     )
 
 

@@ -20,7 +20,7 @@ named: list[Path] = []
 
 
 def main(images: Path, output: Path, moment: str, number: int) -> None:
-    """Rank; ``moment`` is ``before`` or ``after`` the N-th name, ``full`` or ``never``."""
+    """Rank; ``moment`` is ``before`` or ``after`` the N-th name, or ``full``."""
     warnings.simplefilter("ignore")
 
     def counted(source: Path, target: Path) -> None:
@@ -35,7 +35,7 @@ def main(images: Path, output: Path, moment: str, number: int) -> None:
     if moment == "full":
         resource.setrlimit(resource.RLIMIT_FSIZE, (number, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     with one_sentence():
-        rank_quietly(images, output)
+        rank_quietly(images, output, page=True)
 
 
 if __name__ == "__main__":

@@ -184,7 +184,7 @@ def test_workers_see_the_same(tmp_path: Path) -> None:
     assert len(pickle.loads(pickle.dumps(files))) == 4
     loads: list[Callable[[], Any]] = [
         lambda: DataLoader(files, batch_size=2, collate_fn=collate),
-        lambda: DataLoader(files, batch_size=2, collate_fn=collate, num_workers=2, multiprocessing_context="spawn"),
+        lambda: DataLoader(files, batch_size=2, collate_fn=collate, num_workers=1, multiprocessing_context="spawn"),
     ]
     here, there = (list(load()) for load in loads)
     for one, other in zip(here, there, strict=True):

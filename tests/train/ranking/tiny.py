@@ -59,8 +59,8 @@ def tiny_encoder(size: int = 5, *, seed: int = 0) -> ImageEncoder:
 
 
 def rank_quietly(images: Path, output: Path, **settings: Any) -> pa.Table:
-    """Rank with the tiny encoder, in this process and without a bar."""
-    given = {"encoder": tiny_encoder(), "data": IN_THIS_PROCESS, "trainer": QUIET, **settings}
+    """Rank with the tiny encoder, in this process, without a bar and a page."""
+    given = {"encoder": tiny_encoder(), "data": IN_THIS_PROCESS, "trainer": QUIET, "page": False, **settings}
     return rank(images, output=output, **given)
 
 
