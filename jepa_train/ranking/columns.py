@@ -78,7 +78,7 @@ COLUMNS = (
         "reference",
         -1,
     ),
-    Column("compressed_size", pa.int64(), "bytes of the prepared image after lossless compression", "files"),
+    Column("compressed_size", pa.int64(), "bytes of the prepared image after lossless compression by zstd", "files"),
     Column(
         "percentile",
         pa.float64(),
