@@ -172,7 +172,7 @@ def doubts(table: pa.Table) -> dict[str, NDArray[np.float64]]:
     columns = {name: values for name, values in columns.items() if np.isfinite(values).any()}
     typical = ("log_density", "jepa_score", "embedding_log_density", "log_volume", "class_percentile")
     found = {name: -columns[name] for name in typical if name in columns}
-    found |= {name: columns[name] for name in ("mahalanobis", "knn_distance")}
+    found |= {name: columns[name] for name in ("mahalanobis", "knn_distance", "doubt")}
     found |= {f"{name}, small": -columns[name] for name in ("nearest_distance", "nearest_difference")}
     for name in ("log_density", "compressed_size"):
         found[f"{name}, both ends"] = np.abs(columns[name] - np.nanmedian(columns[name]))

@@ -88,6 +88,14 @@ COLUMNS = (
         1,
     ),
     Column("class_percentile", pa.float64(), "the same within the class; only where there are folders", "volume", 1),
+    Column(
+        "doubt",
+        pa.float64(),
+        "log_density below the usual and the log of compressed_size beside the usual of the class, as one distance in "
+        "robust deviations; larger = less typical",
+        "volume",
+        -1,
+    ),
     Column("nearest_filename", pa.string(), "image with the nearest embedding among those ranked", "neighbours"),
     Column("nearest_distance", pa.float64(), "distance to its embedding; near 0 for duplicates", "neighbours"),
     Column(

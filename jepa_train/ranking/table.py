@@ -17,6 +17,7 @@ from scipy.stats import rankdata
 from jepa_train.checkpoints.files import written_whole
 from jepa_train.errors import ConfigurationError
 from jepa_train.ranking.columns import BY_NAME, WITH_FOLDERS, Wanted
+from jepa_train.ranking.doubt import doubt
 from jepa_train.ranking.scores import nullable
 from jepa_train.ranking.workspace import EMBEDDINGS, NEAREST, SCORES, VOLUMES, Workspace
 
@@ -49,6 +50,8 @@ def assemble(workspace: Workspace, parts: Sequence[int], wanted: Wanted) -> tupl
         columns["log_density"] = nullable(density)
         columns["percentile"] = nullable(percentiles(density))
         columns["class_percentile"] = nullable(percentiles(density, files["class"]))
+        classes = np.array(files["class"].to_pylist(), dtype=object)
+        columns["doubt"] = nullable(doubt(density, numbers(files["compressed_size"]), classes))
         reason = pc.coalesce(reason, _why_no_volume(measured, numbers(columns["embedding_log_density"])))
     if wanted.needs("neighbours") and set(parts) <= workspace.numbers(NEAREST):
         columns |= _nearest(_joined(workspace, NEAREST, parts), index, files["filename"])
