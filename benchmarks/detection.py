@@ -141,7 +141,7 @@ def show(benchmark: str, docs: Path) -> int:
         more = f", and {len(failed) - 1} more fail" if len(failed) > 1 else ""
         print(f"no table, because the null check fails: {failed[0]}{more}.", file=sys.stderr)
         return 1
-    tables = f"{page.verdicts(rows)}\n\n{page.tables(rows)}"
+    tables = page.tables(rows)
     print(tables)
     text = docs / "detection.md"
     if text.is_file():

@@ -22,14 +22,16 @@ OF_CONTROL = (DEFAULT, DENSITY_ALONE, MAHALANOBIS, KNN)
 COLOURS = {
     DEFAULT: drawing.BLUE,
     DENSITY_ALONE: drawing.GREEN,
+    KNN: drawing.SHADES[2],
     MAHALANOBIS: drawing.ORANGE,
     "volume alone": drawing.PURPLE,
 }
+OVER_SEVERITIES = {method: colour for method, colour in COLOURS.items() if method != MAHALANOBIS}  # a smaller file
 
 
 def tables(rows: Sequence[Row]) -> str:
-    """Print all tables of one benchmark: for each encoder and output every method, then differences, then details."""
-    found = []
+    """Print verdicts, and for each encoder and output every method, all metrics of one set, and differences."""
+    found = [verdicts(rows)]
     for encoder in labels([row for row in rows if not row["control"]]):
         for output in labels([row for row in rows if row["label"] == encoder], "output"):
             of = [row for row in rows if row["output"] == output and encoder in (row["label"], row["control"])]
@@ -220,20 +222,22 @@ def draw_severities(rows: Sequence[Row]) -> Figure:
     """Draw AUROC over the severity of each corruption: a line of medians over seeds for each method."""
     trained = [row for row in rows if not row["control"] and row["label"] == rows[0]["label"]]
     outputs = labels(trained, "output")
-    figure, axes = drawing.figure(0.9 + 1.9 * len(outputs), len(outputs), len(CORRUPTIONS), sharex=True, sharey=True)
+    figure, axes = drawing.figure(0.9 + 1.6 * len(outputs), len(outputs), len(CORRUPTIONS), sharex=True, sharey=True)
     for output, line in zip(outputs, axes, strict=True):
         of = [row for row in trained if row["output"] == output]
         for corruption, one in zip(CORRUPTIONS, line, strict=True):
-            for method, colour in COLOURS.items():
+            for method, colour in OVER_SEVERITIES.items():
                 found = [_of_seeds(of, method, [severity_name(corruption, severity)]) for severity in SEVERITIES]
-                drawing.line(one, SEVERITIES, found, colour)
+                one.plot(
+                    SEVERITIES, [median(of_seeds or [math.nan]) for of_seeds in found], color=colour, linewidth=1.6
+                )
             one.axhline(0.5, color=drawing.GREY, linewidth=0.8)
             one.set_title(corruption)
         line[0].set_ylabel(f"AUROC, {output}")
     for one in axes[-1]:
         one.set_xlabel("severity")
         one.set_xticks(SEVERITIES)
-    drawing.legend(figure, COLOURS)
+    drawing.legend(figure, OVER_SEVERITIES)
     return figure
 
 
