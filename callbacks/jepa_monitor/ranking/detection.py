@@ -40,10 +40,10 @@ def average_precision(positive: ArrayLike, negative: ArrayLike) -> float:
     Returns:
         0 to 1; NaN if a set is empty, or the joint scores are constant or not finite.
     """
-    first, second = as_vector(positive), as_vector(negative)
-    if _are_inseparable(first, second):
+    curve = _precision_recall(positive, negative)
+    if curve is None:
         return math.nan
-    precision, recall = _precision_recall(first, second)
+    precision, recall = curve
     return float((np.diff(recall, prepend=0.0) * precision).sum())
 
 
@@ -56,10 +56,10 @@ def precision_recall_area(positive: ArrayLike, negative: ArrayLike) -> float:
     Returns:
         0 to 1; NaN if a set is empty, or the joint scores are constant or not finite.
     """
-    first, second = as_vector(positive), as_vector(negative)
-    if _are_inseparable(first, second):
+    curve = _precision_recall(positive, negative)
+    if curve is None:
         return math.nan
-    precision, recall = _precision_recall(first, second)
+    precision, recall = curve
     heights = 0.5 * (precision + np.concatenate([[1.0], precision[:-1]]))
     return float((np.diff(recall, prepend=0.0) * heights).sum())
 
@@ -191,9 +191,15 @@ def matched_pairs(first: ArrayLike, second: ArrayLike, *, within: float) -> NDAr
 
 
 def _precision_recall(
-    first: NDArray[np.float64], second: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Precision and recall at every threshold, the highest first: samples of one score pass it together."""
+    positive: ArrayLike, negative: ArrayLike
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Precision and recall at every threshold, the highest first; ``None`` where scores cannot be ranked.
+
+    Samples of one score pass a threshold together.
+    """
+    first, second = as_vector(positive), as_vector(negative)
+    if _are_inseparable(first, second):
+        return None
     distinct, level = np.unique(np.concatenate([first, second]), return_inverse=True)
     hits = np.bincount(level[: len(first)], minlength=len(distinct))[::-1].cumsum()
     passed = np.bincount(level, minlength=len(distinct))[::-1].cumsum()

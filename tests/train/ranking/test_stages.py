@@ -63,7 +63,7 @@ class Detached(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Embed."""
         with torch.no_grad():
-            return self.layers(x)  # type: ignore[no-any-return]
+            return self.layers(x)  # type: ignore[no-any-return]  # modules are untyped when called
 
 
 def test_an_encoder_without_derivative_is_refused_before_the_first_pass(photos: Path, tmp_path: Path) -> None:
