@@ -70,11 +70,20 @@ class JEPA(pl.LightningModule):
         embedding_size: K, size of the scored embedding z.
         projector_hidden: width of the projector's hidden layers; 0 makes it linear.
         projector_batch_norm: batch norm in the projector's hidden layers.
-        predictor_width, predictor_depth, predictor_heads: size of the predictor.
+        predictor_width: width of the predictor's tokens.
+        predictor_depth: number of the predictor's blocks.
+        predictor_heads: number of heads of its attention; it must divide the width.
         predictor_mode: ``joint`` or ``per_block``, equal up to rounding; see ``Predictor``.
-        num_targets, target_scale, target_aspect, context_scale, min_context, context_group, mask_mode: see
-            ``MultiBlockMasks``.
-        token_weight, embedding_weight, anticollapse_weight: weights of the three terms.
+        num_targets: target blocks an image, whose tokens are predicted.
+        target_scale: smallest and largest share of the patches in a target block.
+        target_aspect: smallest and largest ratio of height to width of a target block.
+        context_scale: smallest and largest share of the patches in the context block, before targets are cut out.
+        min_context: fewest patches that a context may keep.
+        context_group: images whose contexts are cut to one length, see ``MultiBlockMasks``.
+        mask_mode: ``corrected``, or ``paper`` with the two faults of the published masks, see ``MultiBlockMasks``.
+        token_weight: weight of the prediction of the target blocks' tokens; 0 for none.
+        embedding_weight: weight of the prediction of the embedding; 0 for none.
+        anticollapse_weight: weight of the anti-collapse term; the larger, the more even and the less predictable z.
         token_loss: ``smooth_l1``, ``l2`` or ``cosine``.
         stop_gradient: let no gradient of the token loss into the target; false takes the target's tokens from the
             online encoder itself, and needs ``ema_start`` and ``ema_end`` at 0.
@@ -82,13 +91,19 @@ class JEPA(pl.LightningModule):
         anticollapse_on: ``embedding``, ``tokens`` or ``both``.
         sigreg_slices: random directions of SIGReg per step.
         spectral_weight: weight of half the sum of the online encoder's squared spectral norms, a control.
-        crop_scale, shift, flip, noise: random views, see ``RandomView``; at their defaults A and B are the image.
-        ema_start, ema_end: momentum of the target encoder, linear per optimizer step; with both at 0 there is no
-            average, and the target is the online encoder of the same step.
-        learning_rate_start, learning_rate, learning_rate_end: warm-up from, peak, and end of the cosine.
+        crop_scale: smallest share of an image's area that a view keeps; 1 keeps all.
+        shift: largest shift of a view, as a share of the image side.
+        flip: mirror half of the views left and right.
+        noise: standard deviation of white noise added to the pixels of a view.
+        ema_start: momentum of the target encoder's moving average at the first step; it changes linearly. With both
+            at 0 there is no average, and the target is the online encoder of the same step.
+        ema_end: momentum of the target encoder's moving average at the last step.
+        learning_rate_start: learning rate before the first step of the warm-up, which is linear.
+        learning_rate: learning rate at its peak, after the warm-up.
+        learning_rate_end: learning rate of the last step, to which it falls along a cosine.
         warmup_fraction: share of the steps spent on warm-up, rounded to whole steps.
-        weight_decay, weight_decay_end: cosine from one to the other, on matrices and the predictor's queries; see
-            ``parameter_groups``.
+        weight_decay: weight decay at the start, of matrices and the predictor's queries; see ``parameter_groups``.
+        weight_decay_end: weight decay of the last step, to which it goes along a cosine.
         seed: seed of all random numbers of training.
     """
 

@@ -64,12 +64,14 @@ class HuggingFaceDataModule(PictureDataModule):
     Args:
         name: name of the data set, or a folder of images or Parquet files.
         config_name: which of its configurations, if it has several.
-        train_split, probe_split: names of splits, or parts of them such as ``train[:90%]``.
+        train_split: split to train on, or a part of one such as ``train[:90%]``.
+        probe_split: split that is measured, or a part of one.
         image_column: column of images.
         label_column: column of classes, numbers or names; ``None`` if there are none.
         image_size: height and width that images are brought to, in pixels.
         background: color behind transparent pixels, a name or #rrggbb.
-        crop_scale, flip: random views that the workers make, see ``ImageFolderDataModule``.
+        crop_scale: train on random crops with this smallest and largest share of the area, made by the workers.
+        flip: mirror training images left and right with probability one half.
         batch_size: images per process.
         num_workers: worker processes of each loader.
         seed: seed of the order of the training images, and of crops and flips.

@@ -149,7 +149,12 @@ class MixtureDataModule(DrawnDataModule[MixtureDataset]):
     Args:
         image_size: height and width, in pixels.
         channels: image channels.
-        latent_size, num_components, separation, narrowest, contrast, noise: see :func:`image_mixture`.
+        latent_size: r, number of factors that an image depends on.
+        num_components: components of the mixture, equally likely.
+        separation: distance of the components' means from the origin.
+        narrowest: standard deviation of the narrowest component; that of the widest is 1.
+        contrast: standard deviation per pixel of the patterns for a latent of unit variance.
+        noise: standard deviation of the pixel noise.
         num_train: training images.
         num_probe: images that are measured.
         batch_size: images per process.

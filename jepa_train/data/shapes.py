@@ -152,8 +152,13 @@ class ShapesDataModule(DrawnDataModule[ShapesDataset]):
     Args:
         image_size: height and width, in pixels.
         latent_size: number of content factors, from 1 to 4: log width, log aspect, angle, bend.
-        num_components, separation, narrowest: mixture of the content, see ``random_mixture``.
-        shift, contrast, background, noise: what views vary, see :class:`Shapes`.
+        num_components: components of the mixture of the content, equally likely.
+        separation: distance of the components' means from the origin.
+        narrowest: standard deviation of the narrowest component; that of the widest is 1.
+        shift: largest distance of a shape from the middle along x and y, as a share of the image side; a nuisance.
+        contrast: largest deviation of the log contrast from 0; a nuisance.
+        background: largest deviation of the background's level, and of its rise from side to side, from 0; a nuisance.
+        noise: standard deviation of the pixel noise.
         num_train: training contents.
         num_probe: images that are measured.
         batch_size: contents per process.

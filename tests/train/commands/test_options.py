@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import lightning.pytorch as pl
 import pytest
 import yaml
 
+import jepa_monitor
+import jepa_train.data
 from jepa_monitor import JEPAScoreMonitor
+from jepa_train import JEPA
 from jepa_train.cli import JEPACLI, main
+from jepa_train.commands.parsing import Parser
+from jepa_train.export import export
+from jepa_train.ranking import RankingWriter, merge, rank
 from tests.train.helpers import one_sentence
 
 TINY = [
@@ -22,6 +31,7 @@ TINY = [
     "--data.batch_size=32",
     "--model.encoder_overrides={embed_dim: 16, depth: 1, num_heads: 2}",
 ]
+VARIABLE = inspect.Parameter.VAR_KEYWORD
 LISTED = "{trainer: {callbacks: [{class_path: jepa_monitor.JEPAScoreMonitor, init_args: {num_samples: 48}}]}}"
 
 pytestmark = [
@@ -117,3 +127,33 @@ def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
         main(["fit", "--help"])
     words = capsys.readouterr().out.replace(",", " ").replace(";", " ").split()
     assert {f"--monitor.{name}" for name in inspect.signature(JEPAScoreMonitor).parameters} <= set(words)
+
+
+OURS = [
+    value
+    for package in (jepa_train.data, jepa_monitor)
+    for value in vars(package).values()
+    if inspect.isclass(value) and issubclass(value, (pl.LightningDataModule, pl.Callback))
+]
+
+
+@pytest.mark.parametrize("made", [JEPA, RankingWriter, *OURS], ids=lambda made: made.__name__)
+def test_help_has_a_description_of_every_argument(made: type) -> None:
+    parser = Parser()
+    parser.add_class_arguments(made)
+    described(parser, made)
+
+
+@pytest.mark.parametrize("command", [export, merge, rank], ids=lambda command: command.__name__)
+def test_help_has_a_description_of_every_option(command: Callable[..., Any]) -> None:
+    parser = Parser()
+    parser.add_function_arguments(command)
+    described(parser, command)
+
+
+def described(parser: Parser, of: Callable[..., Any]) -> None:
+    helps = {action.dest: str(action.help) for action in parser._actions if action.dest != "help"}
+    named = {name for name, argument in inspect.signature(of).parameters.items() if argument.kind is not VARIABLE}
+    assert named - {"data"} <= helps.keys()  # of which its own arguments are options
+    # of an argument without a description the help is its type alone
+    assert [name for name, text in helps.items() if text.lstrip().startswith("(type") or text in ("", "None")] == []
