@@ -71,7 +71,7 @@ class Encoder:
 
 def of_runs(runs: Path, seeds: int, words: Sequence[str]) -> Iterator[Encoder]:
     """Yield the finished runs on Fashion-MNIST whose name contains a word, and one of them with random weights."""
-    names = [name for name in trainings.TRAININGS if name.startswith("fashion_mnist")]
+    names = [name for name in trainings.TRAININGS if name.startswith("fashion_mnist")] + list(trainings.OBJECTIVES)
     for name in (name for name in names if any(word in name for word in words)):
         for seed in finished(name, seeds, runs):
             checkpoint, own = folder_of(name, seed, runs) / "last.ckpt", trainings.folder_name(name, seed)

@@ -55,6 +55,7 @@ class Training:
         supervised: train the encoder with labels, see ``Supervised``.
         brief: read fewer images, and mean tokens of the first and the last weights alone.
         unread: keep checkpoints alone, where Gram matrices would be too large to keep.
+        measured: record tags and accuracies on the way, see keep/measured.yaml.
     """
 
     config: str
@@ -65,6 +66,7 @@ class Training:
     supervised: bool = False
     brief: bool = False
     unread: bool = False
+    measured: bool = False
 
 
 def _mixture(r: int, size: int, options: str = "") -> Training:
@@ -119,13 +121,29 @@ STUDIED: Mapping[str, Training] = {
     "study K=64": _study(size=64, steps=()),
     "study K=768": _study(size=768, steps=(), unread=True),
 }
-# objectives beside SIGReg, which is that of "fashion_mnist"; what is only laid over another is none
-OBJECTIVES = ("vicreg", "barlow", "whitening_mse", "uniformity", "i_jepa", "none", "spectral_norm", "weight_decay")
-ON_FASHION_MNIST: Mapping[str, Training] = {
-    f"fashion_mnist {name}": Training("fashion_mnist", "", steps=(100, 1000), overlays=(name,), unread=True)
-    for name in OBJECTIVES
+MEASURED_STEPS = tuple(range(40, 400, 40))  # and the last, see keep/measured.yaml
+
+
+def _measured(options: str = "", *overlays: str) -> Training:
+    """A short run on Fashion-MNIST with measurements on its way and a checkpoint at each."""
+    return Training("fashion_mnist", options, steps=MEASURED_STEPS, overlays=overlays, unread=True, measured=True)
+
+
+OBJECTIVES: Mapping[str, Training] = {
+    f"objective {name}": _measured("", name)
+    for name in (
+        ("sigreg", "vicreg", "none", "i_jepa", "barlow", "whitening_mse", "uniformity", "spectral_norm", "weight_decay")
+    )
 }
-TRAININGS = {**KNOWN_AND_REAL, **STUDIED, **ON_FASHION_MNIST}
+# features may get worse here
+SPOILED: Mapping[str, Training] = {
+    "spoiled no average": _measured("", "none", "no_stop_gradient"),
+    "spoiled weak term": _measured("--model.anticollapse_weight=0.01"),
+    "spoiled high rate": _measured("--model.learning_rate=0.02"),
+    "spoiled few images": _measured("--data.num_train=500"),
+    "spoiled no views": _measured("--model.shift=0 --model.noise=0"),
+}
+TRAININGS = {**KNOWN_AND_REAL, **STUDIED, **OBJECTIVES, **SPOILED}
 
 
 class KeepSteps(pl.Callback):
@@ -179,13 +197,17 @@ class Supervised(JEPA):
 def arguments_of(training: Training, seed: int, folder: Path) -> list[str]:
     """Return the arguments of ``fit``."""
     quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false", "--trainer.logger=false"]
-    quiet += ["--monitor=null", "--trainer.limit_val_batches=0", "--trainer.enable_checkpointing=false"]
+    quiet += ["--trainer.enable_checkpointing=false"]
+    unmeasured = ["--monitor=null", "--trainer.limit_val_batches=0", "--trainer.callbacks=[]"]
     seeds = [f"--seed_everything={seed}", f"--model.seed={seed}", f"--data.seed={seed}"]
-    keep = ["--trainer.callbacks=trainings.KeepSteps", f"--trainer.callbacks.folder={folder}"]
+    keep = ["--trainer.callbacks+=trainings.KeepSteps", f"--trainer.callbacks.folder={folder}"]
     keep += [f"--trainer.callbacks.steps={json.dumps(training.steps)}"]
     files = [training.config, *(f"objective/{overlay}" for overlay in training.overlays)]
-    config = [word for file in files for word in ("-c", str(ROOT / "configs" / f"{file}.yaml"))]
-    return ["fit", *config, *training.options.split(), *seeds, *quiet, *keep]
+    paths = [ROOT / "configs" / f"{file}.yaml" for file in files]
+    paths += [Path(__file__).parent / "keep" / "measured.yaml"] if training.measured else []
+    config = [word for path in paths for word in ("-c", str(path))]
+    options = [*training.options.split(), *([] if training.measured else unmeasured)]
+    return ["fit", *config, *options, *seeds, *quiet, *keep]
 
 
 def train(training: Training, seed: int, folder: Path) -> None:

@@ -306,19 +306,17 @@ def test_one_command_measures_runs_and_goes_on_where_it_was_stopped(
 
 
 def test_runs_of_every_objective_are_measured_once_they_are_finished(tmp_path: Path) -> None:
-    for name in ("fashion_mnist vicreg", "fashion_mnist"):
+    for name in ("objective vicreg", "fashion_mnist", "spoiled high rate"):
         for seed in (0, 1):
             own = folder_of(name, seed, tmp_path)
             own.mkdir()
             (own / "seconds.json").write_text("1.0")
     found = list(detection.of_runs(tmp_path, 3, [""]))
     assert {(encoder.label, encoder.name) for encoder in found if not encoder.control} == {
-        (name, trainings.folder_name(name, seed))
-        for name in ("fashion_mnist", "fashion_mnist vicreg")
-        for seed in (0, 1)
+        (name, trainings.folder_name(name, seed)) for name in ("fashion_mnist", "objective vicreg") for seed in (0, 1)
     }
     assert [encoder.name for encoder in found if encoder.control] == ["random_fashion_mnist_0"] * 2
-    assert {encoder.label for encoder in detection.of_runs(tmp_path, 3, ["vicreg"])} == {"fashion_mnist vicreg"}
+    assert {encoder.label for encoder in detection.of_runs(tmp_path, 3, ["vicreg"])} == {"objective vicreg"}
 
 
 @pytest.mark.parametrize(
