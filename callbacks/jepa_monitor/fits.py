@@ -22,6 +22,7 @@ from .density import (
     intrinsic_dimension,
     leading_volume,
 )
+from .ranking import knn_distance
 from .runtime.concise import Concise
 
 T = TypeVar("T")
@@ -81,6 +82,13 @@ class Fits(Concise):
     def rank(self) -> int:
         """The rank r of all volumes; 0 where there is no density."""
         return 0 if self.reference is None else self.reference.rank
+
+    def score_embeddings(self, z: Tensor, z_reference: Tensor | None) -> dict[str, Tensor]:
+        """Score embeddings (N, K) that no density was fitted to, without a Jacobian: see :class:`Scores`."""
+        unknown = torch.full((len(z),), torch.nan, dtype=torch.float64)
+        density = unknown if self.reference is None else self.reference.log_density(self.reference.coordinates(z))
+        found = {"embedding": density}
+        return found if z_reference is None else found | {"knn": -knn_distance(z, z_reference)}
 
     def gaussian_log_density(self, spectra: Tensor, z: Tensor) -> Tensor:
         """Log density of the first C samples by the Gaussian, with the volume of all its directions; NaN without one.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .pictures.scales import percentiles
-from .tags import quantile_tags
+from .tag_groups import quantile_tags
 
 MOST_MEASUREMENTS = 64
 MOST_SPECTRA = 24

@@ -16,13 +16,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from . import tags
+from . import tag_groups
 from .density import (
     DensityChoice,
     Encode,
     Strategy,
     leading_volume,
-    log_density_from_volume,
     log_singular_values,
     map_grams,
     subspace_rows,
@@ -125,31 +124,31 @@ def read(
         facts: what is known of the probe without an encoder.
         ood: shards of further sets, in the same order on every process.
         num_samples: size of the probe, over all processes.
-        plan: how many samples get a Jacobian, and whether exactly.
+        plan: how many samples, and of how many sets, get a Jacobian, and whether exactly.
         sparing: takes a note of further sets, and of the reference, that fail and are left out.
         further: reference samples beyond those of the facts.
     """
     z = method.embeddings(probe)
     z_reference, knn = None, None
-    with sparing.attempt("the reference", tags.REFERENCE_TAGS):
+    with sparing.attempt("the reference", tag_groups.reference_tags(ood)):
         z_reference, knn = _embed_reference(method, facts.reference, further, z)
     # z is equal on all processes, so that from here on they all go the same way
-    fits = Fits.of(
-        z,
-        z_reference,
-        density=method.embedding_density,
-        rank=method.rank,
-        most_directions=_input_size(probe),
-    )
-    reader = _Reader(method, fits, sparing)
+    size = _input_size(probe)
+    fits = Fits.of(z, z_reference, density=method.embedding_density, rank=method.rank, most_directions=size)
+    of_probe = {"embedding": fits.of_probe, **({} if knn is None else {"knn": -knn})}
+    reader = _Reader(method, fits, of_probe, z_reference, sparing)
     count = min(plan.samples, num_samples)
-    sets = {name: _first(shard, count) for name, shard in {PROBE: probe, **ood}.items()}
+    whole = {PROBE: probe, **ood}
+    sets = {name: _first(whole[name], count) for name in plan.with_jacobians(list(whole))}
     rows = subspace_rows(fits.rank, z.shape[1])
     if plan.subspace and can_estimate(count, rows, z.shape[1]):
         measured = reader.estimate(sets, _first(probe, CALIBRATION_SAMPLES), z, rows=rows)
     else:
         measured = reader.measure(sets)
-    scores = {name: found.first(count) for name, found in reader.score(measured, sets).items()}
+    failed = sets.keys() - measured.volumes.keys()
+    left = {name: shard for name, shard in whole.items() if name not in failed}
+    found = sparing.attempt_each(partial(reader.score, measured), left)
+    scores = {name: of_set.first(count) for name, of_set in found.items()}
     return Readings(
         z=z,
         z_white=None if fits.gaussian is None else fits.gaussian.whiten(z),
@@ -198,7 +197,8 @@ def try_out(method: Method, probe: Shard, whole: Callable[[Plan], Readings], *, 
     readings = whole(Plan(few))
     seconds = broadcast(time.monotonic() - started)
     return Trial(
-        per_jacobian=sets * per_jacobian + (sets - 1) * per_embedding,
+        per_jacobian=per_jacobian,
+        sets=sets,
         per_reference=per_embedding,
         per_forward=per_embedding * process_count(),
         rest=max(0.0, seconds - few * sets * per_jacobian),
@@ -245,6 +245,9 @@ class _Volumes:
     leading: Tensor | None = None
 
 
+WITHOUT_JACOBIANS = _Volumes(*2 * (torch.empty(0, dtype=torch.float64),))
+
+
 @dataclass(frozen=True)
 class _Measured:
     """Spectra of the probe, and log volumes of all sets.
@@ -268,11 +271,15 @@ class _Reader:
     Attributes:
         method: the encoder, and how its Jacobians are computed.
         fits: densities of its embeddings.
+        of_probe: scores of the probe that need no Jacobian, see :class:`Scores`.
+        z_reference: (M, K) embeddings of the reference; ``None`` without one.
         sparing: takes a note of further sets that fail and are left out.
     """
 
     method: Method
     fits: Fits
+    of_probe: Mapping[str, Tensor]
+    z_reference: Tensor | None
     sparing: Sparing
 
     def measure(self, sets: Mapping[str, Shard]) -> _Measured:
@@ -299,11 +306,6 @@ class _Reader:
         spearman = math.nan if estimator is None else estimator.subspace.held_out_spearman
         return _Measured(spectra, volumes, rows, spearman)
 
-    def score(self, measured: _Measured, sets: Mapping[str, Shard]) -> dict[str, Scores]:
-        """Score the samples whose volumes were measured."""
-        found = {name: sets[name] for name in measured.volumes}
-        return self.sparing.attempt_each(partial(self._scores_of, measured), found)
-
     def _exact_of(self, name: str, shard: Shard) -> tuple[Tensor, _Volumes]:
         reference = self.fits.reference
 
@@ -328,14 +330,16 @@ class _Reader:
         (estimates,) = self.method.map_grams(lambda gram: (estimator.estimate(gram),), shard, rows=rows)
         return _Volumes(unknown, estimates)
 
-    def _scores_of(self, measured: _Measured, name: str, shard: Shard) -> Scores:
-        volumes = measured.volumes[name]
-        if volumes.leading is None or self.fits.reference is None:
-            return Scores(volumes.eq5, torch.full_like(volumes.eq5, torch.nan))
-        if name == PROBE:
-            return Scores(volumes.eq5, volumes.leading + self.fits.of_probe[: len(volumes.leading)])
-        z = self.fits.reference.coordinates(self.method.embeddings(shard))
-        return Scores(volumes.eq5, log_density_from_volume(volumes.leading, z, self.fits.reference.log_density))
+    def score(self, measured: _Measured, name: str, shard: Shard) -> Scores:
+        """Score a whole set by its embeddings, and the first samples, whose volumes were measured, with these too."""
+        volumes = measured.volumes.get(name, WITHOUT_JACOBIANS)
+        of_embeddings = self.of_probe
+        if name != PROBE:
+            of_embeddings = self.fits.score_embeddings(self.method.embeddings(shard), self.z_reference)
+        if volumes.leading is None:
+            return Scores(volumes.eq5, torch.full_like(volumes.eq5, torch.nan), of_embeddings)
+        count = len(volumes.leading)
+        return Scores(volumes.eq5, volumes.leading + of_embeddings["embedding"][:count], of_embeddings)
 
 
 def _input_size(shard: Shard) -> int:

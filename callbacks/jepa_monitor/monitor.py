@@ -314,7 +314,7 @@ class JEPAScoreMonitor(MeasuringCallback):
         return self.prepared
 
     def _read(self, trainer: pl.Trainer, method: Method, prepared: Prepared, plan: Plan, sparing: Sparing) -> Readings:
-        samples = plan.samples * (1 + len(prepared.ood)) // trainer.world_size
+        samples = plan.samples * len(plan.with_jacobians(["", *prepared.ood])) // trainer.world_size
         with progress_bar(trainer, self._title, total=samples) as progress:
             return read(
                 replace(method, progress=progress),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -14,14 +14,22 @@ from .runtime.concise import Concise
 
 @dataclass(frozen=True, repr=False)
 class Scores(Concise):
-    """Scores of one set of samples, (N,) nats each: Eq. 5, NaN without an exact Jacobian, and the log density."""
+    """Scores of one set of N samples; higher is more typical.
+
+    Attributes:
+        jepa_score: (n,) Eq. 5 of the first n, in nats; NaN without an exact Jacobian.
+        log_density: (n,) log density, in nats.
+        of_embeddings: (N,) scores that need no Jacobian, by name: ``embedding``, the log density of the embedding alone
+            in nats, and, where there is a reference, ``knn``, minus the distance to the nearest reference embeddings.
+    """
 
     jepa_score: Tensor
     log_density: Tensor
+    of_embeddings: Mapping[str, Tensor] = field(default_factory=dict)
 
     def first(self, count: int) -> Scores:
-        """The scores of the first ``count`` samples."""
-        return Scores(self.jepa_score[:count], self.log_density[:count])
+        """The same with the first ``count`` of what needs a Jacobian."""
+        return replace(self, jepa_score=self.jepa_score[:count], log_density=self.log_density[:count])
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,7 +47,7 @@ class Readings(Concise):
         gaussian: (min(C, n),) log density of those with an exact Jacobian if embeddings were Gaussian, in nats; NaN
             where they cannot be whitened.
         knn: (N,) distance to the nearest reference embeddings, or ``None``.
-        ood: scores of further sets.
+        ood: scores of further sets; those without Jacobians have scores of their embeddings alone.
         reference: number of reference embeddings; 0 where the density is fitted to the probe's.
         problem: why there is no log density, or ``None``.
         problem_of_gaussian: why there is none by a Gaussian although there is one, or ``None``.

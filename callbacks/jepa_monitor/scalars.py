@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from . import tags
+from . import tag_groups
 from .density.volume import EPS, TOLERANCE_NATS, counts_rounding, is_imprecise
 from .gaussianity import gaussianity_statistics
 from .probe.facts import ProbeFacts
 from .probe.sparing import further_set
-from .ranking import auroc, auroc_low_density, kendall, partial_spearman, spearman, typicality, why_unrankable
-from .readings import Readings
+from .ranking import (
+    auroc,
+    auroc_low_density,
+    fpr_at_tpr,
+    kendall,
+    partial_spearman,
+    spearman,
+    typicality,
+    why_unrankable,
+)
+from .readings import Readings, Scores
 
 # bounds of the alarms
 LOWEST_RANK_RATIO = 0.1
@@ -90,6 +99,9 @@ def _set_scalars(readings: Readings) -> dict[str, float]:
         values[f"density/ood_auroc_typicality/{name}"] = auroc(
             typicality(density, density), typicality(other.log_density, density)
         )
+        values[f"density/ood_fpr95_ood_positive/{name}"] = fpr_at_tpr(-other.log_density, -density)
+        for kind, found in other.of_embeddings.items():
+            values[f"density/ood_auroc_{kind}/{name}"] = auroc(readings.scores.of_embeddings[kind], found)
     return values
 
 
@@ -98,7 +110,7 @@ def _quantiles(readings: Readings) -> dict[str, float]:
     for name in ("log_density", "jepa_score"):
         sample = getattr(readings.scores, name).numpy()
         finite = sample[np.isfinite(sample)]
-        for tag, quantile in zip(tags.quantile_tags(name), tags.QUANTILES.values(), strict=True):
+        for tag, quantile in zip(tag_groups.quantile_tags(name), tag_groups.QUANTILES.values(), strict=True):
             values[tag] = float(np.quantile(finite, quantile)) if len(finite) else math.nan
     return values
 
@@ -177,6 +189,11 @@ def problems(readings: Readings, facts: ProbeFacts, *, advice: str) -> list[str]
             f"fewer than rank = {readings.rank} directions in {readings.dtype}: give a smaller rank."
         )
     found += _unfit_sets(readings)
+    if unmeasured := [f"{name!r}" for name, other in readings.ood.items() if not len(other.log_density)]:
+        found.append(
+            f"the budget has no time for Jacobians of the ood sets {', '.join(unmeasured)}, which are ranked by their "
+            "embeddings alone: raise budget, or give num_samples."
+        )
     if readings.subspace_rows and readings.ood:
         found.append(
             f"JEPA-SCORE ranks no further sets: {readings.subspace_rows} rows of a Jacobian do not see the small "
@@ -190,15 +207,20 @@ def problems(readings: Readings, facts: ProbeFacts, *, advice: str) -> list[str]
 def _unfit_sets(readings: Readings) -> list[str]:
     """Further sets whose scores are not all finite, where the probe has finite ones."""
     kind = "log_density" if readings.subspace_rows else "jepa_score"
-    if not torch.isfinite(getattr(readings.scores, kind)).any():
-        return []
-    scores = {name: getattr(other, kind) for name, other in readings.ood.items()}
-    bad = {name: int((~torch.isfinite(values)).sum()) for name, values in scores.items()}
-    return [
-        f"{further_set(name)} cannot be ranked: {count} of {len(scores[name])} scores are not finite."
-        for name, count in bad.items()
-        if count
-    ]
+    kinds: dict[str, Callable[[Scores], Tensor]] = {
+        "scores": lambda scores: getattr(scores, kind),
+        "embeddings": lambda scores: scores.of_embeddings.get("embedding", torch.empty(0)),
+    }
+    found: dict[str, str] = {}
+    for what, of in kinds.items():
+        if not torch.isfinite(of(readings.scores)).any():
+            continue
+        for name, other in readings.ood.items():
+            if count := int((~torch.isfinite(of(other))).sum()):
+                found.setdefault(
+                    name, f"{further_set(name)} cannot be ranked: {count} of {len(of(other))} {what} are not finite."
+                )
+    return list(found.values())
 
 
 def alarms(

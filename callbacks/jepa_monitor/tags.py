@@ -141,6 +141,27 @@ TAGS = (
         chart=OTHER_SETS,
     ),
     Tag(
+        "density/ood_auroc_embedding/",
+        "the same by the density of embeddings alone, without the volume: of all samples, as it needs no Jacobian",
+        collapsed="NaN",
+        better="higher",
+        chart=OTHER_SETS,
+    ),
+    Tag(
+        "density/ood_auroc_knn/",
+        "the same by minus the distance to the nearest training embeddings, which needs no density: the bar",
+        collapsed="NaN",
+        better="higher",
+        chart=OTHER_SETS,
+        needs="a reference",
+    ),
+    Tag(
+        "density/ood_fpr95_ood_positive/",
+        "share of probe samples below the `log_density` that 95 % of the other set stay below: OpenOOD's FPR95",
+        collapsed="NaN",
+        better="lower",
+    ),
+    Tag(
         "density/stability",
         "rank correlation with the measurement before",
         gaussian="towards 1",
@@ -298,45 +319,6 @@ TAGS = (
     ),
     Tag("null/", "values without information, drawn as lines"),
 )
-
-TRUTH = (
-    "density/spearman",
-    "density/spearman_gaussian_embedding",
-    "density/spearman_jepa_score",
-    "density/spearman_gaussian",
-)
-REFERENCE_TAGS = tuple(tag.name for tag in TAGS if tag.needs == "a reference")
-HEADLINE_TAGS = tuple(tag.name for tag in TAGS if tag.needs == "a truth")
-QUANTILES = {"q10": 0.1, "median": 0.5, "q90": 0.9}
-
-
-def quantile_tags(score: str) -> tuple[str, ...]:
-    """Tags of the quantiles of ``log_density`` or ``jepa_score``."""
-    return tuple(f"density/{score}_{label}" for label in QUANTILES)
-
-
-USUAL_TAGS = (
-    *(
-        tag.name
-        for tag in TAGS
-        if tag.name.startswith(("density/", "gaussianity/", "jacobian/", "alarm/", "monitor/"))
-        and not tag.is_beginning
-        and not tag.needs
-    ),
-    *(f"density/intrinsic_dimension_{end}" for end in ("low", "high")),
-    *quantile_tags("log_density"),
-    *quantile_tags("jepa_score"),
-)
-
-
-def truth_tags(name: str, *, headline: bool) -> tuple[str, ...]:
-    """Tags of a true log density; the headline's have no name."""
-    return HEADLINE_TAGS if headline else tuple(f"{tag}_{name}" for tag in TRUTH)
-
-
-def set_tags(name: str) -> tuple[str, ...]:
-    """Tags of a set of samples from elsewhere."""
-    return tuple(f"density/ood_auroc{kind}/{name}" for kind in ("", "_jepa_score", "_typicality"))
 
 
 def meaning_of(name: str) -> Tag | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -73,9 +74,29 @@ def test_exact_readings_are_what_the_functions_give() -> None:
     assert found.log_singular.shape == (25, 6)
     by_gaussian = log_density(encode, x[:25], reference=gaussian) - found.gaussian
     torch.testing.assert_close(by_gaussian, by_gaussian[:1].expand(25))  # up to the volume of the whitening
-    for scores, inputs in ((found.scores, x[:25]), (found.ood["far"], far.inputs.double())):
+    z_reference = encode(reference.inputs.double())
+    for scores, whole, inputs in ((found.scores, x, x[:25]), (found.ood["far"], *2 * (far.inputs.double(),))):
         torch.testing.assert_close(scores.jepa_score, jepa_score(encode, inputs))
         torch.testing.assert_close(scores.log_density, log_density(encode, inputs, reference=fitted))
+        of_embedding = fitted.log_density(fitted.coordinates(encode(whole)))
+        torch.testing.assert_close(scores.of_embeddings["embedding"], of_embedding)
+        torch.testing.assert_close(scores.of_embeddings["knn"], -knn_distance(encode(whole), z_reference))
+
+
+@pytest.mark.parametrize("subspace", [False, True])
+def test_sets_without_jacobians_cost_their_own_values_alone(subspace: bool) -> None:
+    encode, probe, reference = encoder(64), shard(70), shard(90, seed=3)
+    sets = {"near": shard(60, seed=2), "far": shard(60, seed=4, scale=3.0)}
+    plan = Plan(60, subspace=subspace)
+    expected = measure(encode, probe, plan, reference=reference, rank=4, **sets)
+    found = measure(encode, probe, replace(plan, further_sets=1), reference=reference, rank=4, **sets)
+    torch.testing.assert_close(found.scores.log_density, expected.scores.log_density)
+    torch.testing.assert_close(found.ood["near"].log_density, expected.ood["near"].log_density)
+    assert found.ood["far"].log_density.shape == found.ood["far"].jepa_score.shape == (0,)
+    assert set(expected.ood["far"].of_embeddings) == {"embedding", "knn"}
+    for name, scores in expected.ood["far"].of_embeddings.items():
+        torch.testing.assert_close(found.ood["far"].of_embeddings[name], scores)
+        assert len(scores) == 60
 
 
 def test_a_gaussian_counts_white_directions_where_a_rank_is_given() -> None:

@@ -6,6 +6,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import lightning.pytorch as pl
@@ -20,8 +21,8 @@ from tests.monitor.helpers import Autoencoder, images, loader, monitor, trainer
 pytestmark = pytest.mark.filterwarnings("ignore:Found 1 module.s. in eval mode")
 
 
-def slowed(module: nn.Module, x: Tensor) -> Tensor:
-    time.sleep(4e-3 * len(x))
+def slowed(module: nn.Module, x: Tensor, *, seconds: float = 4e-3) -> Tensor:
+    time.sleep(seconds * len(x))
     return module(x)
 
 
@@ -65,6 +66,22 @@ def test_samples_that_were_asked_for_are_measured_less_often_rather_than_fewer(t
     assert callback.history.steps[0] == 0
     assert callback.history.steps[-1] == 120
     assert len(callback.history.steps) < 10
+
+
+@pytest.mark.slow
+def test_a_set_that_does_not_fit_in_the_budget_costs_its_own_values(tmp_path: Path) -> None:
+    sets = {str(index): 3.0 * images(40, seed=index) for index in range(4)}
+    slow = partial(slowed, seconds=0.01)
+    callback = monitor(encoder=slow, probe=images(40, seed=1), reference=images(), ood=sets, budget=0.05)
+    with pytest.warns(UserWarning, match="no time for Jacobians of the ood sets .*'3', which are ranked by their"):
+        trainer(tmp_path, callback, max_epochs=1).fit(Autoencoder(), loader(), loader(seed=1))
+    values = callback.values
+    assert math.isnan(values["density/ood_auroc/3"])
+    assert math.isnan(values["density/ood_fpr95_ood_positive/3"])
+    assert {"density/spearman", "density/ood_auroc_embedding/3", "density/ood_auroc_knn/3"} <= values.keys()
+    assert values["density/ood_auroc_embedding/3"] > 0.7
+    assert math.isfinite(values["density/spearman"])
+    assert values["monitor/failed"] == 0.0
 
 
 def test_a_subspace_that_cannot_be_calibrated_is_not_replaced(tmp_path: Path) -> None:

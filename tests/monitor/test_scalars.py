@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_auc_score, roc_curve
 
 from jepa_monitor.density import IntrinsicDimension
 from jepa_monitor.gaussianity import gaussianity_statistics
@@ -25,7 +25,7 @@ def cloud(k: int) -> torch.Tensor:
 def readings(n: int = 40, scored: int = 30) -> Readings:
     """Readings of n samples; ``scored`` of them have a Jacobian with singular values 2 and 0, which is clipped."""
     log_singular = torch.tensor([math.log(2.0), math.log(1e-6)], dtype=torch.float64).expand(scored, 2)
-    scores = Scores(jepa_score=cloud(4)[:scored, 0], log_density=cloud(4)[:scored, 1])
+    scores = Scores(cloud(4)[:scored, 0], cloud(4)[:scored, 1], {"embedding": cloud(4)[:n, 2]})
     return Readings(
         z=cloud(4)[:n],
         z_white=None,
@@ -35,7 +35,7 @@ def readings(n: int = 40, scored: int = 30) -> Readings:
         scores=scores,
         gaussian=cloud(4)[:scored, 1] + cloud(4)[:scored, 0],
         knn=cloud(4)[:n, 2].exp(),
-        ood={"far": Scores(jepa_score=scores.jepa_score - 1.0, log_density=scores.log_density - 3.0)},
+        ood={"far": Scores(scores.jepa_score - 1.0, scores.log_density - 3.0, {"embedding": cloud(4)[:9, 2] - 2.0})},
     )
 
 
@@ -69,6 +69,10 @@ def test_scalars_are_scipys_and_scikit_learns_on_the_scored_samples() -> None:
     assert values["density/ood_auroc/far"] == pytest.approx(roc_auc_score([1] * 30 + [0] * 30, both))
     two_sided = -abs(both.numpy() - np.median(density))
     assert values["density/ood_auroc_typicality/far"] == pytest.approx(roc_auc_score([1] * 30 + [0] * 30, two_sided))
+    rejected = roc_curve([0] * 30 + [1] * 30, -both)
+    assert values["density/ood_fpr95_ood_positive/far"] == rejected[0][rejected[1] >= 0.95][0]
+    by_embedding = torch.cat([cloud(4)[:40, 2], cloud(4)[:9, 2] - 2.0])  # of all samples
+    assert values["density/ood_auroc_embedding/far"] == pytest.approx(roc_auc_score([1] * 40 + [0] * 9, by_embedding))
     assert values["density/log_density_q90"] == pytest.approx(np.quantile(density, 0.9))
     of_all_samples = gaussianity_statistics(made.z)
     assert values["gaussianity/mean_error_ratio"] == of_all_samples["mean_error_ratio"]
@@ -92,7 +96,7 @@ def test_each_nan_has_a_reason() -> None:
     assert [name for name in problems(made, FACTS, advice="") if "imprecise" not in name] == []
     (reason,) = [reason for reason in problems(readings(), FACTS, advice="") if "rank" in reason]
     assert "fewer than rank = 2 directions in torch.float32: give a smaller rank" in reason
-    constant = replace(made, scores=Scores(made.scores.jepa_score, torch.zeros(30, dtype=torch.float64)))
+    constant = replace(made, scores=replace(made.scores, log_density=torch.zeros(30)))
     assert math.isnan(scalars(constant, FACTS)["density/spearman"])
     assert "log density cannot be ranked: all values are equal" in problems(constant, FACTS, advice="")
     far = made.ood["far"]
@@ -100,6 +104,15 @@ def test_each_nan_has_a_reason() -> None:
     assert math.isnan(scalars(broken, FACTS)["density/ood_auroc/far"])
     (reason,) = [reason for reason in problems(broken, FACTS, advice="") if "far" in reason]
     assert reason.endswith("cannot be ranked: 30 of 30 scores are not finite.")
+    broken = replace(made, ood={"far": replace(far, of_embeddings={"embedding": torch.full((9,), torch.nan)})})
+    (reason,) = [reason for reason in problems(broken, FACTS, advice="") if "far" in reason]
+    assert reason.endswith("cannot be ranked: 9 of 9 embeddings are not finite.")
+    unmeasured = replace(made, ood={"far": replace(far, jepa_score=torch.empty(0), log_density=torch.empty(0))})
+    assert math.isnan(scalars(unmeasured, FACTS)["density/ood_auroc/far"])
+    (reason,) = [reason for reason in problems(unmeasured, FACTS, advice="") if "far" in reason]
+    assert reason.startswith(
+        "the budget has no time for Jacobians of the ood sets 'far', which are ranked by their emb"
+    )
     few = replace(readings(n=4, scored=4), problem="4 samples of 4 dimensions.", rank=0, dimension=None)
     for tag in ("density/intrinsic_dimension", "jacobian/rank", "jacobian/condition_log10"):
         assert math.isnan(scalars(few, FACTS)[tag])

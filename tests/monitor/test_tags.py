@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from jepa_monitor import tags
+from jepa_monitor import tag_groups, tags
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 GROUPS = "density|gaussianity|jacobian|knn|linear_probe|features|alarm|monitor|null"
@@ -15,7 +15,7 @@ GROUPS = "density|gaussianity|jacobian|knn|linear_probe|features|alarm|monitor|n
 
 def test_no_tag_has_a_character_that_a_regular_expression_reads() -> None:
     # TensorBoard finds a tag with parentheses and draws no line of it
-    names = [tag.name for tag in tags.TAGS] + [*tags.USUAL_TAGS, *tags.NULLS]
+    names = [tag.name for tag in tags.TAGS] + [*tag_groups.USUAL_TAGS, *tags.NULLS]
     assert [name for name in names if re.escape(name) != name] == []
 
 

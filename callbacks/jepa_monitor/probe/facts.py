@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .. import tags
+from .. import tag_groups
 from ..ranking import compressed_size
 from ..runtime.concise import Concise
 from ..runtime.distributed import fail_together
@@ -99,7 +99,7 @@ def probe_facts(
 
     truths = {}
     for position, (name, truth) in enumerate(log_densities.items()):
-        lost = tags.truth_tags(name, headline=position == 0)
+        lost = tag_groups.truth_tags(name, headline=position == 0)
         with sparing.attempt(f"log_density {name!r}", lost):
             truths[name] = one_number_each(truth)
     flat = inputs.flatten(1).nan_to_num()

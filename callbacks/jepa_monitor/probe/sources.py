@@ -17,7 +17,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from .. import tags
+from .. import tag_groups
 from ..errors import SettingError
 from ..ranking import GaussianBaseline, fingerprints
 from ..runtime.concise import Concise
@@ -112,12 +112,12 @@ def prepare(sources: Sources, trainer: pl.Trainer, device: torch.device, *, spar
         labels = None  # numbers of the samples, which make no classes
     ood = {}
     for name, data in found.ood.items():
-        with sparing.attempt(further_set(name), tags.set_tags(name)):
+        with sparing.attempt(further_set(name), tag_groups.set_tags(name)):
             samples = open_samples(data, sources, device)
             with fail_together(device):
                 further = read_shard(samples)
             ood[name] = further  # not before all processes have theirs
-    with sparing.attempt("the reference", tags.REFERENCE_TAGS):
+    with sparing.attempt("the reference", tag_groups.reference_tags(found.ood)):
         reference, baseline, more = _read_reference(found, sources, shard, read_shard, device)
     facts = probe_facts(
         Shard(shard.indices.to(device), shard.inputs),
@@ -204,7 +204,7 @@ def find_truths(sources: Sources, dataset: Any = None) -> Mapping[str, LogDensit
             "log_density must be a function of inputs, or a tensor of one number for each sample of the probe's "
             f"dataset, or several of them by name, got {reprlib.repr(truth)}."
         )
-    if taken := {name for name in list(named)[1:] if f"density/spearman_{name}" in tags.TRUTH}:
+    if taken := {name for name in list(named)[1:] if f"density/spearman_{name}" in tag_groups.TRUTH}:
         raise SettingError(f"log_density cannot be called {taken.pop()!r}: there are tags of that name.")
     return named
 
@@ -282,9 +282,9 @@ def tags_of_sources(sources: Sources, trainer: pl.Trainer) -> tuple[str, ...]:
         truths, sets, has_reference = list(found.log_densities), list(found.ood), found.reference is not None
     except Exception:  # the reason why there was no measurement
         truths, sets, has_reference = ["truth"] if sources.log_density is not None else [], [], False
-    of_truths = [tag for i, name in enumerate(truths) for tag in tags.truth_tags(name, headline=i == 0)]
-    of_sets = [tag for name in sets for tag in tags.set_tags(name)]
-    return (*tags.USUAL_TAGS, *of_truths, *of_sets, *(tags.REFERENCE_TAGS if has_reference else ()))
+    of_truths = [tag for i, name in enumerate(truths) for tag in tag_groups.truth_tags(name, headline=i == 0)]
+    of_sets = [tag for name in sets for tag in tag_groups.set_tags(name, has_reference=has_reference)]
+    return (*tag_groups.USUAL_TAGS, *of_truths, *of_sets, *(tag_groups.REFERENCE_TAGS if has_reference else ()))
 
 
 def find_reference(sources: Sources, trainer: pl.Trainer) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager
 from typing import TypeVar
 
-from .. import tags
+from .. import tag_groups
 from ..runtime.distributed import MeasurementError
 from .shards import Shard
 
@@ -58,7 +58,7 @@ class Sparing:
         for name in sets:
             if name == PROBE:
                 continue
-            with self.attempt(further_set(name), tags.set_tags(name)):
+            with self.attempt(further_set(name), tag_groups.set_tags(name)):
                 found[name] = function(name, sets[name])
         return found
 

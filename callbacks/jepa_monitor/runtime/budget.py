@@ -204,6 +204,7 @@ class Budget:
             embedding_size=trial.embedding_size,
             rank=trial.rank,
             estimator=self.estimator,
+            sets=trial.sets,
         )
         if plan.samples < min(FEWEST_RANKED, num_samples):
             why += "; so few rank mostly by chance: raise budget or give num_samples"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ..density.subspace import subspace_rows
@@ -18,6 +19,7 @@ SMALLEST_ESTIMATED = 64  # K from which estimates are chosen: below it, exact Ja
 FEWEST_REFERENCE = 512
 SHARE_OF_REFERENCE = 0.25  # of the time of a measurement
 REFERENCE_A_SAMPLE = 16  # reference samples for each of the probe, where no clock decides
+MOMENT = 0.25  # seconds that the Jacobians of the fewest samples may always take
 TOLERANCE = 1.5  # all samples are taken at so much more than they should cost: runs that can be compared are worth it
 
 
@@ -29,11 +31,13 @@ class Plan:
         samples: first samples of each set that get a Jacobian; embeddings are taken of all.
         subspace: volumes are estimated in a subspace from a few rows of the Jacobian, not exact.
         reference: reference samples that are embedded; 0 for those alone that baselines are fitted to.
+        further_sets: further sets, from the first, that get Jacobians; ``None`` is all of them.
     """
 
     samples: int
     subspace: bool = False
     reference: int = 0
+    further_sets: int | None = None
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> Plan:
@@ -41,9 +45,15 @@ class Plan:
         kept = dict(state)
         return cls(**{"subspace": kept.pop("sketch", False)} | kept)
 
+    def with_jacobians(self, sets: Sequence[str]) -> Sequence[str]:
+        """Those of the sets, the probe first, that get Jacobians."""
+        return sets if self.further_sets is None else sets[: 1 + self.further_sets]
+
     def __str__(self) -> str:
-        jacobians = f"{'a few rows of the' if self.subspace else 'exact'} Jacobians of {self.samples} samples"
-        return f"{jacobians} and up to {self.reference} reference embeddings" if self.reference else jacobians
+        text = f"{'a few rows of the' if self.subspace else 'exact'} Jacobians of {self.samples} samples"
+        if self.further_sets is not None:
+            text += f" of the probe{f' and {self.further_sets} further sets' if self.further_sets else ' alone'}"
+        return f"{text} and up to {self.reference} reference embeddings" if self.reference else text
 
 
 @dataclass(frozen=True)
@@ -51,13 +61,14 @@ class Trial:
     """Seconds that a trial of the encoder took, and the size of its embedding.
 
     Attributes:
-        per_jacobian: seconds of one more sample, with an exact Jacobian in each set.
+        per_jacobian: seconds of one more sample's exact Jacobian.
         per_forward: seconds of one more sample's embedding, on one process, as training computes it.
         rest: seconds of a whole measurement without its Jacobians: embeddings, densities of a few hundred, scores.
         embedding_size: K.
         rank: r of the volumes, as far as it is known by then.
         per_reference: seconds of one more reference sample, and its share of reading it once.
         most_reference: number of reference samples that there are.
+        sets: number of sets, the probe among them.
     """
 
     per_jacobian: float
@@ -67,6 +78,7 @@ class Trial:
     rank: int
     per_reference: float = 0.0
     most_reference: int = 0
+    sets: int = 1
 
     def besides(self, reference: int) -> float:
         """Seconds of a measurement without Jacobians; fitting a density grows about as the root of its embeddings."""
@@ -93,21 +105,33 @@ def choose_plan(
     embedding_size: int,
     rank: int,
     estimator: Estimator = "auto",
+    sets: int = 1,
 ) -> Plan:
     """Take the most samples that fit: all of them exactly, or fewer, or a few rows of more.
 
+    Further sets, the last ones first, go without Jacobians where those of the fewest samples would take too long.
+
     Args:
         seconds: time for Jacobians.
-        seconds_per_sample: seconds of an exact Jacobian, over all sets.
-        num_samples: samples there are.
+        seconds_per_sample: seconds of an exact Jacobian.
+        num_samples: samples of each set.
         embedding_size: K.
         rank: r of the volumes.
         estimator: ``exact``, ``subspace``, or ``auto``, which chooses.
+        sets: number of sets, the probe among them.
 
     Returns:
-        A plan with at least 16 samples (or all there are), whatever they cost.
+        A plan with at least 16 samples (or all there are) of the probe, whatever they cost.
     """
-    affordable = seconds / max(seconds_per_sample, 1e-9)
+    fewest = max(seconds_per_sample, 1e-9) * min(FEWEST_SAMPLES, num_samples)
+    taken = min(sets, max(1, math.floor(max(TOLERANCE * seconds, MOMENT) / fewest)))
+    affordable = seconds / max(taken * seconds_per_sample, 1e-9)
+    plan = _plan_of_sets(affordable, num_samples, embedding_size, rank, estimator)
+    return plan if taken == sets else replace(plan, further_sets=taken - 1)
+
+
+def _plan_of_sets(affordable: float, num_samples: int, embedding_size: int, rank: int, estimator: Estimator) -> Plan:
+    """Take the most of ``affordable`` samples, or of more by a few rows."""
     exact = Plan(_rounded(affordable, num_samples))
     rows = subspace_rows(rank, embedding_size)
     if estimator == "exact" or not can_estimate(num_samples, rows, embedding_size):

@@ -17,10 +17,11 @@ from torch.utils.data import Dataset
 from jepa_monitor import SettingError
 from jepa_monitor.ranking import auroc
 from jepa_monitor.runtime.distributed import MeasurementError
+from jepa_monitor.tag_groups import set_tags
 from tests.monitor.helpers import Autoencoder, Memory, images, loader, monitor, trainer, true_log_density
 
 pytestmark = pytest.mark.filterwarnings("ignore:Found 1 module.s. in eval mode")
-OF_SET = ("density/ood_auroc/", "density/ood_auroc_jepa_score/", "density/ood_auroc_typicality/")
+OF_SET = tuple(beginning.removesuffix("far") for beginning in set_tags("far"))
 
 
 class OneUnreadable(Dataset[Tensor]):

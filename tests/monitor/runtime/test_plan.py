@@ -11,6 +11,7 @@ from jepa_monitor.density import subspace_rows
 from jepa_monitor.runtime.plan import (
     CALIBRATION_SAMPLES,
     FEWEST_SAMPLES,
+    MOMENT,
     TOLERANCE,
     Plan,
     Trial,
@@ -36,7 +37,7 @@ def test_a_plan_is_the_most_that_fits(
     assert min(FEWEST_SAMPLES, num_samples) <= plan.samples <= num_samples
     if plan.subspace:
         assert size >= 64
-        cost = (CALIBRATION_SAMPLES + plan.samples * 2 * subspace_rows(rank, size) / size) * per_sample
+        cost = (CALIBRATION_SAMPLES + plan.samples * subspace_rows(rank, size) / size) * per_sample
     else:
         cost = plan.samples * per_sample
     if plan.samples > FEWEST_SAMPLES:
@@ -85,6 +86,29 @@ def test_reference_samples_are_doublings_of_512_for_a_quarter_of_the_time(
         assert trial.besides(2 * count) - rest > 0.25 * seconds * (1.0 - 1e-6)
 
 
+@given(seconds=st.floats(0.0, 1e5), per_sample=positive, num_samples=st.integers(1, 4096), sets=st.integers(1, 9))
+def test_as_many_sets_have_jacobians_as_the_fewest_of_fit(
+    seconds: float, per_sample: float, num_samples: int, sets: int
+) -> None:
+    def planned(sets: int) -> Plan:
+        return choose_plan(
+            seconds, seconds_per_sample=per_sample, num_samples=num_samples, embedding_size=8, rank=2, sets=sets
+        )
+
+    taken = len(planned(sets).with_jacobians([str(index) for index in range(sets)]))
+    fewest = per_sample * min(FEWEST_SAMPLES, num_samples)
+    allowed = max(TOLERANCE * seconds, MOMENT)
+    assert taken == 1 or taken * fewest <= allowed * (1.0 + 1e-9)
+    assert taken == sets or (taken + 1) * fewest > allowed * (1.0 - 1e-9)
+    assert planned(sets).samples == planned(taken).samples
+    assert planned(1).with_jacobians(["", "far"]) == ["", "far"]  # nothing was left out
+
+
+def test_a_plan_says_which_sets_have_jacobians() -> None:
+    assert str(Plan(16, further_sets=0)) == "exact Jacobians of 16 samples of the probe alone"
+    assert str(Plan(16, further_sets=2)) == "exact Jacobians of 16 samples of the probe and 2 further sets"
+
+
 def test_a_plan_says_how_many_reference_samples_it_embeds() -> None:
     assert str(Plan(512, reference=2048)) == "exact Jacobians of 512 samples and up to 2048 reference embeddings"
 
@@ -92,5 +116,5 @@ def test_a_plan_says_how_many_reference_samples_it_embeds() -> None:
 def test_a_plan_of_an_earlier_version_goes_on() -> None:
     assert Plan.restore({"samples": 90, "sketch": True}) == Plan(90, subspace=True)
     assert Plan.restore({"samples": 90, "sketch": False}) == Plan(90)
-    for plan in (Plan(70), Plan(70, subspace=True)):
+    for plan in (Plan(70), Plan(70, subspace=True), Plan(70, further_sets=1)):
         assert Plan.restore(asdict(plan)) == plan
