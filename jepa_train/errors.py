@@ -33,6 +33,11 @@ def some_of(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
+def counted(count: int, thing: str) -> str:
+    """Write a number with its noun, such as ``1 image`` and ``0 images``."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
 def check_at_least(least: int, **settings: float) -> None:
     """See that no setting is below ``least``, or NaN.
 

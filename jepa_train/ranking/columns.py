@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -108,7 +108,6 @@ COLUMNS = (
 )
 BY_NAME = {column.name: column for column in COLUMNS}
 ALWAYS = ("filename", "class", "reason")
-WITH_FOLDERS = ("class", "class_percentile")
 
 
 @dataclass(frozen=True)
@@ -133,14 +132,14 @@ class Wanted:
         return any(BY_NAME[name].needs in what for name in self.names)
 
 
-def wanted_columns(scores: Iterable[str] | None, *, without: Collection[str] = ()) -> Wanted:
-    """The columns that ``--scores`` asks for; ``None`` is all of them but those of ``without``.
+def wanted_columns(scores: Iterable[str] | None) -> Wanted:
+    """The columns that ``--scores`` asks for; ``None`` is all of them.
 
     Raises:
         ConfigurationError: for a name that no column has.
     """
     if scores is None:
-        return Wanted(tuple(name for name in BY_NAME if name not in without), explicit=False)
+        return Wanted(tuple(BY_NAME), explicit=False)
     asked = [name for name in (str(score).strip() for score in scores) if name not in ALWAYS]
     choices = [name for name in BY_NAME if name not in ALWAYS]
     for name in asked:

@@ -21,15 +21,15 @@ def doubt(
     Args:
         log_density: (N,) nats.
         compressed_size: (N,) bytes.
-        classes: (N,) texts or ``None``; a class of fewer than 20 images is compared with all.
+        classes: (N,) texts or ``None``; a class of fewer than 20 sizes is compared with all.
 
     Returns:
-        (N,) 0 or more; NaN where a score is not finite.
+        (N,) 0 or more; NaN where a score is not finite, or no other image has one.
     """
     sizes = np.log(compressed_size)
     own = deviations(sizes)
     for name in set(classes.tolist()):
-        members = np.flatnonzero(classes == name)
+        members = np.flatnonzero((classes == name) & np.isfinite(sizes))
         if len(members) >= FEWEST_OF_A_CLASS:
             own[members] = deviations(sizes[members])
     return np.asarray(np.hypot(np.minimum(deviations(log_density), 0.0), own))
@@ -38,10 +38,13 @@ def doubt(
 def deviations(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Distances (N,) from the median in median absolute deviations, 1.48 of which are one of a Gaussian.
 
-    All 0 where more than half of the values are equal: then nothing says how much they vary.
+    All 0 where more than half of the values are equal: then nothing says how much they vary. NaN for a value that is
+    not finite, or the only one.
     """
     finite = values[np.isfinite(values)]
-    spread = float(median_abs_deviation(finite, scale="normal")) if len(finite) else 0.0
+    if len(finite) < 2:
+        return np.full(len(values), np.nan)
+    spread = float(median_abs_deviation(finite, scale="normal"))
     if not spread:
         return np.where(np.isfinite(values), 0.0, np.nan)
     return np.asarray((values - np.median(finite)) / spread)

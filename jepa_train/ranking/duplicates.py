@@ -17,10 +17,10 @@ from jepa_train.ranking.workspace import EMBEDDINGS, NEAREST, Workspace
 
 
 def write_nearest(workspace: Workspace, parts: list[int], share: Iterable[int], device: torch.device) -> None:
-    """Search the nearest other image of each image of the parts, and compare the two.
+    """Search the nearest other image of each image of the parts, and compare the two where there are thumbnails.
 
     Args:
-        workspace: has the embeddings and the thumbnails.
+        workspace: has the embeddings, and thumbnails of files.
         parts: numbers of all parts that are searched.
         share: numbers of those whose images are looked up.
         device: where to compute.
@@ -40,8 +40,9 @@ def write_nearest(workspace: Workspace, parts: list[int], share: Iterable[int], 
             "index": every,
             "nearest_index": pa.array(indices, mask=missing),
             "nearest_distance": nullable(distances),
-            "nearest_difference": nullable(pictures.differences(every, indices)),
         }
+        if pictures.there:
+            columns["nearest_difference"] = nullable(pictures.differences(every, indices))
         workspace.write(NEAREST, number, pa.table(columns))
 
 
@@ -51,11 +52,16 @@ class Thumbnails:
     Args:
         workspace: has the thumbnails.
         parts: numbers of the parts.
+
+    Attributes:
+        there: false where the images were no files.
     """
 
     def __init__(self, workspace: Workspace, parts: list[int]) -> None:
         self.workspace, self.parts = workspace, parts
-        indices = [workspace.read(EMBEDDINGS, number)["index"].to_numpy() for number in parts]
+        tables = [workspace.read(EMBEDDINGS, number) for number in parts]
+        indices = [rows["index"].to_numpy() for rows in tables]
+        self.there = all("thumbnail" in rows.column_names for rows in tables)
         self.sizes = [len(index) for index in indices]
         index = np.concatenate(indices) if indices else np.empty(0, dtype=np.int64)
         self.order = np.argsort(index, kind="stable")

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from jepa_monitor.gaussianity import effective_rank
 from jepa_monitor.ranking import spearman
-from jepa_train.ranking.columns import Wanted
+from jepa_train.errors import counted
+from jepa_train.ranking.columns import BY_NAME, Wanted
+from jepa_train.ranking.embedding import NOT_FINITE
+from jepa_train.ranking.reasons import NO_JACOBIAN, NOT_MEASURED
 from jepa_train.ranking.references import FEWEST_DIFFERENT, RankingReference, is_collapsed
-from jepa_train.ranking.table import NOT_MEASURED, numbers
+from jepa_train.ranking.table import numbers
 
 FOLLOWS = 0.7  # Spearman with the compressed size, above which a score is one of complexity
 PARALLEL = 0.98  # mean cosine of the embeddings of two images
@@ -23,39 +28,45 @@ DOMINATES = 0.9  # share of the variance in one coordinate
 FAITHFUL = 0.95  # Spearman of a subspace with exact volumes
 FEW_DIRECTIONS = 0.02  # effective rank as a share of K
 COPIES = 1e-5  # distance to the nearest, as a share of the median
+MUCH = 0.005  # shrinkage of a covariance that is worth a word
+SAME = 1.0  # difference of thumbnails of copies, of 255
+FEWEST_TO_FOLLOW = 20  # images, of fewer of which a Spearman is large by chance
+FROM_LOG_DENSITY = ("percentile", "class_percentile", "doubt")
 
 
 @dataclass(frozen=True)
 class Facts:
-    """All that warnings are about.
+    """All that warnings are about, whatever columns the table has.
 
     Attributes:
-        table: the table.
+        known: all that was computed, see :func:`assemble`; of RankingWriter's samples no sizes, as they are no files.
         wanted: columns that were asked for.
         reference: what is typical; ``None`` where no column needs it.
-        clipped: (N,) singular values of each image that were clipped among the r leading ones; NaN without volume.
-        imprecise: (N,) 1 where rounding may move a volume by more than 0.1 nats, 0 where not; NaN without volume.
     """
 
-    table: pa.Table
+    known: pa.Table
     wanted: Wanted
     reference: RankingReference | None
-    clipped: NDArray[np.float64]
-    imprecise: NDArray[np.float64]
 
     @property
     def count(self) -> int:
         """Number of images."""
-        return int(self.table.num_rows)
+        return int(self.known.num_rows)
 
     @property
     def size(self) -> int:
         """K; 0 where it is not known."""
         return 0 if self.reference is None else self.reference.z.shape[1]
 
+    @property
+    def ranks_by(self) -> list[str]:
+        """Scores that were asked for; log_density also where something is made of it."""
+        asked = {"log_density" if name in FROM_LOG_DENSITY else name for name in self.wanted.names}
+        return [name for name, column in BY_NAME.items() if name in asked and column.typical]
+
     def column(self, name: str) -> NDArray[np.float64] | None:
-        """Numbers of a column, NaN where they are missing; ``None`` where there is no such column."""
-        return numbers(self.table[name]) if name in self.table.column_names else None
+        """Numbers of a column, NaN where they are missing; ``None`` where it was not computed."""
+        return numbers(self.known[name]) if name in self.known.column_names else None
 
 
 def warnings_of(facts: Facts) -> list[str]:
@@ -74,10 +85,11 @@ def collapsed(facts: Facts) -> str | None:
             "The encoder has collapsed: all reference embeddings are one point up to rounding (variance "
             f"{share:.0e} of the mean square), so there is no density, volume or percentile."
         )
-    found, least = effective_rank(z), max(1.5, FEW_DIRECTIONS * facts.size)
-    if facts.size > 2 and found < least:
+    most = min(facts.size, _different(z) - 1)  # through few points there are no more directions
+    found, least = effective_rank(z), max(1.5, FEW_DIRECTIONS * most)
+    if most > 2 and found < least:
         return (
-            f"The encoder has nearly collapsed: its embeddings vary in {found:.1f} of {facts.size} directions "
+            f"The encoder has nearly collapsed: its embeddings vary in {found:.1f} of {most} directions "
             "(effective rank)."
         )
     return None
@@ -117,7 +129,7 @@ def few_embeddings(facts: Facts) -> str | None:
     if facts.reference is None or is_collapsed(facts.reference.z):
         return None
     count, remedy = len(facts.reference.z), "rank more images, or give a larger --reference"
-    different = _different(facts.reference.z) if count < 10 * FEWEST_DIFFERENT else count
+    different = _different(facts.reference.z)
     if different < FEWEST_DIFFERENT:
         singular = facts.reference.density is None
         instead = "there is no density" if singular else "its density is one Gaussian with a shrunk covariance"
@@ -127,10 +139,11 @@ def few_embeddings(facts: Facts) -> str | None:
         )
     if count <= facts.size:
         fit = facts.reference.mahalanobis
-        shrunk = "" if fit is None else f", so its covariance is shrunk by {fit.shrinkage:.0%}"
+        shrinkage = 0.0 if fit is None else fit.shrinkage
+        shrunk = f"its covariance is shrunk by {shrinkage:.0%}, and " if shrinkage >= MUCH else ""
         return (
-            f"K = {facts.size} is above the reference's size of {count} embeddings{shrunk}, and neighbours are far: "
-            f"{remedy}."
+            f"The reference has {count} embeddings, no more than their K = {facts.size} coordinates: {shrunk}"
+            f"neighbours are far; {remedy}."
         )
     return None
 
@@ -138,104 +151,108 @@ def few_embeddings(facts: Facts) -> str | None:
 def no_gaussian(facts: Facts) -> str | None:
     """Find a covariance that stays singular."""
     lacks = facts.reference is not None and facts.reference.density is not None and facts.reference.mahalanobis is None
-    if not lacks or facts.column("mahalanobis") is None:
+    if not lacks or "mahalanobis" not in facts.wanted.names:
         return None
     return f"The covariance of the {facts.size} coordinates is singular after shrinkage: there is no mahalanobis."
 
 
 def follows_complexity(facts: Facts) -> str | None:
-    """Find a score that tracks the compressed size."""
+    """Find scores that track the compressed size."""
     size = facts.column("compressed_size")
-    name = next((name for name in ("log_density", "embedding_log_density") if _has_numbers(facts, name)), None)
-    if size is None or name is None:
+    if size is None:
         return None
-    score = facts.column(name)
-    assert score is not None
-    both = np.isfinite(size) & np.isfinite(score)
-    rho = spearman(score[both], size[both])
-    if not abs(rho) >= FOLLOWS:
+    correlated = {name: _correlation(facts.column(name), size) for name in facts.ranks_by}
+    found = [f"{name} ({rho:.2f})" for name, rho in correlated.items() if abs(rho) >= FOLLOWS]
+    if not found:
         return None
+    names = " and ".join(filter(None, [", ".join(found[:-1]), found[-1]]))
     return (
-        f"{name} follows the complexity of images: its Spearman with compressed_size is {rho:.2f}, and from {FOLLOWS} "
-        "on a ranking may say little else."
+        f"{names} {'follows' if len(found) == 1 else 'follow'} the complexity of images, by the Spearman with "
+        f"compressed_size: from {FOLLOWS} on, a ranking may say little else."
     )
 
 
 def clips(facts: Facts) -> str | None:
     """Find volumes with singular values at the clip."""
-    images = int((facts.clipped > 0).sum())
-    if not images:
+    clipped = facts.column("clipped")
+    if clipped is None or not (clipped > 0).any():
         return None
+    images, most = int((clipped > 0).sum()), counted(int(np.nanmax(clipped)), "singular value")
     return (
-        f"Of {images} images, singular values among the r leading ones are below 1e-6 and clipped "
-        f"({np.nanmax(facts.clipped):.0f} at most): their volumes are too large by an unknown amount."
+        f"The volumes of {counted(images, 'image')} are too large by an unknown amount: up to {most} of the r largest "
+        "were below 1e-6 and count as that."
     )
 
 
 def imprecise(facts: Facts) -> str | None:
     """Find volumes that rounding moves."""
-    images = int((facts.imprecise > 0).sum())
-    return f"Rounding may move the volumes of {images} images by more than 0.1 nats." if images else None
+    found = facts.column("imprecise")
+    if found is None or not (found > 0).any():
+        return None
+    return f"Rounding may move the volumes of {counted(int((found > 0).sum()), 'image')} by more than 0.1 nats."
 
 
 def unfaithful(facts: Facts) -> str | None:
     """Find a subspace that does not rank as exact volumes do."""
-    subspace = None if facts.reference is None else facts.reference.subspace
+    subspace = facts.reference.subspace if facts.reference is not None and facts.wanted.volumes else None
     if subspace is None or not subspace.held_out_spearman < FAITHFUL:
         return None
     return (
         f"Volumes by {subspace.directions} rows rank 16 images with a Spearman of {subspace.held_out_spearman:.2f} "
-        "with exact ones: add --estimator exact."
+        "with exact ones: rank with --estimator exact into another --output."
     )
 
 
 def lacks_jepa_score(facts: Facts) -> str | None:
     """Say why there is no jepa_score."""
-    score = facts.column("jepa_score")
-    if score is None or np.isfinite(score).any() or facts.reference is None or facts.reference.subspace is None:
+    asked = facts.reference is not None and "jepa_score" in facts.wanted.names
+    if not asked or facts.reference is None or facts.reference.subspace is None:
         return None
     rows = facts.reference.subspace.directions
     return (
-        f"There is no jepa_score: it needs all {facts.size} singular values, and volumes are from {rows} rows; ask for "
-        "it by --scores."
+        f"There is no jepa_score: it needs all {facts.size} singular values, and volumes are from {rows} rows; rank "
+        "with --scores jepa_score into another --output."
     )
 
 
 def incomplete(facts: Facts) -> str | None:
     """Say of how many images volumes were measured, where some have none."""
-    density, embedded = facts.column("log_density"), facts.column("embedding_log_density")
-    if density is None or embedded is None:
+    clipped, embedded = facts.column("clipped"), facts.column("embedding_log_density")
+    if clipped is None or embedded is None:
         return None
-    measured, possible = int(np.isfinite(facts.clipped).sum()), int(np.isfinite(embedded).sum())
+    measured, possible = int(np.isfinite(clipped).sum()), int(np.isfinite(embedded).sum())
     if measured >= possible:
         return None
-    if NOT_MEASURED not in facts.table["reason"].to_pylist():
-        return f"Volumes of {measured} of {possible} images were measured: reason says why not of the others."
+    of_all = f"{measured} of {counted(possible, 'image')}"
+    if not _reasons_with(facts, NOT_MEASURED):
+        return f"Volumes of {of_all} were measured: reason says why not of the others."
     return (
-        f"The budget sufficed for the volumes of {measured} of {possible} images: log_density and its percentiles are "
-        "among these; the same command without --budget measures the others."
+        f"The budget sufficed for the volumes of {of_all}: percentiles and doubt compare these alone; the same command "
+        "without --budget measures the others."
     )
 
 
 def unreadable(facts: Facts) -> str | None:
     """Count files without an embedding."""
-    embedded = facts.column("compressed_size")
-    if embedded is None or np.isfinite(embedded).all():
+    size = facts.column("compressed_size")
+    if size is None or np.isfinite(size).all():
         return None
-    missing = int((~np.isfinite(embedded)).sum())
-    return f"{missing} of {facts.count} files could not be read: reason says why."
+    missing = int((~np.isfinite(size)).sum())
+    return f"{missing} of {counted(facts.count, 'file')} could not be read: reason says why."
 
 
 def not_finite(facts: Facts) -> str | None:
-    """Count embeddings that are not finite."""
-    reasons = facts.table["reason"].to_pylist()
-    bad = sum(reason is not None and "not finite" in reason for reason in reasons)
-    return f"{bad} of {facts.count} images have an embedding or a Jacobian that is not finite." if bad else None
+    """Count embeddings and Jacobians that are not finite."""
+    bad = _reasons_with(facts, NOT_FINITE) + _reasons_with(facts, NO_JACOBIAN)
+    if not bad:
+        return None
+    has = "has" if bad == 1 else "have"
+    return f"{bad} of {counted(facts.count, 'image')} {has} an embedding or a Jacobian that is not finite."
 
 
 def not_searched(facts: Facts) -> str | None:
     """Say that near-duplicates were not searched."""
-    if not facts.wanted.needs("neighbours") or "nearest_distance" in facts.table.column_names:
+    if not facts.wanted.needs("neighbours") or "nearest_distance" in facts.known.column_names:
         return None
     return (
         f"Near-duplicates were not searched, because an exact search compares each of the {facts.count} images with "
@@ -244,21 +261,36 @@ def not_searched(facts: Facts) -> str | None:
 
 
 def duplicates(facts: Facts) -> str | None:
-    """Count exact duplicates."""
-    distance = facts.column("nearest_distance")
+    """Count exact duplicates, by their embeddings and their thumbnails."""
+    distance, difference = facts.column("nearest_distance"), facts.column("nearest_difference")
     if distance is None or not np.isfinite(distance).any():
         return None
-    copies = int((distance <= COPIES * np.nanmedian(distance)).sum())
-    return f"{copies} images have a copy among the others: nearest_filename names it." if copies else None
+    if facts.reference is not None and is_collapsed(facts.reference.z):  # all embeddings are copies of one another
+        return None
+    copied = distance <= COPIES * np.nanmedian(distance)
+    if difference is not None:
+        copied &= difference <= SAME
+    copies = int(copied.sum())
+    has = "has" if copies == 1 else "have"
+    return f"{counted(copies, 'image')} {has} a copy among the others: nearest_filename names it." if copies else None
 
 
 def _different(z: Tensor) -> int:
-    return len(torch.unique(z, dim=0))
+    """Number of different embeddings (M, K); M where that is large enough for all that depends on it."""
+    return len(torch.unique(z, dim=0)) if len(z) < 10 * FEWEST_DIFFERENT else len(z)
 
 
-def _has_numbers(facts: Facts, name: str) -> bool:
-    column = facts.column(name)
-    return column is not None and bool(np.isfinite(column).any())
+def _correlation(score: NDArray[np.float64] | None, size: NDArray[np.float64]) -> float:
+    """Spearman with the compressed size (N,); NaN where there are too few images to tell."""
+    if score is None:
+        return math.nan
+    both = np.isfinite(size) & np.isfinite(score)
+    return spearman(score[both], size[both]) if both.sum() >= FEWEST_TO_FOLLOW else math.nan
+
+
+def _reasons_with(facts: Facts, text: str) -> int:
+    """Number of reasons that have a text."""
+    return int(pc.sum(pc.match_substring(facts.known["reason"], text)).as_py() or 0)
 
 
 FINDINGS: tuple[Callable[[Facts], str | None], ...] = (

@@ -21,7 +21,7 @@ from jepa_train.ranking.page import write_page
 from jepa_train.ranking.references import RankingReference, read_reference
 from jepa_train.ranking.shards import Shard
 from jepa_train.ranking.summary import FILE, summary_of
-from jepa_train.ranking.table import assemble, measured_volumes, place_of, read_table, thumbnails, write_table
+from jepa_train.ranking.table import assemble, chosen, place_of, read_table, thumbnails, write_table
 from jepa_train.ranking.workspace import (
     EMBEDDINGS,
     NEAREST,
@@ -66,11 +66,10 @@ def write_results(
     """
     manifest = read_manifest(workspace.folder)
     assert manifest is not None
-    table, index = assemble(workspace, parts, wanted)
+    known = assemble(workspace, parts, wanted)
+    table = chosen(known, wanted)
     write_table(table_file, table)
-    volumes = measured_volumes(workspace, index)
-    facts = Facts(table, wanted, reference, volumes["clipped"], volumes["imprecise"])
-    summary = summary_of(facts, manifest, seconds)
+    summary = summary_of(Facts(known, wanted, reference), manifest, seconds)
     write_json(workspace.folder / FILE, summary)
     if page:
         images = os.path.relpath(manifest["root"], workspace.folder.resolve()).replace(os.sep, "/")

@@ -11,6 +11,7 @@ from jepa_monitor.gaussianity import effective_rank
 from jepa_train.ranking.columns import BY_NAME
 from jepa_train.ranking.findings import Facts, warnings_of
 from jepa_train.ranking.references import RankingReference
+from jepa_train.ranking.table import chosen
 
 FILE = "summary.json"
 SPECTRUM = 256  # directions
@@ -24,7 +25,7 @@ def summary_of(facts: Facts, manifest: Mapping[str, Any], seconds: Mapping[str, 
         manifest: manifest of the ranking.
         seconds: time of each stage in this call.
     """
-    reasons = facts.table["reason"].null_count
+    reasons = facts.known["reason"].null_count
     return {
         "images": {
             "root": manifest["root"],
@@ -41,7 +42,7 @@ def summary_of(facts: Facts, manifest: Mapping[str, Any], seconds: Mapping[str, 
         },
         "reference": None if facts.reference is None else _of_reference(facts.reference, manifest),
         "volumes": _of_volumes(facts.reference) if facts.reference is not None and facts.wanted.volumes else None,
-        "columns": {name: BY_NAME[name].meaning for name in facts.table.column_names},
+        "columns": {name: BY_NAME[name].meaning for name in chosen(facts.known, facts.wanted).column_names},
         "versions": manifest["versions"],
         "seed": manifest["seed"],
         "seconds": dict(seconds),

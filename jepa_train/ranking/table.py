@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,62 +16,62 @@ from scipy.stats import rankdata
 
 from jepa_train.checkpoints.files import written_whole
 from jepa_train.errors import ConfigurationError
-from jepa_train.ranking.columns import BY_NAME, WITH_FOLDERS, Wanted
+from jepa_train.ranking.columns import BY_NAME, Wanted
 from jepa_train.ranking.doubt import doubt
+from jepa_train.ranking.reasons import reasons_of
 from jepa_train.ranking.scores import nullable
-from jepa_train.ranking.workspace import EMBEDDINGS, NEAREST, SCORES, VOLUMES, Workspace
+from jepa_train.ranking.workspace import EMBEDDINGS, MEASURED, NEAREST, SCORES, VOLUMES, Workspace
 
 TABLE = "ranking.parquet"
 SUFFIXES = (".parquet", ".csv")
 OTHER_TABLES = (".tsv", ".json", ".jsonl", ".gz", ".xlsx", ".feather", ".arrow", ".txt")
-NOT_MEASURED = "no volume within the budget"
-NO_JACOBIAN = "its Jacobian is not finite"
 
 
-def assemble(workspace: Workspace, parts: Sequence[int], wanted: Wanted) -> tuple[pa.Table, NDArray[np.int64]]:
-    """Put the columns that are wanted together, one row an image, in the order of the listing; and the images' indices.
+def assemble(workspace: Workspace, parts: Sequence[int], wanted: Wanted) -> pa.Table:
+    """Put together all that was computed for the columns that are wanted, one row an image, in the listing's order.
 
     Args:
         workspace: has the parts.
         parts: numbers of the parts of embeddings and scores, ascending.
         wanted: the columns.
+
+    Returns:
+        these columns as far as they can be told, others that were computed on the way, and of volumes ``measured``,
+        ``clipped`` and ``imprecise``, see :class:`VolumePass`.
     """
-    files = _joined(workspace, EMBEDDINGS, parts, ["index", "filename", "class", "compressed_size", "reason"])
+    files = _joined(workspace, EMBEDDINGS, parts, ("index", "filename", "class", "compressed_size", "reason"))
+    flat = files["class"].null_count == len(files)
+    columns: dict[str, Any] = {name: files[name] for name in files.column_names if name not in ("index", "reason")}
+    if flat:
+        del columns["class"]
     index = files["index"].to_numpy()
-    columns: dict[str, Any] = {name: files[name] for name in ("filename", "class", "compressed_size")}
     if wanted.needs("reference", "volume", "exact volume"):
         scores = _joined(workspace, SCORES, parts)
         columns |= {name: scores[name] for name in ("embedding_log_density", "mahalanobis", "knn_distance")}
-    reason = files["reason"]
     if wanted.volumes:
-        measured = measured_volumes(workspace, index)
-        density = measured["log_volume"] + numbers(columns["embedding_log_density"])
-        columns |= {name: nullable(measured[name]) for name in ("log_volume", "jepa_score")}
-        columns["log_density"] = nullable(density)
-        columns["percentile"] = nullable(percentiles(density))
-        columns["class_percentile"] = nullable(percentiles(density, files["class"]))
-        classes = np.array(files["class"].to_pylist(), dtype=object)
-        columns["doubt"] = nullable(doubt(density, numbers(files["compressed_size"]), classes))
-        reason = pc.coalesce(reason, _why_no_volume(measured, numbers(columns["embedding_log_density"])))
+        columns |= _measured_volumes(workspace, index)
+        columns |= _compared(numbers(columns["log_volume"]) + numbers(columns["embedding_log_density"]), files, flat)
     if wanted.needs("neighbours") and set(parts) <= workspace.numbers(NEAREST):
         columns |= _nearest(_joined(workspace, NEAREST, parts), index, files["filename"])
-    columns["reason"] = reason
-    flat = files["class"].null_count == len(index)
-    names = [name for name in wanted.names if name in columns and not (flat and name in WITH_FOLDERS)]
-    schema = pa.schema([(name, BY_NAME[name].type) for name in names])
-    return pa.table({name: columns[name] for name in names}, schema), index
+    known = pa.table(columns)
+    return known.append_column("reason", reasons_of(known, files["reason"], wanted))
+
+
+def chosen(known: pa.Table, wanted: Wanted) -> pa.Table:
+    """The columns that are wanted and known, in order."""
+    return known.select([name for name in wanted.names if name in known.column_names])
 
 
 def percentiles(scores: NDArray[np.float64], classes: pa.ChunkedArray | None = None) -> NDArray[np.float64]:
     """Percentile, 0 to 100, of each score (N,) among all that are finite, or among those of its class.
 
-    Equal scores have equal percentiles, and their mean is 50; NaN for a score that is not finite.
+    Equal scores have equal percentiles, and their mean is 50; NaN for a score that is not finite, or the only one.
     """
     found = np.full(len(scores), np.nan)
     groups = [np.arange(len(scores))] if classes is None else _members(classes)
     for group in groups:
         group = group[np.isfinite(scores[group])]
-        if len(group):
+        if len(group) > 1:
             found[group] = 100.0 * (rankdata(scores[group]) - 0.5) / len(group)
     return found
 
@@ -124,38 +124,43 @@ def place_of(output: Path) -> tuple[Path, Path]:
     return output / TABLE, output
 
 
-def _joined(workspace: Workspace, kind: str, parts: Sequence[int], names: list[str] | None = None) -> pa.Table:
+def _joined(workspace: Workspace, kind: str, parts: Sequence[int], names: Collection[str] | None = None) -> pa.Table:
+    """Rows of all parts, with those of the named columns that parts of this kind have."""
     tables = (workspace.read(kind, number) for number in parts)
-    return pa.concat_tables(rows if names is None else rows.select(names) for rows in tables)
+    return pa.concat_tables(
+        rows if names is None else rows.select([name for name in rows.column_names if name in names]) for rows in tables
+    )
 
 
-def measured_volumes(workspace: Workspace, index: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
-    """Values of the measured images in the rows of all; NaN where there is none, with ``measured`` saying which."""
-    names = ("log_volume", "jepa_score", "clipped", "imprecise")
-    found = {name: np.full(len(index), np.nan) for name in names}
-    found["measured"] = np.zeros(len(index))
+def _measured_volumes(workspace: Workspace, index: NDArray[np.int64]) -> dict[str, pa.Array]:
+    """Values (N,) of the images that were measured, null for others; ``measured`` says which those are."""
+    found = {name: np.full(len(index), np.nan) for name in MEASURED}
+    measured = np.zeros(len(index), dtype=np.bool_)
     for number in sorted(workspace.numbers(VOLUMES)):
         rows = workspace.read(VOLUMES, number)
         at = np.searchsorted(index, rows["index"].to_numpy())
-        found["measured"][at] = 1.0
-        for name in names:
+        measured[at] = True
+        for name in MEASURED:
             found[name][at] = numbers(rows[name])
-    return found
+    return {name: nullable(values) for name, values in found.items()} | {"measured": pa.array(measured)}
 
 
-def _why_no_volume(measured: dict[str, NDArray[np.float64]], density: NDArray[np.float64]) -> pa.Array:
-    reasons = np.full(len(density), None, dtype=object)
-    reasons[np.isfinite(density) & (measured["measured"] == 0)] = NOT_MEASURED
-    reasons[(measured["measured"] == 1) & ~np.isfinite(measured["log_volume"])] = NO_JACOBIAN
-    return pa.array(reasons, pa.string())
+def _compared(log_density: NDArray[np.float64], files: pa.Table, flat: bool) -> dict[str, pa.Array]:
+    """Log density (N,), and what it is beside that of others."""
+    found = {"log_density": log_density, "percentile": percentiles(log_density)}
+    if not flat:
+        found["class_percentile"] = percentiles(log_density, files["class"])
+    if "compressed_size" in files.column_names:
+        classes = np.array(files["class"].to_pylist(), dtype=object)
+        found["doubt"] = doubt(log_density, numbers(files["compressed_size"]), classes)
+    return {name: nullable(values) for name, values in found.items()}
 
 
 def _nearest(rows: pa.Table, index: NDArray[np.int64], filenames: pa.ChunkedArray) -> dict[str, Any]:
     places = pa.array(np.arange(len(index)))
     at = pc.index_in(rows["nearest_index"], pa.array(index)) if len(index) else places
-    return {"nearest_filename": filenames.take(at)} | {
-        name: rows[name] for name in ("nearest_distance", "nearest_difference")
-    }
+    known = {name: rows[name] for name in rows.column_names if name in BY_NAME}
+    return {"nearest_filename": filenames.take(at), **known}
 
 
 def numbers(column: pa.ChunkedArray | pa.Array) -> NDArray[np.float64]:

@@ -25,10 +25,9 @@ from jepa_train.ranking.passes import PartsPass
 from jepa_train.ranking.references import RankingReference
 from jepa_train.ranking.scores import nullable
 from jepa_train.ranking.shards import Shard
-from jepa_train.ranking.workspace import SCORES, VOLUMES, Workspace
+from jepa_train.ranking.workspace import MEASURED, SCORES, VOLUMES, Workspace
 
 VOLUMES_A_PART, FEWEST = 16, 8  # parts of volumes for one of embeddings; images
-MEASURED = ("log_volume", "jepa_score", "clipped", "imprecise")
 
 
 class VolumePass(PartsPass):

@@ -28,6 +28,7 @@ REFERENCE = "reference.pt"
 SUFFIX = ".arrow"
 FORMAT = 3  # of the files of a part, and of what is in them
 EMBEDDINGS, REFERENCES, SCORES, VOLUMES, NEAREST = "embeddings", "references", "scores", "volumes", "nearest"
+MEASURED = ("log_volume", "jepa_score", "clipped", "imprecise")  # columns of volumes
 # how a manifest's entries are called where two of them differ
 NAMES = {
     "format": "format of files",

@@ -30,10 +30,11 @@ from jepa_train.ranking.references import draw, fit_reference, write_reference
 from jepa_train.ranking.results import searches, write_results
 from jepa_train.ranking.scores import nullable, write_scores
 from jepa_train.ranking.table import TABLE
-from jepa_train.ranking.volumes import MEASURED, measured
+from jepa_train.ranking.volumes import measured
 from jepa_train.ranking.workspace import (
     EMBEDDINGS,
     FORMAT,
+    MEASURED,
     REFERENCE,
     VOLUMES,
     Workspace,
@@ -204,8 +205,6 @@ def finish(workspace: Workspace, names: Sequence[str] | None, seed: int) -> None
             ),
             "class": pa.nulls(len(place), pa.string()),
             "embedding": vector_column(z),
-            "compressed_size": pa.nulls(len(place), pa.int64()),
-            "thumbnail": pa.nulls(len(place), pa.binary()),
             "reason": pa.array([found.unmeasured if good else NOT_FINITE for good in finite], pa.string()),
         }
         workspace.write(EMBEDDINGS, number, pa.table(columns))
@@ -217,7 +216,7 @@ def finish(workspace: Workspace, names: Sequence[str] | None, seed: int) -> None
     if found.unmeasured is None and reference.density is not None:
         for number in parts:
             workspace.write(VOLUMES, number, _volumes(found, order.of_part(number), reference.density.rank))
-    wanted = wanted_columns(None, without=("compressed_size",))
+    wanted = wanted_columns(None)
     if searches(wanted, len(found.index)):
         write_nearest(workspace, parts, parts, torch.device("cpu"))
     write_results(workspace, parts, wanted, workspace.folder / TABLE, reference, {}, page=False)

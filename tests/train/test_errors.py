@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from jepa_train.errors import ConfigurationError, chain, check_above_0, check_at_least, one_line, some_of
+from jepa_train.errors import ConfigurationError, chain, check_above_0, check_at_least, counted, one_line, some_of
 
 
 def test_a_chain_goes_from_an_error_to_its_first_cause() -> None:
@@ -39,3 +39,8 @@ def test_the_first_number_that_is_not_above_0_is_named(value: float) -> None:
     check_above_0(first=1e-9)
     with pytest.raises(ConfigurationError, match=f"^first must be above 0, got {value}"):
         check_above_0(first=value)
+
+
+@pytest.mark.parametrize(("count", "text"), [(0, "0 images"), (1, "1 image"), (2, "2 images")])
+def test_nouns_agree_with_their_number(count: int, text: str) -> None:
+    assert counted(count, "image") == text

@@ -58,6 +58,18 @@ def test_what_has_no_score_has_no_doubt_and_disturbs_no_other() -> None:
     assert np.flatnonzero(np.isnan(found)).tolist() == [7, 9]
 
 
+def test_one_image_has_no_deviation() -> None:
+    assert np.isnan(doubt(np.array([1.0]), np.array([300.0]), np.array([None], dtype=object))).all()
+    assert np.isnan(doubt(np.array([1.0, np.nan]), np.array([300.0, 200.0]), NO_CLASS[:2])).all()
+
+
+def test_a_class_whose_files_are_unreadable_but_one_is_compared_with_all() -> None:
+    density, size = drawn()
+    size[1:30] = np.nan
+    classes = np.array(["broken"] * 30 + ["whole"] * 370, dtype=object)
+    assert np.isfinite(doubt(density, size, classes)[[0, 30]]).all()
+
+
 @pytest.mark.parametrize("values", [[1.0, 1.0, 1.0, 9.0], [np.nan, np.nan], []])
 def test_values_without_a_spread_say_nothing(values: list[float]) -> None:
     found = deviations(np.array(values))

@@ -53,7 +53,8 @@ def test_scores_of_files_alone_need_no_reference(photos: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("scores", ["mahalanobis,knn_distance", "nearest_distance", "embedding_log_density"])
-def test_what_is_not_asked_for_is_not_computed(photos: Path, tmp_path: Path, scores: str) -> None:
+def test_what_is_not_asked_for_is_not_computed_but_warned_of(photos: Path, tmp_path: Path, scores: str) -> None:
     table = rank_quietly(photos, tmp_path / "ranked", scores=scores)
+    assert "1 of 71 files could not be read: reason says why." in summary(tmp_path / "ranked")["warnings"]
     assert set(scores.split(",")) <= set(table.column_names)
     assert not (tmp_path / "ranked" / "parts" / "volumes").exists()

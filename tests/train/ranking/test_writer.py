@@ -60,6 +60,8 @@ def test_embeddings_are_scored_and_measured(tmp_path: Path) -> None:
     predict(module, RankingWriter(str(tmp_path / "ranked")))
     table = read_table(tmp_path / "ranked" / "ranking.parquet")
     assert table["filename"].to_pylist() == [str(number) for number in range(90)]
+    assert not {"compressed_size", "doubt", "nearest_difference"} & set(table.column_names)  # of files alone
+    assert {name for name in table.column_names if table[name].null_count} == {"reason"}
     reference = EmbeddingReference.fit(module(X).detach())
     np.testing.assert_allclose(values(table, "embedding_log_density"), reference.leave_one_out(), atol=1e-4)
     expected = encoder_volume(module, X, rank=reference.rank)
