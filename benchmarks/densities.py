@@ -1,12 +1,14 @@
 """Densities of embeddings compared: which ranks best within a distribution and out of it, in which coordinates.
 
     python benchmarks/trainings.py FOLDER --seeds 3
-    python benchmarks/densities.py FOLDER [--only WORD ...] [--sensitivity] [--json FILE]
+    python benchmarks/densities.py FOLDER [--only WORD ...] [--sensitivity | --tangent] [--json FILE]
 
 Reads what ``trainings.py`` keeps and trains nothing. Every density is fitted to training images and scores others. A
 cell is the median over seeds of a rank correlation with the true log density, or of an AUROC against a further set;
 densities are joined to the log volume of as many directions as they have: on a manifold of r, the intrinsic dimension
 of the reference, else of all. ``--sensitivity`` varies what the default chooses: neighbours, size of the reference, r.
+``--tangent`` puts the volume that images can really change by, along the patterns that a mixture is made of, in the
+place of the volume of the r leading directions; it reads the checkpoints, too.
 """
 
 from __future__ import annotations
@@ -15,14 +17,17 @@ import argparse
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
+import yaml
 from torch import Tensor
-from trainings import KNOWN_AND_REAL
+from torch.func import jacfwd, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from trainings import KNOWN_AND_REAL, NUM_PROBE, ROOT, first_images
 
 from jepa_monitor import (
     EmbeddingDensity,
@@ -34,6 +39,9 @@ from jepa_monitor import (
 )
 from jepa_monitor.density import log_singular_values
 from jepa_monitor.ranking import auroc, spearman
+from jepa_train.data import MixtureDataModule
+from jepa_train.data.mixture import cosine_patterns
+from jepa_train.module import JEPA
 
 NUM_REFERENCE = 20_000
 NUM_FOR_MIXTURE = 8_000  # of them: the others would take minutes
@@ -165,22 +173,66 @@ def _manifold_of_neighbour(z: Tensor, r: int, *, k: int) -> EmbeddingDensity:
     return ManifoldDensity.fit(z, dimension=r, k=k)
 
 
-def main() -> None:
+def tangent(file: Path, kind: str) -> Iterator[tuple[str, dict[str, float]]]:
+    """Rows of one checkpoint on images of known density: volumes of leading directions and of those of the data."""
+    own = Cloud.load(file, kind)
+    if own.rank is None:
+        return
+    module = JEPA.load_from_checkpoint(file.with_suffix(".ckpt"), map_location="cpu").eval()
+    images = first_images(mixture_of(file.parent.name).probe_dataset(), NUM_PROBE)
+    patterns = cosine_patterns(own.rank, image_size=images.shape[-1]).float()
+    volume = tangent_volume(module.target if kind == "z" else module.features, images, patterns)
+    rank = rank_of(own)
+    alone = scores(own, FITS["manifold"], rank, volume=False)[""]
+    yield "r leading directions", quality(own, scores(own, FITS["manifold"], rank))
+    yield "directions of the data", quality(own, {"": alone + volume})
+    yield "volume alone, r leading directions", quality(own, scores(own, None, rank))
+    yield "volume alone, directions of the data", quality(own, {"": volume})
+
+
+def mixture_of(run: str) -> MixtureDataModule:
+    """Rebuild the images of a run, by the name of its folder: the config's, with the options of its training."""
+    name, _, seed = run.rpartition("_")
+    training = next(known for title, known in KNOWN_AND_REAL.items() if title.replace(" ", "_") == name)
+    settings = yaml.safe_load((ROOT / "configs" / f"{training.config}.yaml").read_text())["data"]["init_args"]
+    words = [word.removeprefix("--data.").split("=") for word in training.options.split() if "--data." in word]
+    options = {option: yaml.safe_load(value) for option, value in words}
+    return MixtureDataModule(**settings | options | {"seed": int(seed)})
+
+
+def tangent_volume(encode: Callable[[Tensor], Tensor], images: Tensor, directions: Tensor) -> Tensor:
+    """Half the log determinant of (J U)^T (J U), (N,) nats, with U the ``directions`` (r, C, H, W), orthonormal."""
+
+    def moved(image: Tensor, steps: Tensor) -> Tensor:
+        return encode((image + torch.tensordot(steps, directions, dims=1))[None])[0]
+
+    found = []
+    nowhere = torch.zeros(len(directions))
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        for part in images.split(128):
+            change = vmap(jacfwd(moved, argnums=1), in_dims=(0, None))(part, nowhere).double()
+            found.append(0.5 * torch.logdet(change.mT @ change))
+    return torch.cat(found)
+
+
+def main(words: Sequence[str] | None = None) -> None:
     """Print the table of what is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", nargs="*", default=[""], help="trainings whose name contains one of these")
-    parser.add_argument("--sensitivity", action="store_true")
+    asked = parser.add_mutually_exclusive_group()
+    asked.add_argument("--sensitivity", dest="rows", action="store_const", const=varied, default=compared)
+    asked.add_argument("--tangent", dest="rows", action="store_const", const=tangent)
     parser.add_argument("--json", type=Path, help="write all values here")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     rows: dict[str, dict[str, list[dict[str, float]]]] = {}
     for name in (name for name in KNOWN_AND_REAL if any(word in name for word in arguments.only)):
         for file in sorted(arguments.folder.glob(f"{name.replace(' ', '_')}_[0-9]/last.pt")):
             for kind in KINDS:
                 found = rows.setdefault(f"{name}, {kind}", defaultdict(list))
-                for score, values in (varied if arguments.sensitivity else compared)(file, kind):
+                for score, values in arguments.rows(file, kind):
                     found[score].append(values)
-    for name, found in rows.items():
+    for name, found in ((name, found) for name, found in rows.items() if found):
         columns = list(max(found.values(), key=len)[0])
         print(f"\n### {name}, seeds: {max(map(len, found.values()))}\n\n| | {' | '.join(columns)} |")
         print("|---" * (len(columns) + 1) + "|")
