@@ -4,8 +4,8 @@
     python benchmarks/densities.py FOLDER [--only WORD ...] [--sensitivity | --tangent] [--json FILE]
 
 Reads what ``trainings.py`` keeps and trains nothing. Every density is fitted to training images and scores others. A
-cell is the median over seeds of a rank correlation with the true log density, or of an AUROC against a further set;
-densities are joined to the log volume of as many directions as they have: on a manifold of r, the intrinsic dimension
+cell is the median over seeds: a rank correlation with the true log density, an AUROC against a further set, or seconds.
+Densities are joined to the log volume of as many directions as they have: on a manifold of r, the intrinsic dimension
 of the reference, else of all. ``--sensitivity`` varies what the default chooses: neighbours, size of the reference, r.
 ``--tangent`` puts the volume that images can really change by, along the patterns that a mixture is made of, in the
 place of the volume of the r leading directions; it reads the checkpoints, too.
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -215,6 +216,14 @@ def tangent_volume(encode: Callable[[Tensor], Tensor], images: Tensor, direction
     return torch.cat(found)
 
 
+def timed(rows: Iterator[tuple[str, dict[str, float]]]) -> Iterator[tuple[str, dict[str, float]]]:
+    """Add the CPU seconds that each row took: to fit and to score, and in the first row to read."""
+    start = time.process_time()
+    for name, values in rows:
+        yield name, values | {"CPU seconds": time.process_time() - start}
+        start = time.process_time()
+
+
 def main(words: Sequence[str] | None = None) -> None:
     """Print the table of what is there."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -230,7 +239,7 @@ def main(words: Sequence[str] | None = None) -> None:
         for file in sorted(arguments.folder.glob(f"{name.replace(' ', '_')}_[0-9]/last.pt")):
             for kind in KINDS:
                 found = rows.setdefault(f"{name}, {kind}", defaultdict(list))
-                for score, values in arguments.rows(file, kind):
+                for score, values in timed(arguments.rows(file, kind)):
                     found[score].append(values)
     for name, found in ((name, found) for name, found in rows.items() if found):
         columns = list(max(found.values(), key=len)[0])
