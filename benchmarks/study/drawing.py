@@ -47,7 +47,7 @@ def plain(axes: Axes) -> None:
 def log_scale(axes: Axes) -> None:
     """Make the horizontal axis logarithmic, with few numbers that are written out."""
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0), numticks=6))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=6))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
