@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
@@ -129,3 +130,22 @@ def trainer_on(
         enable_model_summary=False,
         **(defaults | settings),
     )
+
+
+def monitor_with_set(**settings: Any) -> JEPAScoreMonitor:
+    """A monitor with a further set."""
+    return monitor(**({"ood": {"far": 3.0 * images(5, seed=5)}} | settings))
+
+
+def seeded() -> Autoencoder:
+    """The same module in each process."""
+    pl.seed_everything(0, verbose=False)
+    return Autoencoder()
+
+
+def compare(found: dict[str, float], expected: dict[str, float], **tolerance: float) -> None:
+    """Two processes, or two numbers of them, have measured the same; times and counts apart."""
+    names = [name for name in expected if "monitor/" not in name]
+    assert len(names) > 30
+    for name in names:
+        np.testing.assert_allclose(found[name], expected[name], err_msg=name, **tolerance)

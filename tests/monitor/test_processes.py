@@ -1,4 +1,4 @@
-"""Several processes measure what one does, and none waits for another that has failed."""
+"""Several processes measure what one does."""
 
 from __future__ import annotations
 
@@ -6,42 +6,34 @@ import math
 import os
 import tempfile
 import time
-import warnings
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, ModelCheckpoint
-from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import IterableDataset
 
-from jepa_monitor import FeatureStatistics, JEPAScoreMonitor
+from jepa_monitor import FeatureStatistics
 from jepa_monitor.probe.shards import gather_by_index
 from jepa_monitor.tag_groups import set_tags
-from tests.monitor.helpers import Autoencoder, images, loader, monitor, trainer_on, true_log_density
+from tests.monitor.helpers import (
+    compare,
+    images,
+    loader,
+    monitor,
+    monitor_with_set,
+    seeded,
+    trainer_on,
+    true_log_density,
+)
 from tests.processes import run_on
 
 pytestmark = pytest.mark.slow
 SIZES = [1, 7, 16]
-
-
-# on each process
-
-
-def monitor_with_set(**settings: Any) -> JEPAScoreMonitor:
-    return monitor(**({"ood": {"far": 3.0 * images(5, seed=5)}} | settings))
-
-
-def module() -> Autoencoder:
-    pl.seed_everything(0, verbose=False)
-    return Autoencoder()
 
 
 def measure_probes(rank: int, world_size: int, sizes: list[int]) -> dict[int, dict[str, float]]:
@@ -49,9 +41,9 @@ def measure_probes(rank: int, world_size: int, sizes: list[int]) -> dict[int, di
     found = {}
     for size in sizes:
         callback = monitor_with_set(probe=images(size, seed=2))
-        trainer_on(rank, world_size, callback, max_epochs=1).fit(module(), loader(), loader(7, seed=1))
+        trainer_on(rank, world_size, callback, max_epochs=1).fit(seeded(), loader(), loader(7, seed=1))
         found[size] = {tag: values[0] for tag, values in callback.history.values.items()}
-        (validated,) = trainer_on(rank, world_size, callback).validate(module(), loader(7, seed=1), verbose=False)
+        (validated,) = trainer_on(rank, world_size, callback).validate(seeded(), loader(7, seed=1), verbose=False)
         found[size] |= {f"validated {tag}": value for tag, value in validated.items()}
     return found
 
@@ -60,7 +52,7 @@ def measure_with_truth_by_sample(rank: int, world_size: int, size: int) -> float
     """Ranking quality of a probe of ``size`` of 20 samples, whose densities are a tensor."""
     truth = true_log_density(images(20, seed=2))
     callback = monitor_with_set(probe=images(20, seed=2), log_density=truth, num_samples=size)
-    trainer_on(rank, world_size, callback).validate(module(), loader(7, seed=1), verbose=False)
+    trainer_on(rank, world_size, callback).validate(seeded(), loader(7, seed=1), verbose=False)
     return callback.values["density/spearman"]
 
 
@@ -69,13 +61,13 @@ def measure_with_reference(rank: int, world_size: int) -> dict[str, float]:
     probe, reference = images(16, seed=2), images(53, seed=4)
     reference[[20, 21, 40]] = probe[:3]
     callback = monitor_with_set(probe=probe, reference=reference, num_samples=16)
-    trainer_on(rank, world_size, callback).validate(module(), loader(7, seed=1), verbose=False)
+    trainer_on(rank, world_size, callback).validate(seeded(), loader(7, seed=1), verbose=False)
     return callback.values
 
 
 def measure_in_subspace(rank: int, world_size: int) -> dict[str, float]:
     """Volumes from 12 of 32 rows, of a probe and of a further set that are uneven on two and on three processes."""
-    wide = module()
+    wide = seeded()
     wide.encoder = nn.Sequential(nn.Flatten(), nn.Linear(16, 64), nn.Tanh(), nn.Linear(64, 32), nn.Tanh())
     far, probe, reference = 3.0 * images(53, seed=5), images(101, seed=2), images(200, seed=4)
     settings = {"encoder": "encoder", "estimator": "subspace", "rank": 8}
@@ -99,34 +91,13 @@ def follow_tags(rank: int, world_size: int) -> dict[str, Any]:
     best = ModelCheckpoint(folder, monitor="density/spearman", mode="max", save_last=True)
     stop = EarlyStopping("gaussianity/sliced_ep_ratio", patience=1, min_delta=1e6)  # no improvement is that large
     run = trainer_on(rank, world_size, monitor_with_set(), best, stop, max_epochs=9, enable_checkpointing=True)
-    run.fit(module(), loader(), loader(7, seed=1))
+    run.fit(seeded(), loader(), loader(7, seed=1))
     score = best.best_model_score
     return {
         "score": float("nan") if score is None else float(score),
         "epochs": run.current_epoch,
         "path": best.best_model_path,
     }
-
-
-def fail_in_hook(rank: int, world_size: int) -> tuple[float | None, int]:
-    """A DataModule whose hook raises on one process."""
-
-    class Data(pl.LightningDataModule):
-        def train_dataloader(self) -> Any:
-            return loader()
-
-        def val_dataloader(self) -> Any:
-            return loader(7, seed=1)
-
-        def probe_dataset(self) -> Tensor:
-            if rank == 1:
-                raise FileNotFoundError("only on the first machine")
-            return images(12)
-
-    callback = monitor_with_set(on_error="warn")
-    run = trainer_on(rank, world_size, callback, max_epochs=1)
-    run.fit(module(), datamodule=Data())
-    return callback.values.get("monitor/failed"), run.global_step
 
 
 class Unpicklable(IterableDataset[Any]):
@@ -138,49 +109,8 @@ class Unpicklable(IterableDataset[Any]):
 
 def measure_stream(rank: int, world_size: int) -> dict[str, float]:
     callback = monitor_with_set(probe=Unpicklable(), reference=images())
-    (values,) = trainer_on(rank, world_size, callback).validate(module(), loader(7, seed=1), verbose=False)
+    (values,) = trainer_on(rank, world_size, callback).validate(seeded(), loader(7, seed=1), verbose=False)
     return values
-
-
-class Failing(Dataset[Tensor]):
-    """A probe that one process cannot read."""
-
-    def __init__(self, fails: bool) -> None:
-        self.fails = fails
-
-    def __len__(self) -> int:
-        return 12
-
-    def __getitem__(self, index: int) -> Tensor:
-        if self.fails:
-            raise OSError("the disk is gone")
-        return images(12)[index]
-
-
-def fail_on_one(rank: int, world_size: int, where: str, on_error: str) -> dict[str, Any]:
-    """One process fails while it reads or while it measures; what each says, and after how many seconds."""
-
-    def encode(module: Any, x: Tensor) -> Tensor:
-        if where == "measuring" and rank == 1 and not torch.is_grad_enabled() and len(x) > 2:
-            raise RuntimeError("the GPU fell off the bus")
-        return module(x)
-
-    probe: Any = Failing(fails=rank == 1 and where == "reading")
-    callback = monitor_with_set(probe=probe, encoder=encode, on_error=on_error)
-    run = trainer_on(rank, world_size, callback, max_epochs=1)
-    started = time.monotonic()
-    said = ""
-    try:
-        run.fit(module(), loader(), loader(7, seed=1))
-    except Exception as error:
-        said = f"{type(error).__name__}: {error}"
-    return {
-        "said": said,
-        "seconds": time.monotonic() - started,
-        "steps": run.global_step,
-        "failed": callback.values.get("monitor/failed"),
-        "spearman": run.callback_metrics.get("density/spearman"),
-    }
 
 
 def keep_a_budget(rank: int, world_size: int) -> tuple[list[float], list[float]]:
@@ -191,67 +121,9 @@ def keep_a_budget(rank: int, world_size: int) -> tuple[list[float], list[float]]
         return module(x)
 
     callback = monitor_with_set(encoder=encode, probe=images(200, seed=2), ood={}, budget=0.05)
-    trainer_on(rank, world_size, callback, max_epochs=3).fit(module(), loader(), loader(7, seed=1))
+    trainer_on(rank, world_size, callback, max_epochs=3).fit(seeded(), loader(), loader(7, seed=1))
     values = callback.history.values
     return values["monitor/samples"], values["monitor/overhead_percent"]
-
-
-class Sharded(Autoencoder):
-    """Weights are spread over the processes (FSDP2), the encoder within a larger part that runs as a whole."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.whole = nn.Sequential(self.encoder, self.bottleneck)
-
-    def configure_model(self) -> None:
-        if not isinstance(self.whole, FSDPModule):
-            for part in (self.encoder, self.bottleneck, self.whole, self.decoder):
-                fully_shard(part)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.whole(x)
-
-
-def measure_sharded(rank: int, world_size: int, size: int) -> dict[str, float]:
-    """Values of ``validate``; on one process of the module as it is."""
-    trainer = sharding_trainer(rank, world_size, monitor_with_set(probe=images(size, seed=2), reference=images()))
-    pl.seed_everything(0, verbose=False)
-    (values,) = trainer.validate(Sharded() if world_size > 1 else Autoencoder(), loader(7, seed=1), verbose=False)
-    return values
-
-
-def train_sharded(rank: int, world_size: int, folder: str) -> dict[str, Any]:
-    """Trains a sharded model with a monitor of a part of it, which must not run before the whole, and follows a tag."""
-    tag = "gaussianity/sliced_ep_ratio"
-    callback = monitor_with_set(encoder="encoder", probe=images(16, seed=2), every_n_epochs=2)
-    statistics = FeatureStatistics(encoder="encoder", every_n_epochs=2, on_error="raise")
-    best, stop = ModelCheckpoint(folder, monitor=tag, save_top_k=-1), EarlyStopping("features/rank_ratio", patience=99)
-    callbacks = (callback, statistics, best, stop)
-    run = sharding_trainer(rank, world_size, *callbacks, max_epochs=2, enable_checkpointing=True)
-    run.fit(Sharded(), loader(), loader(7, seed=1))
-    return {
-        "values": callback.history.values[tag],
-        "rank": statistics.values["features/rank_ratio"],
-        "saved": len(best.best_k_models),
-    }
-
-
-def leave_out(rank: int, world_size: int) -> tuple[list[str], dict[str, float]]:
-    """Further sets that do not fit, one of them on one process alone; warnings, and the values."""
-    sets = {
-        "far": 3.0 * images(5, seed=5),
-        "of three channels": images(5).expand(-1, 3, -1, -1),
-        "unreadable on one": Failing(fails=rank == 1),
-        "of other sizes on one": [torch.randn(1, 4, 4 + (i == 1)) for i in range(4)],
-        "one": images(1, seed=6),
-    }
-    callback = monitor_with_set(ood=sets, probe=images(16, seed=2), reference=images(), on_error="warn")
-    run = trainer_on(rank, world_size, callback)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        (values,) = run.validate(module(), loader(7, seed=1), verbose=False)
-    warned = [str(warning.message) for warning in caught if "is left out" in str(warning.message)]
-    return warned, values
 
 
 def follow_from_the_first_validation(rank: int, world_size: int, folder: str) -> dict[str, Any]:
@@ -263,29 +135,13 @@ def follow_from_the_first_validation(rank: int, world_size: int, folder: str) ->
     ):
         best, stop = ModelCheckpoint(f"{folder}/{name}", monitor=tag, save_top_k=-1), EarlyStopping(tag, patience=99)
         run = trainer_on(rank, world_size, callback, best, stop, max_epochs=1, enable_checkpointing=True)
-        autoencoder = module()
+        autoencoder = seeded()
         run.fit(autoencoder, loader(), loader(7, seed=1))
         run.validate(autoencoder, loader(5, seed=3), verbose=False)
         run.fit_loop.max_epochs = 3
         run.fit(autoencoder, loader(), loader(7, seed=1))
         found[name] = [run.current_epoch, len(best.best_k_models), callback.values[tag]]
     return found
-
-
-def sharding_trainer(rank: int, world_size: int, *callbacks: pl.Callback, **settings: Any) -> pl.Trainer:
-    limit = timedelta(seconds=30)
-    strategy = ModelParallelStrategy(data_parallel_size=world_size, tensor_parallel_size=1, timeout=limit)
-    return trainer_on(rank, world_size, *callbacks, strategy=strategy if world_size > 1 else None, **settings)
-
-
-# in the test
-
-
-def compare(found: dict[str, float], expected: dict[str, float], **tolerance: float) -> None:
-    names = [name for name in expected if "monitor/" not in name]
-    assert len(names) > 30
-    for name in names:
-        np.testing.assert_allclose(found[name], expected[name], err_msg=name, **tolerance)
 
 
 def test_each_process_fits_the_same_density_to_the_same_reference() -> None:
@@ -344,49 +200,11 @@ def test_checkpoints_and_early_stopping_follow_our_tags_on_two_processes() -> No
     assert first["epochs"] == 2
 
 
-@pytest.mark.parametrize("where", ["reading", "measuring"])
-def test_a_process_that_fails_does_not_hang_the_others(where: str) -> None:
-    reports: list[dict[str, Any]] = run_on(2, fail_on_one, where, "raise")
-    for report in reports:
-        assert "process 1: " in report["said"]
-        assert "process 0: " not in report["said"]
-        assert report["seconds"] < 20.0
-
-
-@pytest.mark.parametrize("where", ["reading", "measuring"])
-def test_training_goes_on_where_one_process_fails(where: str) -> None:
-    for report in run_on(2, fail_on_one, where, "warn"):
-        assert report["said"] == ""
-        assert report["steps"] == 3
-        assert report["failed"] == 1.0
-        assert math.isnan(report["spearman"])
-
-
-def test_a_hook_that_fails_on_one_process_is_agreed_on() -> None:
-    assert run_on(2, fail_in_hook) == [(1.0, 3), (1.0, 3)]
-
-
 def test_all_processes_measure_the_first_ones_stream() -> None:
     (one,) = run_on(1, measure_stream)
     first, second = run_on(2, measure_stream)
     compare(first, one, rtol=1e-5, atol=1e-5)
     compare(second, first, rtol=0.0, atol=0.0)
-
-
-@pytest.mark.parametrize("size", [7, 1])  # each forward pass is a collective, also where a process has no sample
-def test_weights_spread_over_two_processes_measure_the_same(size: int) -> None:
-    (one,) = run_on(1, measure_sharded, size)
-    first, second = run_on(2, measure_sharded, size)
-    compare(first, one, rtol=1e-5, atol=1e-5)
-    compare(second, first, rtol=0.0, atol=0.0)
-
-
-def test_a_sharded_model_trains_with_callbacks_that_follow_a_monitor_of_its_part(tmp_path: Path) -> None:
-    first, second = run_on(2, train_sharded, str(tmp_path))
-    assert first == second
-    assert first["saved"] == 2
-    assert len(first["values"]) == 2
-    assert all(math.isfinite(value) for value in [*first["values"], first["rank"]])
 
 
 def test_a_tag_is_followed_from_the_first_validation_on_two_processes(tmp_path: Path) -> None:
@@ -395,18 +213,6 @@ def test_a_tag_is_followed_from_the_first_validation_on_two_processes(tmp_path: 
     for epochs, saved, value in first.values():
         assert (epochs, saved) == (3, 3)
         assert math.isfinite(value)
-
-
-def test_sets_that_do_not_fit_are_left_out_by_all_processes() -> None:
-    (warned, values), (_, second) = run_on(2, leave_out)
-    assert len(warned) == 3
-    np.testing.assert_equal(values, second)
-    assert values["monitor/failed"] == 0.0
-    for name in ("far", "one"):
-        assert math.isfinite(values[f"density/ood_auroc/{name}"])
-    for name in ("of three channels", "unreadable on one", "of other sizes on one"):
-        assert any(f"the ood set {name!r} is left out" in text for text in warned)
-        assert math.isnan(values[f"density/ood_auroc/{name}"])
 
 
 def test_all_processes_choose_the_same_samples() -> None:
