@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,9 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MPLBACKEND", "agg")
 import torch
+
+# before Lightning is imported: its log reaches the root, and so caplog, only if the root has a handler by then
+logging.getLogger().addHandler(logging.NullHandler())
 
 
 @pytest.fixture(autouse=True, scope="session")
