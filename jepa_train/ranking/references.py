@@ -23,7 +23,7 @@ from jepa_monitor.density.strategies import Encode
 from jepa_monitor.ranking import Mahalanobis
 from jepa_monitor.runtime.concise import Concise
 from jepa_train.checkpoints.files import CORRUPTED, is_whole_archive, written_whole
-from jepa_train.errors import ConfigurationError
+from jepa_train.errors import ConfigurationError, counted
 
 Estimator = Literal["auto", "exact", "subspace"]
 MOST = 20_000  # embeddings
@@ -96,9 +96,10 @@ def fit_reference(
     """
     finite = np.isfinite(z).all(1)
     if finite.sum() < 2:
+        fewest = "a ranking compares at least 2: give more images, or a --reference to compare with"
         raise ConfigurationError(
-            f"only {int(finite.sum())} of {len(z)} images of {source} could be read and have a finite embedding, and a "
-            "ranking compares at least 2: give more images, or a --reference to compare with."
+            f"only {int(finite.sum())} of {counted(len(z), 'image')} of {source} could be read and have a finite "
+            f"embedding, and {fewest if trim else 'a --reference needs at least 2: give a folder with more'}."
         )
     kept = typical(z) if trim else finite
     rows = torch.from_numpy(z[kept].astype(np.float64))
@@ -163,11 +164,6 @@ def chooses_exact(estimator: Estimator, reference: RankingReference, *, needs_al
     Raises:
         ConfigurationError: where the estimator that is asked for cannot be had.
     """
-    if estimator == "subspace" and needs_all:
-        raise ConfigurationError(
-            "jepa_score needs all singular values, which the estimator subspace does not have: leave out --estimator, "
-            "or jepa_score of --scores."
-        )
     if estimator == "exact" or needs_all or reference.density is None:
         return True
     rank, size = reference.density.rank, reference.z.shape[1]
@@ -228,12 +224,7 @@ def read_reference(path: Path, encoder: str) -> RankingReference:
     Raises:
         ConfigurationError: if it cannot be read, or is of another encoder.
     """
-    content = _content(path)
-    if content["encoder"] != encoder:
-        raise ConfigurationError(
-            f"{path} was made with another encoder, or other settings of it: make it again with this one "
-            "(--stage reference)."
-        )
+    content = _content(path, encoder)
     z, indices = content["embeddings"].numpy(), content["indices"].numpy()
     origin = {name: content[name] for name in ("images", "encoder", "source")}
     reference = fit_reference(z, indices, **origin)
@@ -243,16 +234,25 @@ def read_reference(path: Path, encoder: str) -> RankingReference:
     return replace(reference, subspace=Subspace(reference=reference.z, **kept))
 
 
-def has_subspace(path: Path) -> bool:
+def check_reference(path: Path, encoder: str) -> None:
+    """See that a file is a reference, made by this encoder.
+
+    Raises:
+        ConfigurationError: as :func:`read_reference` does.
+    """
+    _content(path, encoder)
+
+
+def has_subspace(path: Path, encoder: str) -> bool:
     """Tell whether a reference has rows of volumes, calibrated by Jacobians.
 
     Raises:
-        ConfigurationError: if it cannot be read.
+        ConfigurationError: as :func:`read_reference` does.
     """
-    return _content(path)["subspace"] is not None
+    return _content(path, encoder)["subspace"] is not None
 
 
-def _content(path: Path) -> dict[str, Any]:
+def _content(path: Path, encoder: str) -> dict[str, Any]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True) if is_whole_archive(path) else None
     except CORRUPTED:
@@ -261,6 +261,11 @@ def _content(path: Path) -> dict[str, Any]:
         raise ConfigurationError(
             f"{path} is damaged, or not a reference of this version: --reference takes a folder of images, "
             "or reference.pt of an earlier ranking."
+        )
+    if content["encoder"] != encoder:
+        raise ConfigurationError(
+            f"{path} was made with another encoder, or other settings of it: make it again with this one "
+            "(--stage reference)."
         )
     return content
 

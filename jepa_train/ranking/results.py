@@ -19,14 +19,16 @@ from jepa_train.ranking.findings import Facts
 from jepa_train.ranking.neighbour_search import MOST_EXACT, has_faiss
 from jepa_train.ranking.page import write_page
 from jepa_train.ranking.references import RankingReference, read_reference
+from jepa_train.ranking.replacing import check_replaceable, replace_table
 from jepa_train.ranking.shards import Shard
 from jepa_train.ranking.summary import FILE, summary_of
-from jepa_train.ranking.table import assemble, chosen, place_of, read_table, thumbnails, write_table
+from jepa_train.ranking.table import assemble, chosen, place_of, read_table, thumbnails
 from jepa_train.ranking.workspace import (
     EMBEDDINGS,
     NEAREST,
     REFERENCE,
     SCORES,
+    TABLES,
     Workspace,
     difference_of,
     open_workspace,
@@ -68,7 +70,7 @@ def write_results(
     assert manifest is not None
     known = assemble(workspace, parts, wanted)
     table = chosen(known, wanted)
-    write_table(table_file, table)
+    replace_table(table_file, workspace.folder, table)
     summary = summary_of(Facts(known, wanted, reference), manifest, seconds)
     write_json(workspace.folder / FILE, summary)
     if page:
@@ -103,6 +105,8 @@ def merge(
     wanted = wanted_columns(merged["scores"])
     parts = list(listing_order(merged["count"], merged["part_size"]).parts)
     _check_finished(Workspace(folder, tuple(folders)), parts, wanted, manifests)
+    if not overwrite:
+        check_replaceable(table_file, folder)
     workspace = open_workspace(folder, merged, overwrite=overwrite, sources=folders)
     workspace.discard_damaged()
     reference_file = folders[0] / REFERENCE
@@ -126,7 +130,7 @@ def _merged(folders: Sequence[Path], manifests: Sequence[dict[str, Any]]) -> dic
     """Manifest of the whole."""
     if not folders:
         raise ConfigurationError("there is nothing to merge: name the folders of all shards.")
-    merged = manifests[0] | {"shard": str(Shard())}
+    merged = manifests[0] | {"shard": str(Shard()), TABLES: {}}
     for folder, manifest in zip(folders, manifests, strict=True):
         if (difference := difference_of(merged, manifest | {"shard": str(Shard())})) is not None:
             raise ConfigurationError(f"{folder} and {folders[0]} are of different rankings: another {difference}.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -23,9 +23,10 @@ from jepa_train.ranking.columns import Wanted, wanted_columns
 from jepa_train.ranking.embedding import embedding_size
 from jepa_train.ranking.encoders import ImageEncoder, load_encoder
 from jepa_train.ranking.images import FilesToRank
-from jepa_train.ranking.listing import list_images
+from jepa_train.ranking.listing import ImageListing, list_images
 from jepa_train.ranking.passes import on_first_process, ranking_trainer
-from jepa_train.ranking.references import Estimator, RankingReference, file_identity
+from jepa_train.ranking.references import Estimator, RankingReference, check_reference, file_identity
+from jepa_train.ranking.replacing import check_replaceable
 from jepa_train.ranking.results import searches, write_results
 from jepa_train.ranking.shards import Shard
 from jepa_train.ranking.soundness import check_derivative
@@ -39,7 +40,14 @@ from jepa_train.ranking.stages import (
     settle_reference,
 )
 from jepa_train.ranking.table import place_of, read_table
-from jepa_train.ranking.workspace import FORMAT, REFERENCE, Workspace, open_workspace, read_manifest
+from jepa_train.ranking.workspace import (
+    FORMAT,
+    REFERENCE,
+    Workspace,
+    abandoned_where_refused,
+    open_workspace,
+    read_manifest,
+)
 
 PACKAGES = ("jepa-train", "torch", "timm", "pillow", "pyarrow")  # whose versions results depend on
 DATA = DataSettings()
@@ -100,16 +108,16 @@ def rank(
     wanted, part = wanted_columns(scores.split(",") if isinstance(scores, str) else scores), Shard.parse(shard)
     course = Course(
         wanted,
-        source=None if reference is None else _reference_at(Path(reference)),
+        source=None if reference is None else reference_at(Path(reference)),
         estimator=estimator,
-        needs_all=estimator == "exact" or (wanted.explicit and wanted.needs("exact volume")),
+        needs_all=_needs_all(estimator, wanted),
         seconds=None if budget is None else parse_budget(budget),
         reference_alone=stage == "reference",
         seed=seed,
     )
     check_at_least(1, **{f"--data.{name}": getattr(data, name) for name in ("batch_size", "part_size")})
     check_at_least(0, **{"--data.num_workers": data.num_workers or 0})
-    _check_shard(part, course.source)
+    _check_shard(part, course.reference_file)
     if images is None and data.list is None:
         raise ConfigurationError("there is nothing to rank: name a folder of images, or a --data.list of files.")
     listing = list_images(Path(images or "."), listed=data.list)
@@ -117,6 +125,8 @@ def rank(
         raise ConfigurationError(
             f"there are no classes for class_percentile, because {listing.root} has no folders: ask for percentile."
         )
+    if course.compares:
+        _check_there_are_two(listing, course.source)
     loaded = load_encoder(encoder, pooling=pooling, image_size=image_size) if isinstance(encoder, str) else encoder
     runner = ranking_trainer(trainer or {})
     _say_how(loaded)
@@ -125,12 +135,14 @@ def rank(
         raise ConfigurationError(f"{folder} is the folder of the images: choose an --output beside it.")
     job = Job(Workspace(folder), loaded, FilesToRank(listing, loaded.prepare), part, data, runner)
     size = embedding_size(loaded)
+    if course.reference_file is not None and course.compares:
+        check_reference(course.reference_file, loaded.identity)
     if course.wanted.volumes:
         check_derivative(loaded.name, loaded.module, loaded.prepare(Image.new("RGB", (64, 64))), size)
-    manifest = manifest_of(job, course) | {"table": table_file.name}
-    on_first_process(runner, partial(_open, table_file, folder, manifest, overwrite))
+    on_first_process(runner, partial(_open, table_file, folder, manifest_of(job, course), overwrite))
     clock = Stopwatch()
-    fitted = _stages(job, course, size, clock)
+    with abandoned_where_refused(job.workspace) if runner.is_global_zero else nullcontext():
+        fitted = _stages(job, course, size, clock)
     if course.reference_alone or part.of > 1:
         return None
     write = partial(write_results, job.workspace, job.parts, wanted, table_file, fitted, clock.seconds, page=page)
@@ -140,10 +152,14 @@ def rank(
 
 @dataclass(frozen=True)
 class Course:
-    """Settings that decide which stages there are, and what they compute; see :func:`rank`."""
+    """Settings that decide which stages there are, and what they compute; see :func:`rank`.
+
+    Attributes:
+        source: other images that are typical, or the file of another ranking's reference.
+    """
 
     wanted: Wanted
-    source: Path | None
+    source: ImageListing | Path | None
     estimator: Estimator
     needs_all: bool
     seconds: float | None
@@ -153,7 +169,12 @@ class Course:
     @property
     def reference_file(self) -> Path | None:
         """File of another ranking's reference."""
-        return self.source if self.source is not None and self.source.is_file() else None
+        return self.source if isinstance(self.source, Path) else None
+
+    @property
+    def compares(self) -> bool:
+        """True where anything is compared with a reference."""
+        return self.reference_alone or self.wanted.volumes or self.wanted.needs("reference")
 
 
 def _stages(job: Job, course: Course, size: int, clock: Stopwatch) -> RankingReference | None:
@@ -162,11 +183,13 @@ def _stages(job: Job, course: Course, size: int, clock: Stopwatch) -> RankingRef
     if not course.reference_alone:
         with clock.times("embeddings"):
             embed(job, size)
-    if course.reference_alone or wanted.volumes or wanted.needs("reference"):
+    if course.compares:
         with clock.times("reference"):
-            embedded = not course.reference_alone
-            origin = course.reference_file or draw_reference(
-                job, course.source, size, seed=course.seed, embedded=embedded
+            embedded, source = not course.reference_alone, course.source
+            origin = (
+                source
+                if isinstance(source, Path)
+                else draw_reference(job, source, size, seed=course.seed, embedded=embedded)
             )
             fitted = settle_reference(
                 job, origin, estimator=course.estimator, needs_all=course.needs_all, volumes=wanted.volumes
@@ -213,9 +236,55 @@ def parse_budget(text: str) -> float:
     return sum(float(number) * SECONDS[unit] for number, unit in pieces)
 
 
-def _reference_at(path: Path) -> Path:
-    """Take the reference of a ranking whose folder is named."""
-    return path / REFERENCE if read_manifest(path) is not None else path
+def reference_at(path: Path) -> ImageListing | Path:
+    """Find what ``--reference`` names: the images of a folder, or the file of a ranking, whose folder may be named.
+
+    Raises:
+        ConfigurationError: if there is neither.
+    """
+    if path.is_dir() and not _is_ranking(path):
+        return list_images(path)
+    file = path / REFERENCE if path.is_dir() else path
+    if file.is_file():
+        return file
+    if _is_ranking(file.parent):
+        raise ConfigurationError(
+            f"the ranking in {file.parent} has no {REFERENCE}, because its --scores need none, or it was interrupted: "
+            "run its command again, without --scores and with --stage reference."
+        )
+    raise ConfigurationError(
+        f"there is no --reference {path}: give a folder of typical images, or the folder of a ranking by this encoder."
+    )
+
+
+def _is_ranking(folder: Path) -> bool:
+    with suppress(ConfigurationError):  # a manifest of something else
+        return read_manifest(folder) is not None
+    return False
+
+
+def _needs_all(estimator: Estimator, wanted: Wanted) -> bool:
+    """Tell whether all singular values were asked for."""
+    by_score = wanted.explicit and wanted.needs("exact volume")
+    if by_score and estimator == "subspace":
+        raise ConfigurationError(
+            "jepa_score needs all singular values, which the estimator subspace does not have: leave out --estimator, "
+            "or jepa_score of --scores."
+        )
+    return by_score or estimator == "exact"
+
+
+def _check_there_are_two(listing: ImageListing, reference: ImageListing | Path | None) -> None:
+    """See that there are images to compare with, before any is read."""
+    if reference is None and len(listing) < 2:
+        raise ConfigurationError(
+            f"{listing.root} has 1 image, and a ranking compares at least 2: give more images, or a --reference to "
+            "compare with."
+        )
+    if isinstance(reference, ImageListing) and len(reference) < 2:
+        raise ConfigurationError(
+            f"the --reference {reference.root} has 1 image, and needs at least 2: give a folder with more."
+        )
 
 
 def _say_how(encoder: ImageEncoder) -> None:
@@ -225,7 +294,7 @@ def _say_how(encoder: ImageEncoder) -> None:
 
 
 def _check_shard(shard: Shard, reference: Path | None) -> None:
-    if shard.of > 1 and (reference is None or not reference.is_file()):
+    if shard.of > 1 and reference is None:
         raise ConfigurationError(
             "a shard cannot make the reference that all shards share: run once with --stage reference, and give its "
             "reference.pt as --reference."
@@ -234,19 +303,17 @@ def _check_shard(shard: Shard, reference: Path | None) -> None:
 
 def manifest_of(job: Job, course: Course) -> dict[str, Any]:
     """All that results depend on, in plain JSON types: images, encoder, reference, settings and packages."""
-    encoder, listing, reference = job.encoder, job.listing, course.source
-    if reference is None:
-        source = {"images": listing.identity}
-    elif course.reference_file is not None:
-        source = {"file": file_identity(reference)}
+    encoder, listing, source = job.encoder, job.listing, course.source
+    if isinstance(source, Path):
+        reference = {"file": file_identity(source)}
     else:
-        source = {"images": list_images(reference).identity}
+        reference = {"images": (source or listing).identity}
     return {
         "format": FORMAT,
         "encoder": encoder.identity,
         "preparation": dict(encoder.preparation),
         "images": listing.identity,
-        "reference": source,
+        "reference": reference,
         "estimator": "exact" if course.needs_all else course.estimator,
         "precision": str(job.trainer.precision),
         "seed": course.seed,
@@ -264,7 +331,6 @@ def manifest_of(job: Job, course: Course) -> dict[str, Any]:
 
 
 def _open(table_file: Path, folder: Path, manifest: Mapping[str, Any], overwrite: bool) -> None:
-    written = (read_manifest(folder) or {}).get("table")
-    if table_file.exists() and written != table_file.name and not overwrite:
-        raise ConfigurationError(f"{table_file} exists already: choose another --output, or add --overwrite.")
+    if not overwrite:
+        check_replaceable(table_file, folder)
     open_workspace(folder, manifest, overwrite=overwrite).discard_damaged()

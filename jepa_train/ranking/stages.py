@@ -17,7 +17,7 @@ from jepa_train.ranking.duplicates import write_nearest
 from jepa_train.ranking.embedding import EmbeddingPass, embeddings_at, listing_order
 from jepa_train.ranking.encoders import ImageEncoder
 from jepa_train.ranking.images import FilesToRank
-from jepa_train.ranking.listing import ImageListing, list_images
+from jepa_train.ranking.listing import ImageListing
 from jepa_train.ranking.passes import failing_together, missing_parts, on_first_process, run_pass, share_of
 from jepa_train.ranking.references import (
     Estimator,
@@ -100,20 +100,20 @@ def embed(job: Job, size: int) -> None:
     _embed(job, size, EMBEDDINGS, job.images, order, job.parts, "Embeddings")
 
 
-def draw_reference(job: Job, folder: Path | None, size: int, *, seed: int, embedded: bool) -> Drawn:
+def draw_reference(job: Job, others: ImageListing | None, size: int, *, seed: int, embedded: bool) -> Drawn:
     """Draw the images of the reference, and embed those that are not embedded already.
 
     Args:
         job: the ranking.
-        folder: folder of images; ``None`` is the images that are ranked.
+        others: other images that are typical; ``None`` is the images that are ranked.
         size: K.
         seed: seed of the draw.
         embedded: all images that are ranked are embedded already.
     """
-    images = job.images if folder is None else FilesToRank(list_images(folder), job.encoder.prepare)
+    images = job.images if others is None else FilesToRank(others, job.encoder.prepare)
     indices = draw(len(images), seed)
-    drawn = Drawn(images, indices, str(job.listing.root if folder is None else folder))
-    if folder is None and embedded:
+    drawn = Drawn(images, indices, str(images.listing.root))
+    if others is None and embedded:
         return drawn
     order = Order(indices, job.data.part_size)
     _embed(job, size, REFERENCES, images, order, list(order.parts), "Embeddings of the reference")
@@ -142,7 +142,7 @@ def settle_reference(
 
 def _settle(job: Job, path: Path, source: Drawn | Path, estimator: Estimator, needs_all: bool, volumes: bool) -> None:
     written = path.is_file()
-    if written and (not volumes or has_subspace(path)):
+    if written and (not volumes or has_subspace(path, job.encoder.identity)):
         return
     known = path if written else source
     reference = read_reference(known, job.encoder.identity) if isinstance(known, Path) else _fit(job, known)
@@ -152,7 +152,8 @@ def _settle(job: Job, path: Path, source: Drawn | Path, estimator: Estimator, ne
         reference = _calibrate(job, reference, source)
     elif volumes and reference.subspace is None:
         raise ConfigurationError(
-            f"{source} was made for exact volumes: make it with --estimator subspace, or add --estimator exact."
+            f"{source} was made for exact volumes, or for none: make it again with --stage reference, and without "
+            "--scores and --estimator; or add --estimator exact."
         )
     if not written or reference.subspace is not None:
         write_reference(path, reference)

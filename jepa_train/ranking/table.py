@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,8 +82,13 @@ def thumbnails(workspace: Workspace, parts: Sequence[int]) -> Iterator[bytes | N
         yield from workspace.read(EMBEDDINGS, number)["thumbnail"].to_pylist()
 
 
-def write_table(path: Path, table: pa.Table) -> None:
+def write_table(path: Path, table: pa.Table, *, noted: Callable[[Path], None] | None = None) -> None:
     """Write a table whole, as Parquet or CSV by its suffix.
+
+    Args:
+        path: the file.
+        table: the table.
+        noted: called with the complete file before it gets its name.
 
     Raises:
         OSError: naming the file, where it cannot be written.
@@ -93,6 +98,9 @@ def write_table(path: Path, table: pa.Table) -> None:
             pyarrow.csv.write_csv(table, file)
         else:
             pyarrow.parquet.write_table(table, file)
+        if noted is not None:
+            file.flush()
+            noted(Path(file.name))
 
 
 def read_table(path: Path) -> pa.Table:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 
 from jepa_train.checkpoints.files import PARTIAL, is_whole_archive, written_whole
-from jepa_train.errors import ConfigurationError, some_of
+from jepa_train.errors import ConfigurationError, RunFailed, some_of
 from jepa_train.ranking.checksums import is_whole, sealed
 
 MANIFEST = "manifest.json"
+TABLES = "tables"  # entry of the manifest: what was written where
 PARTS = "parts"
 REFERENCE = "reference.pt"
 SUFFIX = ".arrow"
@@ -77,7 +79,7 @@ class Workspace:
         """Map a part into memory.
 
         Raises:
-            ConfigurationError: if it cannot be read.
+            RunFailed: if it cannot be read.
         """
         paths = [self._path(folder, kind, number) for folder in (self.folder, *self.sources)]
         path = next((path for path in paths if path.is_file()), paths[0])
@@ -85,9 +87,7 @@ class Workspace:
             with pa.memory_map(str(path)) as file:
                 return pa.ipc.open_file(file).read_all().replace_schema_metadata()
         except (pa.ArrowInvalid, OSError):
-            raise ConfigurationError(
-                f"{path} is missing or damaged: run the same command again, which makes it anew."
-            ) from None
+            raise RunFailed(f"{path} is missing or damaged: run the same command again, which makes it anew.") from None
 
     def damaged(self) -> list[Path]:
         """Files of the folder that are not as they were written, by their checksums."""
@@ -106,6 +106,16 @@ class Workspace:
     def remove(self, kind: str) -> None:
         """Remove all parts of a kind."""
         shutil.rmtree(self._parts(self.folder, kind), ignore_errors=True)
+
+    def abandon(self) -> None:
+        """Remove a ranking that came to nothing, so that another may begin here; one with a result stays."""
+        manifest = read_manifest(self.folder)
+        if manifest is None or manifest.get(TABLES) or (self.folder / REFERENCE).is_file():
+            return
+        shutil.rmtree(self.folder / PARTS, ignore_errors=True)
+        (self.folder / MANIFEST).unlink(missing_ok=True)
+        with suppress(OSError):  # there are other files
+            self.folder.rmdir()
 
     def _path(self, folder: Path, kind: str, number: int) -> Path:
         return self._parts(folder, kind) / f"{number:09d}{SUFFIX}"
@@ -141,15 +151,26 @@ def open_workspace(
             f"the ranking in {folder} was begun with another {difference}: choose another --output, or add "
             "--overwrite to begin anew."
         )
-    if found is not None and overwrite:
-        found = None
+    if found is not None and not overwrite:
+        return workspace
+    if found is not None:
         for kind in (EMBEDDINGS, REFERENCES, SCORES, VOLUMES, NEAREST):
             workspace.remove(kind)
         (folder / REFERENCE).unlink(missing_ok=True)
-    if found is None:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / MANIFEST, manifest)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / MANIFEST, {**manifest, TABLES: (found or {}).get(TABLES, {})})
     return workspace
+
+
+@contextmanager
+def abandoned_where_refused(workspace: Workspace) -> Iterator[None]:
+    """Leave nothing behind of a ranking that is refused after it began, or fails before anything is computed."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, ConfigurationError) or not any((workspace.folder / PARTS).rglob(f"*{SUFFIX}")):
+            workspace.abandon()
+        raise
 
 
 def holds_files(folder: Path) -> bool:

@@ -147,6 +147,13 @@ class RankingWriter(BasePredictionWriter):
         on_first_process(trainer, partial(finish, self._workspace, names, self.seed))
         rank_zero_info(f"Embeddings and scores are in {self._workspace.folder / TABLE}.")
 
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Leave nothing behind of predictions that cannot be ranked, so that the next call finds its place free."""
+        if self._workspace is None or not trainer.is_global_zero:
+            return
+        if isinstance(exception, ConfigurationError) or not self._workspace.numbers(PREDICTED):
+            self._workspace.abandon()
+
     def _flush(self, trainer: pl.Trainer) -> None:
         assert self._workspace is not None
         number = self._written * trainer.world_size + trainer.global_rank

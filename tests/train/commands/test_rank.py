@@ -35,6 +35,11 @@ def test_a_checkpoint_ranks_a_folder(measured: Path, tmp_path: Path, capsys: pyt
         (["photos", "--encoder=test_vit", "--budget=soon"], "--budget must be a time"),
         (["photos", "--encoder=test_vit", "--scores=log_densty"], "is log_density meant"),
         (["photos", "--encoder=test_vit", "--shard=2/3"], "--stage reference"),
+        (["photos", "--encoder=test_vit", "--reference=nowhere"], "there is no --reference nowhere"),
+        (
+            ["photos", "--encoder=test_vit", "--scores=jepa_score", "--estimator=subspace"],
+            "jepa_score needs all singular values",
+        ),
         (["photos", "--encoder=test_vit", "--shard=4/3"], "--shard must be I/N"),
         (["photos", "--encoder=test_vit", "--data.batch_size=0"], "--data.batch_size must be 1 or more"),
     ],

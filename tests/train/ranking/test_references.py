@@ -14,10 +14,12 @@ from jepa_train.ranking.references import (
     RankingReference,
     calibrated,
     calibration_places,
+    check_reference,
     chooses_exact,
     draw,
     file_identity,
     fit_reference,
+    has_subspace,
     read_reference,
     typical,
     write_reference,
@@ -50,8 +52,9 @@ def test_embeddings_that_are_not_finite_are_left_out() -> None:
 
 def test_fewer_than_two_are_refused() -> None:
     z = np.array([[1.0, 2.0], [np.nan, 0.0]], dtype=np.float32)
-    with pytest.raises(ConfigurationError, match="only 1 of 2 images of photos"):
-        fit_reference(z, np.arange(2), images="a", encoder="e", source="photos")
+    for trim, remedy in ((True, "give more images, or a --reference"), (False, "give a folder with more")):
+        with pytest.raises(ConfigurationError, match=f"only 1 of 2 images of photos .* {remedy}"):
+            fit_reference(z, np.arange(2), images="a", encoder="e", source="photos", trim=trim)
 
 
 def test_what_lies_apart_is_not_compared_with() -> None:
@@ -115,8 +118,9 @@ def test_a_file_of_another_encoder_or_kind_is_refused(tmp_path: Path) -> None:
     flipped[len(flipped) // 2] ^= 1
     (tmp_path / "flipped.pt").write_bytes(flipped)
     for name in ("cut.pt", "flipped.pt", "other.pt", "none.pt"):
-        with pytest.raises(ConfigurationError, match="is damaged, or not a reference"):
-            read_reference(tmp_path / name, "e")
+        for read in (read_reference, check_reference, has_subspace):
+            with pytest.raises(ConfigurationError, match="is damaged, or not a reference"):
+                read(tmp_path / name, "e")
 
 
 def test_volumes_are_exact_where_that_costs_little() -> None:
@@ -129,7 +133,5 @@ def test_volumes_are_exact_where_that_costs_little() -> None:
     assert chooses_exact("exact", thin, needs_all=False)
     assert not chooses_exact("subspace", small, needs_all=False)
     assert chooses_exact("auto", replace(large, z=large.z[:10]), needs_all=False)
-    with pytest.raises(ConfigurationError, match="jepa_score needs all singular values"):
-        chooses_exact("subspace", thin, needs_all=True)
     with pytest.raises(ConfigurationError, match="needs more than the 5 reference embeddings"):
         chooses_exact("subspace", replace(large, z=large.z[:5]), needs_all=False)

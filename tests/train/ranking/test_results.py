@@ -35,6 +35,14 @@ def test_the_table_is_that_of_the_whole(shards: Path, tmp_path: Path) -> None:
     assert merge([shards / "1", shards / "2", shards / "3"], output=tmp_path / "merged.csv").equals(merged)
 
 
+def test_a_table_of_somebody_else_is_kept(shards: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("mine")
+    with pytest.raises(ConfigurationError, match="exists already"):
+        merge([shards / "1", shards / "2", shards / "3"], output=tmp_path / "mine.csv", page=False)
+    assert (tmp_path / "mine.csv").read_text() == "mine"
+    assert not (tmp_path / "mine").exists()
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ import pytest
 import torch
 from PIL import Image
 from scipy.stats import rankdata
+from torch import Tensor, nn
 
 from jepa_monitor import EmbeddingReference, encoder_volume, jepa_score
 from jepa_train.errors import ConfigurationError
 from jepa_train.ranking.run import parse_budget
-from tests.train.ranking.tiny import pictures, rank_quietly, tiny_encoder, values
+from tests.train.ranking.tiny import IN_THIS_PROCESS, encoder_of, pictures, rank_quietly, tiny_encoder, values
 
 
 def test_the_columns_are_those_of_the_formulas(photos: Path, tmp_path: Path) -> None:
@@ -71,6 +73,7 @@ def test_another_ranking_is_refused(photos: Path, tmp_path: Path) -> None:
     others: dict[str, dict[str, Any]] = {
         "another estimator": {"estimator": "exact"},
         "another seed": {"seed": 1},
+        "another number of images a part": {"data": replace(IN_THIS_PROCESS, part_size=8)},
         "begun with another encoder": {"encoder": tiny_encoder(6)},
     }
     for message, settings in others.items():
@@ -87,17 +90,22 @@ def test_other_files_are_not_touched(photos: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_a_folder_without_a_readable_image_is_one_sentence_and_keeps_why(tmp_path: Path) -> None:
+def test_a_folder_without_a_readable_image_is_one_sentence_and_files_alone_say_why(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     with pytest.raises(ConfigurationError, match="photos"):
         rank_quietly(tmp_path / "photos", tmp_path / "empty")
     assert not (tmp_path / "empty").exists()
     for number in range(3):
         (tmp_path / "photos" / f"{number}.png").write_bytes(b"not a picture")
+    with pytest.raises(ConfigurationError, match=r"only 0 of 3 images of .*photos .* give more images, or a --ref"):
+        rank_quietly(tmp_path / "photos", tmp_path / "ranked")
+    assert not (tmp_path / "ranked").exists()
+    files = rank_quietly(tmp_path / "photos", tmp_path / "ranked", scores="compressed_size")
+    assert files["reason"].null_count == 0
     with pytest.raises(ConfigurationError, match="only 0 of 3 images"):
         rank_quietly(tmp_path / "photos", tmp_path / "ranked")
-    files = rank_quietly(tmp_path / "photos", tmp_path / "ranked", scores="compressed_size")
-    assert files["reason"].null_count == 0  # the same ranking, whose parts are there
+    assert (tmp_path / "ranked" / "ranking.parquet").exists()  # a result stays, with all that it is made of
+    assert rank_quietly(tmp_path / "photos", tmp_path / "ranked", scores="compressed_size").equals(files)
 
 
 @pytest.mark.parametrize(("count", "lacking"), [(2, 2), (3, 0), (5, 0)])  # of two no covariance can be shrunk
@@ -117,6 +125,53 @@ def test_a_table_that_is_there_is_not_written_over(photos: Path, tmp_path: Path)
     assert (tmp_path / "mine.csv").read_text() == "mine"
     rank_quietly(photos, tmp_path / "mine.csv", overwrite=True, scores="compressed_size")
     assert (tmp_path / "mine.csv").read_text().startswith('"filename"')
+
+
+@pytest.mark.parametrize("settings", [{}, {"stage": "reference"}, {"scores": "mahalanobis"}])
+def test_one_image_is_refused_before_it_is_read(settings: dict[str, Any], tmp_path: Path) -> None:
+    one, output = pictures(tmp_path / "one", 1), tmp_path / "ranked"
+    with pytest.raises(ConfigurationError, match="one has 1 image, and a ranking compares at least 2: give more"):
+        rank_quietly(one, output, **settings)
+    with pytest.raises(ConfigurationError, match=r"the --reference .*one has 1 image, and needs at least 2: give a"):
+        rank_quietly(pictures(tmp_path / "photos", 3), output, reference=one, **settings)
+    assert not output.exists()
+    assert len(rank_quietly(one, output, scores="compressed_size")) == 1
+
+
+class Broken(nn.Module):
+    """Fails on what is not blank, as on the first image that is read."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed."""
+        if (x != x[0, :, :1, :1]).any():
+            raise IndexError("a bug of the user's")
+        return x.flatten(1)[:, :4]
+
+
+def test_what_is_refused_leaves_the_place_free(tmp_path: Path) -> None:
+    photos, output = pictures(tmp_path / "photos", 3), tmp_path / "ranked"
+    unreadable = pictures(tmp_path / "unreadable", 1)
+    (unreadable / "broken.png").write_bytes(b"not a picture")
+    refused: dict[str, dict[str, Any]] = {
+        "only 1 of 2 images of .*unreadable": {"images": unreadable},
+        "unreadable could be read .* give a folder with more": {"reference": unreadable},
+        "subspace needs more than the 3 reference embeddings": {"estimator": "subspace"},
+        "a bug of the user's": {"encoder": encoder_of(Broken()), "scores": "mahalanobis"},
+    }
+    for message, settings in refused.items():
+        with pytest.raises((ConfigurationError, IndexError), match=message):
+            rank_quietly(**{"images": photos, "output": output, **settings})
+        assert not output.exists(), message
+    rank_quietly(photos, output, scores="mahalanobis")
+
+
+def test_a_refused_call_leaves_a_reference_that_was_made(tmp_path: Path) -> None:
+    photos, output = pictures(tmp_path / "photos", 3), tmp_path / "ranked"
+    rank_quietly(photos, output, stage="reference", estimator="exact", scores="mahalanobis")
+    before = (output / "reference.pt").read_bytes()
+    with pytest.raises(ConfigurationError, match="begun with another list of images"):
+        rank_quietly(pictures(tmp_path / "others", 4), output)
+    assert (output / "reference.pt").read_bytes() == before
 
 
 def test_budgets_are_times() -> None:
@@ -159,8 +214,9 @@ def test_the_folder_of_the_images_is_no_output(photos: Path) -> None:
 def test_a_ranking_below_its_images_is_not_ranked(tmp_path: Path) -> None:
     photos = pictures(tmp_path / "photos", 20)
     names = rank_quietly(photos, photos / "ranked", page=True)["filename"].to_pylist()
-    assert (photos / "ranked" / "page").is_dir()
-    assert rank_quietly(photos, photos / "ranked")["filename"].to_pylist() == names
+    page = (photos / "ranked" / "page" / "data.js").read_bytes()
+    assert rank_quietly(photos, photos / "ranked", scores="mahalanobis")["filename"].to_pylist() == names
+    assert (photos / "ranked" / "page" / "data.js").read_bytes() == page
     assert rank_quietly(photos, tmp_path / "again")["filename"].to_pylist() == names
 
 
@@ -171,3 +227,18 @@ def test_overwrite_begins_anew_and_a_folder_of_a_ranking_is_a_reference(photos: 
     assert again.equals(first)
     by_folder = rank_quietly(photos, tmp_path / "by_folder", scores="mahalanobis", reference=tmp_path / "ranked")
     assert by_folder.equals(first)
+
+
+@pytest.mark.filterwarnings("ignore:Skipped are")
+def test_a_reference_that_is_not_there_says_what_to_give(photos: Path, tmp_path: Path) -> None:
+    rank_quietly(photos, tmp_path / "ranked", scores="compressed_size")
+    for named in (tmp_path / "ranked", tmp_path / "ranked" / "reference.pt"):
+        with pytest.raises(ConfigurationError, match=r"ranking in .*ranked has no reference.pt.* --stage reference\.$"):
+            rank_quietly(photos, tmp_path / "other", reference=named)
+    with pytest.raises(ConfigurationError, match=r"there is no --reference .*nowhere: give a folder of typical"):
+        rank_quietly(photos, tmp_path / "other", reference=tmp_path / "nowhere")
+    rank_quietly(photos, tmp_path / "ranked", stage="reference")  # what the sentence says to do
+    rank_quietly(photos, tmp_path / "other", reference=tmp_path / "ranked", scores="mahalanobis")
+    clean = pictures(tmp_path / "clean", 14)
+    (clean / "manifest.json").write_text("[]")  # of something else
+    rank_quietly(photos, tmp_path / "by_clean", reference=clean, scores="mahalanobis")

@@ -8,10 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from jepa_train.errors import ConfigurationError
+from jepa_train.errors import ConfigurationError, RunFailed
 from jepa_train.ranking.workspace import (
     EMBEDDINGS,
     Workspace,
+    abandoned_where_refused,
     difference_of,
     open_workspace,
     vector_column,
@@ -50,7 +51,7 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
     path = next(tmp_path.rglob("*.arrow"))
     path.write_bytes(path.read_bytes()[:100])
     for number in (0, 3):
-        with pytest.raises(ConfigurationError, match="is missing or damaged"):
+        with pytest.raises(RunFailed, match="is missing or damaged"):
             workspace.read(EMBEDDINGS, number)
 
 
@@ -78,6 +79,33 @@ def test_a_folder_goes_on_with_its_own_ranking_alone(tmp_path: Path) -> None:
         open_workspace(tmp_path / "new", other)
     assert open_workspace(tmp_path / "new", MANIFEST).numbers(EMBEDDINGS) == {0}
     assert open_workspace(tmp_path / "new", other, overwrite=True).numbers(EMBEDDINGS) == set()
+
+
+@pytest.mark.parametrize(
+    ("error", "computed", "stays"),
+    [(ConfigurationError, True, False), (TypeError, False, False), (TypeError, True, True), (SystemExit, False, True)],
+)
+def test_what_is_refused_leaves_nothing_behind(
+    tmp_path: Path, error: type[BaseException], computed: bool, stays: bool
+) -> None:
+    workspace = open_workspace(tmp_path / "new", MANIFEST)
+    if computed:
+        workspace.write(EMBEDDINGS, 0, part(1))
+    with pytest.raises(error), abandoned_where_refused(workspace):
+        raise error
+    assert workspace.folder.exists() is stays
+    assert workspace.numbers(EMBEDDINGS) == ({0} if stays and computed else set())
+
+
+def test_results_stay_where_a_call_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    for result in ({"tables": {"a.csv": {}}}, {}):
+        workspace = open_workspace(tmp_path, MANIFEST, overwrite=True)
+        write_json(tmp_path / "manifest.json", {**MANIFEST, **result})
+        workspace.write(EMBEDDINGS, 0, part(1))
+        workspace.abandon()
+        assert workspace.numbers(EMBEDDINGS) == ({0} if result else set())
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 def test_a_folder_of_other_files_keeps_them(tmp_path: Path) -> None:

@@ -142,6 +142,22 @@ def test_folders_are_numbered_and_never_written_over(tmp_path: Path, monkeypatch
         predict(Project(), RankingWriter("predictions/version_0"))
 
 
+class Tokens(Project):
+    """Predicts tokens, which are no embeddings."""
+
+    def predict_step(self, batch: Any, batch_idx: int) -> Any:
+        """Embed, in a list of tokens."""
+        return self(batch[0])[:, None]
+
+
+def test_what_cannot_be_ranked_leaves_the_place_free(tmp_path: Path) -> None:
+    for module, loader in ((Tokens(), None), (Project(), DataLoader(TensorDataset(X[:1])))):
+        with pytest.raises(ConfigurationError):
+            predict(module, RankingWriter(str(tmp_path / "ranked")), loader)
+        assert not (tmp_path / "ranked").exists()
+    predict(Project(), RankingWriter(str(tmp_path / "ranked")))
+
+
 def test_what_are_embeddings_and_images() -> None:
     z, x = torch.randn(4, 3), torch.randn(4, 1, 2, 2)
     assert all(embeddings_of(found) is z for found in (z, (z, 1), {"embedding": z}))

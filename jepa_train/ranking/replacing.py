@@ -1,0 +1,76 @@
+"""Tables that a ranking wrote, known by their content: what somebody edited is never replaced unasked."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from lightning.pytorch.utilities import rank_zero_info
+
+from jepa_train.errors import ConfigurationError
+from jepa_train.ranking.references import file_identity
+from jepa_train.ranking.table import write_table
+from jepa_train.ranking.workspace import MANIFEST, TABLES, read_manifest, write_json
+
+
+def check_replaceable(table_file: Path, folder: Path) -> None:
+    """See that a table may be written: its place is free, or has what this ranking wrote there.
+
+    Args:
+        table_file: where it goes.
+        folder: folder of the ranking.
+
+    Raises:
+        ConfigurationError: if it is somebody else's, or was changed meanwhile.
+    """
+    if not table_file.exists():
+        return
+    known = _known(folder).get(_name(table_file, folder))
+    if known is None:
+        raise ConfigurationError(
+            f"{table_file} exists already, and no ranking in {folder} wrote it: choose another --output, or add "
+            "--overwrite."
+        )
+    if file_identity(table_file) not in known["sha256"]:
+        raise ConfigurationError(
+            f"{table_file} was changed since it was written: move it elsewhere, and the same command writes it again; "
+            "or choose another --output, or add --overwrite to begin anew."
+        )
+
+
+def replace_table(table_file: Path, folder: Path, table: pa.Table) -> None:
+    """Write a table whole, and say which columns the one before had besides.
+
+    Raises:
+        OSError: naming the file, where it cannot be written.
+    """
+    before = _known(folder).get(_name(table_file, folder), {}).get("columns", [])
+    lost = [name for name in before if name not in table.column_names]
+    if lost and table_file.exists():
+        rank_zero_info(
+            f"{table_file} had {', '.join(lost)} as well, which --scores leaves out now; what was computed for it is "
+            "kept, and the command that wrote it writes it again."
+        )
+    write_table(table_file, table, noted=partial(_note, folder, _name(table_file, folder), table.column_names))
+
+
+def _note(folder: Path, name: str, columns: list[str], written: Path) -> None:
+    """Add the content of a table to the manifest before the table gets its name: a kill in between does no harm."""
+    tables, identity = _known(folder), file_identity(written)
+    identities = tables.get(name, {}).get("sha256", [])
+    now = {"columns": columns, "sha256": identities if identity in identities else [*identities, identity]}
+    if tables.get(name) != now:
+        write_json(folder / MANIFEST, (read_manifest(folder) or {}) | {TABLES: {**tables, name: now}})
+
+
+def _known(folder: Path) -> dict[str, Any]:
+    tables: dict[str, Any] = (read_manifest(folder) or {}).get(TABLES, {})
+    return tables
+
+
+def _name(table_file: Path, folder: Path) -> str:
+    """The table's place relative to the folder, which may be moved along with it."""
+    return os.path.relpath(table_file.resolve(), folder.resolve()).replace(os.sep, "/")
