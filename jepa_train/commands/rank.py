@@ -9,6 +9,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_only
 
 from jepa_train.commands.parsing import Parser
+from jepa_train.errors import counted
 from jepa_train.ranking.results import merge
 from jepa_train.ranking.run import rank
 from jepa_train.ranking.summary import FILE
@@ -40,7 +41,10 @@ def run_rank(arguments: list[str]) -> None:
         warnings = json.loads((folder / FILE).read_text())["warnings"]
         _say(
             "\n".join(
-                [*(f"warning: {sentence}" for sentence in warnings), f"Wrote {table_file}: {table.num_rows} images."]
+                [
+                    *(f"warning: {sentence}" for sentence in warnings),
+                    f"Wrote {table_file}: {counted(table.num_rows, 'image')}.",
+                ]
             )
         )
 
@@ -57,7 +61,7 @@ def run_merge(arguments: list[str]) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace another ranking at that place")
     settings = parser.parse_args(arguments).as_dict()
     table = merge(**settings)
-    print(f"Wrote {place_of(settings['output'])[0]}: {table.num_rows} images.")
+    print(f"Wrote {place_of(settings['output'])[0]}: {counted(table.num_rows, 'image')}.")
 
 
 def rank_parser() -> Parser:

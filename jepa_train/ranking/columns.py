@@ -41,7 +41,12 @@ class Column:
 
 COLUMNS = (
     Column("filename", pa.string(), "path relative to the folder that was ranked", "files"),
-    Column("class", pa.string(), "folder of the file; only where there are folders", "files"),
+    Column(
+        "class",
+        pa.string(),
+        'folder of the file, "." for one directly in the folder that was ranked; only where there are folders',
+        "files",
+    ),
     Column("log_density", pa.float64(), "log_volume + embedding_log_density, nats; higher = more typical", "volume", 1),
     Column(
         "jepa_score",

@@ -26,6 +26,7 @@ from jepa_train.ranking.preparation import PicturePreparation
 THUMBNAIL = 64  # pixels
 QUALITY = 80  # of the thumbnail's JPEG: about 1.5 kB
 SPARE = 2.0  # a thumbnail is drawn from pixels this much finer, not from all of a photograph's
+CODEC = "zstd"
 EFFORT = 1  # of zstd: 8 times as fast as the least of zlib, and ranks pictures much alike (docs/ranking.md)
 LONGEST = 160  # characters of a reason
 REASONS = {
@@ -147,7 +148,7 @@ def reason_of(error: Exception) -> str:
 
 def compressed_size(pixels: Tensor) -> int:
     """Bytes of 8-bit pixels (C, H, W) after zstd: how complex an image is."""
-    codec = pa.Codec("zstd", compression_level=EFFORT)
+    codec = pa.Codec(CODEC, compression_level=EFFORT)
     return codec.compress(pa.py_buffer(pixels.contiguous().numpy())).size  # type: ignore[no-any-return]  # untyped
 
 

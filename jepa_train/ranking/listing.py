@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import overload
 
 import numpy as np
+from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 
 from jepa_train.data.folders import EXTENSIONS, by_suffix, image_files, warn_of_skipped
@@ -97,7 +98,7 @@ def list_images(source: Path | str | None = None, *, listed: Path | None = None)
         source: a folder, nested or flat.
         listed: text file with one path a line, absolute or relative to ``source``, or to the text file's own folder if
             there is no ``source``. Where it has NUL bytes, they end the paths (``find -print0``). A path that is named
-            twice counts once.
+            twice counts once, with a warning.
 
     Raises:
         ConfigurationError: if there is no such folder or file, or not one image in it.
@@ -149,9 +150,13 @@ def _listed(listed: Path, source: Path | None) -> tuple[Path, set[bytes]]:
         raise ConfigurationError(f"the list {listed} cannot be read ({error.strerror}): check --data.list.") from None
     lines = text.split(b"\0") if b"\0" in text else text.replace(b"\r\n", b"\n").split(b"\n")
     below = os.fsencode(os.path.abspath(root)) + os.fsencode(os.sep)
-    names = {os.path.normpath(line.removeprefix(below)) for line in lines if line}
+    every = [os.path.normpath(line.removeprefix(below)) for line in lines if line]
+    names = set(every)
     if not names:
         raise ConfigurationError(f"the list {listed} names no files: write one path a line.")
+    if repeats := len(every) - len(names):
+        are = "is a repeat" if repeats == 1 else "are repeats"
+        rank_zero_warn(f"{repeats} of {len(every)} paths {are} in the list {listed}: each file is ranked once.")
     return root, names
 
 

@@ -10,6 +10,7 @@ import torch
 from jepa_monitor.gaussianity import effective_rank
 from jepa_train.ranking.columns import BY_NAME
 from jepa_train.ranking.findings import Facts, warnings_of
+from jepa_train.ranking.images import CODEC, EFFORT
 from jepa_train.ranking.references import RankingReference
 from jepa_train.ranking.table import chosen
 
@@ -37,6 +38,9 @@ def summary_of(facts: Facts, manifest: Mapping[str, Any], seconds: Mapping[str, 
             "name": manifest["name"],
             "identity": manifest["encoder"],
             "preparation": manifest["preparation"],
+            "compressed_size": {"codec": CODEC, "level": EFFORT}
+            if "compressed_size" in facts.known.column_names
+            else None,
             "notes": manifest["notes"],
             "precision": manifest["precision"],
         },

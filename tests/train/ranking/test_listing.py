@@ -78,7 +78,10 @@ def test_a_list_is_relative_to_its_own_folder_or_absolute(tmp_path: Path) -> Non
     lines += [str(tmp_path / "data" / "1.png")]
     file = tmp_path / "data" / "files.txt"
     file.write_bytes("\ufeff".encode() + "\r\n".join(lines).encode())
-    listing = list_images(listed=file)
+    with pytest.warns(
+        UserWarning, match=r"^2 of 6 paths are repeats in the list .*files.txt: each file is ranked once"
+    ):
+        listing = list_images(listed=file)
     expected = [(tmp_path / "elsewhere" / "3.png").as_posix(), "1.png", "deep/2.bin", "missing.png"]
     assert list(listing.filenames) == expected
     assert listing.path(0).is_file()
@@ -91,6 +94,12 @@ def test_a_list_beside_a_folder_is_relative_to_the_folder(tmp_path: Path) -> Non
     write(tmp_path / "data", "a/1.png", "a/2.png")
     (tmp_path / "subset.txt").write_text("a/2.png\n")
     assert named(tmp_path / "data", listed=tmp_path / "subset.txt") == ["a/2.png"]
+
+
+def test_one_repeat_is_counted_in_the_singular(tmp_path: Path) -> None:
+    (tmp_path / "files.txt").write_text("a.png\na.png\n")
+    with pytest.warns(UserWarning, match="^1 of 2 paths is a repeat in the list"):
+        assert named(tmp_path, listed=tmp_path / "files.txt") == ["a.png"]
 
 
 def test_nul_bytes_end_names_that_have_line_breaks(tmp_path: Path) -> None:

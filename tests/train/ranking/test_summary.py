@@ -23,6 +23,7 @@ def test_it_has_all_that_results_depend_on(photos: Path, tmp_path: Path) -> None
     assert found["images"]["without_reason"] == 70
     assert found["encoder"]["name"] == "tiny"
     assert found["encoder"]["preparation"]["input_size"] == [3, 8, 8]
+    assert found["encoder"]["compressed_size"] == {"codec": "zstd", "level": 1}
     assert found["reference"]["count"] == 70
     assert found["reference"]["embedding_size"] == len(found["reference"]["spectrum"]) == 5
     dimension = found["reference"]["intrinsic_dimension"]
