@@ -31,8 +31,8 @@ def check_replaceable(table_file: Path, folder: Path) -> None:
     known = _known(folder).get(_name(table_file, folder))
     if known is None:
         raise ConfigurationError(
-            f"{table_file} exists already, and no ranking in {folder} wrote it: choose another --output, or add "
-            "--overwrite."
+            f"{table_file} exists already, and no ranking in {folder} wrote it: move it elsewhere, choose another "
+            "--output, or add --overwrite."
         )
     if file_identity(table_file) not in known["sha256"]:
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""What a ranking wrote it may replace; what somebody else wrote or edited it may not."""
+"""Tables that a ranking wrote are replaced; those that somebody else wrote or edited are not."""
 
 from __future__ import annotations
 
