@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import trainings
-from detect import comparison, page
+from detect import comparison, objectives_page, page, resampling
 from detect.methods import (
     BY_CLASS,
     DEFAULT,
@@ -184,7 +184,7 @@ def kept(folder: Path, cheats: str = "", severe: tuple[str, ...] = ()) -> Path:
 
 @pytest.fixture
 def docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(comparison, "DRAWS", 5)
+    monkeypatch.setattr(resampling, "DRAWS", 5)
     return kept(tmp_path, severe=tuple(SEVERE))
 
 
@@ -206,7 +206,7 @@ def test_kept_rows_are_printed_and_drawn_into_the_page(docs: Path, capsys: pytes
 def test_no_table_is_printed_where_a_method_has_seen_what_it_scores(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(comparison, "DRAWS", 2)
+    monkeypatch.setattr(resampling, "DRAWS", 2)
     assert detection.main(["fashion_mnist", "--docs", str(kept(tmp_path, cheats=KNN))]) == 1
     out, error = capsys.readouterr()
     assert not out
@@ -264,6 +264,36 @@ def test_a_reading_is_what_the_package_computes(runs: Path, tmp_path: Path) -> N
         Reading.load(tmp_path / "a.pt", replace(settings, views=3), drawn.sets)
 
 
+def test_fewer_images_may_get_a_jacobian(runs: Path) -> None:
+    settings = Settings(Counts(reference=60, calibration=4, scored=6, severe=2), views=0)
+    drawn = draw(fashion_mnist(runs / "images"), settings.counts, ["MNIST"])
+    loaded = load_encoder(str(runs / "fashion_mnist_0" / "last.ckpt"))
+    of = {
+        measured: Reader(
+            loaded.module, prepared(loaded, "timm"), torch.device("cpu"), replace(settings, measured=measured)
+        ).read(drawn)
+        for measured in (None, 3)
+    }
+    whole, few = (of[measured].sets["MNIST"] for measured in (None, 3))
+    torch.testing.assert_close(few.z, whole.z)
+    assert torch.equal(few.size, whole.size)
+    torch.testing.assert_close(few.spectrum, whole.spectrum[:3])
+    fitted = {measured: Fitted(found) for measured, found in of.items()}
+    for name in ("manifold", "gaussian"):
+        expected = fitted[None].with_volume(name, whole)[:3]
+        torch.testing.assert_close(fitted[3].with_volume(name, few), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_differences_are_of_the_images_that_both_methods_scored() -> None:
+    torch.manual_seed(0)
+    sizes = {name: torch.randn(80) for name in (INSIDE, NULL, "other")}
+    rival = {name: torch.randn(80) for name in sizes}
+    ours = {name: rival[name][:30] for name in sizes}
+    found = comparison.rows_of({DEFAULT: ours, KNN: rival}, sizes)
+    (row,) = [row for row in found if row["method"] == comparison.difference_name(KNN)]
+    assert row["auroc"] == row["auroc_low"] == row["auroc_high"] == 0.0
+
+
 def test_too_small_a_reference_is_one_sentence(runs: Path) -> None:
     settings = Settings(Counts(reference=7, calibration=2, scored=2))
     drawn = draw(fashion_mnist(runs / "images"), settings.counts, ["MNIST"])
@@ -305,18 +335,41 @@ def test_one_command_measures_runs_and_goes_on_where_it_was_stopped(
     assert first[first.index("- fashion_mnist") :] == again[again.index("- fashion_mnist") :]
 
 
+@pytest.mark.slow
+def test_many_encoders_are_measured_in_brief(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["objectives", "--runs", str(runs), "--root", str(runs / "images"), "--seeds", "1", "--measured", "8"]
+    words += ["--reference", "60", "--calibration", "4", "--scored", "20", "--severe", "20"]
+    words += ["--readings", str(tmp_path / "readings"), "--docs", str(tmp_path)]
+    assert detection.main(words) == 0
+    shown = capsys.readouterr().out
+    assert "| fashion_mnist, tokens (1) |" in shown
+    assert "**Forecasts of inversion**" in shown
+    rows = detection.kept_rows("objectives", tmp_path / "detection")
+    assert {row["set"] for row in rows} == {NULL, "MNIST", "digits", "upside down", "noise 3", "blur 3"}
+    assert {row["count"] for row in rows if row["method"] == DEFAULT} == {8}
+    assert {row["count"] for row in rows if row["method"] == KNN} == {20}
+    assert "aupr_in_stepwise" not in rows[0]
+    assert set(rows[0]["features"]) == {"Eq. 5", "log_density, gaussian"}
+
+
 def test_runs_of_every_objective_are_measured_once_they_are_finished(tmp_path: Path) -> None:
     for name in ("objective vicreg", "fashion_mnist", "spoiled high rate"):
         for seed in (0, 1):
             own = folder_of(name, seed, tmp_path)
             own.mkdir()
             (own / "seconds.json").write_text("1.0")
-    found = list(detection.of_runs(tmp_path, 3, [""]))
-    assert {(encoder.label, encoder.name) for encoder in found if not encoder.control} == {
-        (name, trainings.folder_name(name, seed)) for name in ("fashion_mnist", "objective vicreg") for seed in (0, 1)
+    labels = {
+        "fashion_mnist": ["fashion_mnist"],
+        "objectives": ["fashion_mnist", "objective vicreg", "spoiled high rate"],
     }
-    assert [encoder.name for encoder in found if encoder.control] == ["random_fashion_mnist_0"] * 2
-    assert {encoder.label for encoder in detection.of_runs(tmp_path, 3, ["vicreg"])} == {"objective vicreg"}
+    for benchmark, expected in labels.items():
+        found = list(detection.of_runs(tmp_path, 3, [""], benchmark))
+        assert {(encoder.label, encoder.name) for encoder in found if not encoder.control} == {
+            (name, trainings.folder_name(name, seed)) for name in expected for seed in (0, 1)
+        }
+        assert [encoder.name for encoder in found if encoder.control] == ["random_fashion_mnist_0"] * 2
+    only = detection.of_runs(tmp_path, 3, ["vicreg"], "objectives")
+    assert {encoder.label for encoder in only} == {"objective vicreg"}
 
 
 @pytest.mark.parametrize(
@@ -326,7 +379,7 @@ def test_the_page_shows_what_the_kept_rows_print(benchmark: str) -> None:
     rows = detection.kept_rows(benchmark, ROOT / "docs" / "detection")
     assert not comparison.null_failures(rows)
     text = (ROOT / "docs" / "detection.md").read_text()
-    assert page.tables(rows) in text
+    assert (objectives_page if benchmark == detection.OBJECTIVES else page).tables(rows) in text
     for name in page.figures(rows):
         figure = ROOT / "docs" / "images" / "detection" / f"{benchmark}_{name}.png"
         assert f"images/detection/{figure.name}" in text

@@ -79,9 +79,8 @@ class Fitted:
         """Log density of pictures up to a constant: that of embeddings, and the volume of its directions."""
         reference: EmbeddingReference = getattr(self, name)
         spectrum = samples.spectrum if reference.gaussian is None else samples.white
-        if not spectrum.shape[1]:
-            return self.density(name, samples) + samples.volume
-        return self.density(name, samples) + leading_volume(spectrum, reference.rank)
+        volume = leading_volume(spectrum, reference.rank) if spectrum.shape[1] else samples.volume
+        return self.density(name, samples)[: len(volume)] + volume
 
 
 @dataclass(frozen=True)
@@ -174,6 +173,7 @@ LOG_DENSITY = Method(DEFAULT, REFERENCE, _with_volume("manifold"), "volume")
 EQUATION_5 = Method("Eq. 5", NOTHING, _of(lambda samples: samples.spectrum.sum(1)), "spectrum")
 SPECTRUM = Method("spectrum Gaussian", CALIBRATION, _spectrum_gaussian, "spectrum")
 SIZE = Method("compressed size", NOTHING, _of(lambda samples: -samples.size))
+OF_OBJECTIVES = (DEFAULT, "log_density, gaussian", "Eq. 5", DENSITY_ALONE, MAHALANOBIS, KNN, "compressed size")
 BY_CLASS = Method("Mahalanobis by class", f"{REFERENCE}, labels", _mahalanobis_by_class)
 FLOWS = (
     Method("log_density, flow", REFERENCE, _with_volume("flow"), "spectrum"),
@@ -213,7 +213,7 @@ def scores(reading: Reading, methods: tuple[Method, ...] = METHODS) -> Iterator[
         try:
             score = method.fit(fitted)
             found = {name: score(samples) for name, samples in reading.sets.items()}
-        except ImportError as error:
+        except (ImportError, ValueError) as error:  # not installed, or embeddings that no density can be fitted to
             print(f"left out: {method.name} ({error})", flush=True)
             continue
         yield method.name, found

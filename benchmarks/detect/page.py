@@ -59,7 +59,7 @@ def overview(rows: Sequence[Row]) -> str:
     lines = []
     for control in (False, True):
         of = [row for row in rows if bool(row["control"]) == control]
-        methods = labels([row for row in of if not _is_difference(row)], "method")
+        methods = labels([row for row in of if not is_difference(row)], "method")
         shown = [method for method in methods if not control or method in OF_CONTROL]
         suffix = ", random weights" if control else ""
         lines += [[f"{method}{suffix}", *_cells(of, method, titles)] for method in shown]
@@ -84,7 +84,7 @@ def _one(rows: Sequence[Row], column: str, method: str, encoder: str, name: str)
 
 def details(rows: Sequence[Row], name: str) -> str:
     """Print every metric of one set: medians over seeds, as are the ends of intervals."""
-    of = [row for row in rows if row["set"] == name and not row["control"] and not _is_difference(row)]
+    of = [row for row in rows if row["set"] == name and not row["control"] and not is_difference(row)]
     titles = {
         "AUPR in, trapezoidal": "aupr_in_trapezoidal",
         "stepwise": "aupr_in_stepwise",
@@ -95,11 +95,8 @@ def details(rows: Sequence[Row], name: str) -> str:
     }
     lines = []
     for method in labels(of, "method"):
-        cells = [number(values(of, column, method=method)) for column in titles.values()]
-        matched = interval(of, "matched", method)
-        lines.append(
-            [method, interval(of, "auroc", method), *cells, matched, number(values(of, "pairs", method=method))]
-        )
+        cells = [interval(of, column, method) for column in ("auroc", *titles.values(), "matched")]
+        lines.append([method, *cells, number(values(of, "pairs", method=method))])
     return markdown(["", "AUROC", *titles, "AUROC of matched pairs", "pairs"], lines)
 
 
@@ -170,7 +167,8 @@ def _word(reached: bool) -> str:
     return "reached" if reached else "missed"
 
 
-def _is_difference(row: Row) -> bool:
+def is_difference(row: Row) -> bool:
+    """Tell a row that holds the difference of two methods."""
     return row["method"] in map(difference_name, RIVALS)
 
 

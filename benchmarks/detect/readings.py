@@ -46,6 +46,7 @@ class Settings:
         views: number of views of a picture, for Eq. 4.
         viewed: pictures of each set, from the first, of which there are views.
         preparation: preparation of pictures, see :func:`prepared`.
+        measured: pictures of each set, from the first, that get a Jacobian; ``None`` is all.
     """
 
     counts: Counts = field(default_factory=Counts)
@@ -53,6 +54,7 @@ class Settings:
     views: int = 4
     viewed: int = 64
     preparation: Preparation = "timm"
+    measured: int | None = None
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,9 @@ class Samples:
     Attributes:
         z: (N, K) embeddings.
         size: (N,) bytes after compression.
-        volume: (N,) log volume of the r largest directions, nats; empty where it was not measured.
-        spectrum: (N, K) log singular values, largest first; (N, 0) where they were not measured.
-        white: (N, L) the same in coordinates in which the reference is white.
+        volume: (n,) log volume of the r largest directions of the first n, nats.
+        spectrum: (n, K) log singular values, largest first; (n, 0) where they were not measured.
+        white: (n, L) the same in coordinates in which the reference is white.
         views: (V, T) Eq. 5 of T views of each of the first V pictures; (0, T) where there are none.
     """
 
@@ -204,12 +206,22 @@ class Reader:
     def _measure(
         self, pictures: Pictures, rank: int, whitener: Tensor, subspace: Subspace | None, *, viewed: int
     ) -> Samples:
+        most = len(pictures) if self.settings.measured is None else min(self.settings.measured, len(pictures))
+        measured = pictures.take(range(most))
         parts = [
-            self._measured(*self._inputs(pictures, start, A_PASS), rank, whitener, subspace)
-            for start in range(0, len(pictures), A_PASS)
+            self._measured(*self._inputs(measured, start, A_PASS), rank, whitener, subspace)
+            for start in range(0, most, A_PASS)
         ]
-        joined = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        parts += [self._seen(*self._inputs(pictures, start, A_PASS)) for start in range(most, len(pictures), A_PASS)]
+        joined = {name: torch.cat([part[name] for part in parts if name in part]) for name in parts[0]}
         return Samples(**joined, views=self._views(pictures, viewed if subspace is None else 0))
+
+    def _seen(self, x: Tensor, pictures: list[Image.Image]) -> dict[str, Tensor]:
+        """Embeddings and sizes of pictures that get no Jacobian."""
+        with torch.no_grad():
+            z = self.encode(x).cpu()
+        pixels = torch.stack([self.prepare.pixels(picture) for picture in pictures])
+        return {"size": torch.from_numpy(compressed_size(pixels, low=0.0, high=255.0)), "z": z}
 
     def _measured(
         self, x: Tensor, pictures: list[Image.Image], rank: int, whitener: Tensor, subspace: Subspace | None

@@ -176,6 +176,14 @@ def fashion_mnist(root: Path | None, *, download: bool = False) -> Benchmark:
     )
 
 
+def objectives(root: Path | None, *, download: bool = False) -> Benchmark:
+    """Fashion-MNIST against few sets: enough for many encoders."""
+    whole = fashion_mnist(root, download=download)
+    severe = {name: SEVERE[name] for name in map(severity_name, ("noise", "blur"), (3, 3))}
+    changes = {"upside down": whole.changes["upside down"]}
+    return Benchmark(whole.train, whole.test, whole.others, changes, severe)
+
+
 def cifar10(root: Path | None, *, download: bool = False) -> Benchmark:
     """CIFAR-10, against CIFAR-100, SVHN and Textures, in the folders that torchvision makes."""
     find = partial(_torchvision, root or Path("data"), download)
@@ -234,6 +242,7 @@ def imagenet(root: Path | None, *, download: bool = False) -> Benchmark:
 
 BENCHMARKS: Mapping[str, Callable[..., Benchmark]] = {
     "fashion_mnist": fashion_mnist,
+    "objectives": objectives,
     "cifar10": cifar10,
     "imagenet": imagenet,
 }

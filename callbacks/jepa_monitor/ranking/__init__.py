@@ -22,11 +22,13 @@ from .detection import (
     precision_recall_area,
     typicality,
 )
+from .inversion import Inversion, predict_inversion
 from .metrics import DensityRanking, OODDetection
 
 __all__ = [
     "DensityRanking",
     "GaussianBaseline",
+    "Inversion",
     "Mahalanobis",
     "NearestNeighbours",
     "OODDetection",
@@ -45,6 +47,7 @@ __all__ = [
     "matched_pairs",
     "partial_spearman",
     "precision_recall_area",
+    "predict_inversion",
     "rank_stability",
     "shares_samples",
     "slope",
