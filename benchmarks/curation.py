@@ -75,11 +75,11 @@ class Comparison:
 
 
 def comparisons(runs: Path, poolings: Sequence[str], seeds: Sequence[int], clean: int) -> Iterator[Comparison]:
-    """Yield the checkpoints of these seeds, then one of them with random weights."""
+    """Yield the checkpoints of these seeds, then that of seed 0 with random weights."""
     checkpoints = sorted(runs.glob("fashion_mnist_[0-9]/last.ckpt"))
     found = [(int(path.parent.name[-1]), str(path)) for path in checkpoints if int(path.parent.name[-1]) in seeds]
-    encoders = [("trained", *one) for one in found] + [("random", seed, f"random:{path}") for seed, path in found[:1]]
-    for encoder in encoders:
+    random = [("random", seed, f"random:{path}") for seed, path in found if seed == 0]  # which know no training
+    for encoder in [*(("trained", *one) for one in found), *random]:
         for pooling in poolings:
             yield Comparison(*encoder, pooling, clean)
 
@@ -129,7 +129,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--only", nargs="*", default=list(KINDS), choices=KINDS)
     parser.add_argument("--pooling", nargs="*", default=["auto", "mean"], help="auto is the projected embedding z")
-    parser.add_argument("--seeds", type=int, nargs="*", default=range(10), help="those of RUNS; random weights: first")
+    parser.add_argument("--seeds", type=int, nargs="*", default=range(10), help="those of RUNS; random weights with 0")
     parser.add_argument("--clean", type=int, default=3_000, help="images without fault")
     parser.add_argument("--clean-reference", type=int, default=0, metavar="N", help="compare with N training images")
     parser.add_argument("--json", type=Path, help="write all values here")
