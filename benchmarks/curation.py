@@ -88,8 +88,9 @@ def fitted(comparison: Comparison, folder: Path) -> Path | None:
     """Folder of the reference that all kinds are compared with; ``None`` where each is compared with itself."""
     if not comparison.clean:
         return None
-    output = comparison.output(folder) / "reference"
-    rank(clean_images(folder, comparison.clean), output=output, stage="reference", **comparison.settings)
+    output, images = comparison.output(folder) / "reference", clean_images(folder, comparison.clean)
+    # as a reference by name it is taken whole; what is ranked would lose the tenth that lies apart
+    rank(images, reference=images, output=output, stage="reference", **comparison.settings)
     return output
 
 

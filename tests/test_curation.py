@@ -141,13 +141,14 @@ def test_images_are_compared_with_the_clean_reference(
     runs.mkdir(parents=True)
     written_checkpoint(runs / "last.ckpt")
     make_folders(tmp_path / "images", data, ["blank"], CLEAN)
-    make_reference(curation.clean_images(tmp_path, 50), data, 50)
-    comparison = Comparison("trained", 0, str(runs / "last.ckpt"), pooling, clean=50)
+    make_reference(curation.clean_images(tmp_path, 150), data, 150)
+    comparison = Comparison("trained", 0, str(runs / "last.ckpt"), pooling, clean=150)
     reference = curation.fitted(comparison, tmp_path)
     table, truth = curation.ranked(comparison, tmp_path, "blank", reference)
     assert len(table) == len(truth) == CLEAN + 2
     assert truth.sum() == 2
     summary = json.loads((comparison.output(tmp_path) / "blank" / "summary.json").read_text())
-    assert summary["reference"]["source"] == str(curation.clean_images(tmp_path, 50))
+    assert summary["reference"]["count"] == 150  # whole
+    assert summary["reference"]["source"] == str(curation.clean_images(tmp_path, 150))
     z = curation.embeddings_of(comparison.output(tmp_path) / "blank", "embeddings")
     assert z.shape == (CLEAN + 2, 3 if pooling == "auto" else 16)
