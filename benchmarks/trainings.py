@@ -136,12 +136,16 @@ OBJECTIVES: Mapping[str, Training] = {
     )
 }
 # features may get worse here
+HIGH_RATE = "--model.learning_rate=0.02"
 SPOILED: Mapping[str, Training] = {
+    "spoiled high rate": _measured(HIGH_RATE),
     "spoiled no average": _measured("", "none", "no_stop_gradient"),
-    "spoiled weak term": _measured("--model.anticollapse_weight=0.01"),
-    "spoiled high rate": _measured("--model.learning_rate=0.02"),
     "spoiled few images": _measured("--data.num_train=500"),
+    "spoiled weak term": _measured("--model.anticollapse_weight=0.01"),
     "spoiled no views": _measured("--model.shift=0 --model.noise=0"),
+    **{
+        f"spoiled high rate {name}": _measured(HIGH_RATE, name) for name in ("vicreg", "barlow", "i_jepa", "uniformity")
+    },
 }
 TRAININGS = {**KNOWN_AND_REAL, **STUDIED, **OBJECTIVES, **SPOILED}
 
