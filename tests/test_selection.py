@@ -14,13 +14,15 @@ import torch
 import trainings
 from hypothesis import given
 from hypothesis import strategies as st
-from keep import curves, falls, recording, rules
+from keep import curves, falls, page, recording, rules
 from keep.curves import ALARM, LOSS, Curve
 from keep.rules import Judged, Rule
 from scipy.stats import spearmanr
+from study import drawing
 from study.readings import folder_of
 
 from jepa_monitor import FeatureStatistics
+from jepa_monitor.evaluation import recovery
 from jepa_train.data import MixtureDataModule
 from jepa_train.data.base import ImageTensors
 from jepa_train.module import JEPA
@@ -212,6 +214,7 @@ def test_a_tag_that_falls_earlier_than_the_accuracy_warns_of_it() -> None:
 
 def test_curves_come_back_as_they_were_recorded(tmp_path: Path) -> None:
     rows = [{"step": 2, "judge/linear_probe": 0.5, "judge/knn": 0.25, "alarm/collapse": 0.0, "features/lidar": None}]
+    rows[0] |= {"features/recovery": 0.25}
     rows += [{**rows[0], "step": 4, "features/lidar": 3.5, "monitor/seconds": 1.0, "train/lr": 0.1, "judge/knn": 0.75}]
     for seed in (0, 2):
         own = folder_of("spoiled few images", seed, tmp_path)
@@ -226,9 +229,32 @@ def test_curves_come_back_as_they_were_recorded(tmp_path: Path) -> None:
     for one in (first, curves.kept(tmp_path / "kept")[0]):
         assert list(one.steps) == [2.0, 4.0]
         assert list(one.accuracies["kNN"]) == [0.25, 0.75]
-        assert set(one.tags) == {"features/lidar", "train/loss"}
+        assert set(one.tags) == {"features/lidar", "features/recovery", "train/loss"}
         assert list(one.tags["train/loss"]) == [3.0, 0.5]
         assert np.array_equal(one.tags["features/lidar"], [math.nan, 3.5], equal_nan=True)
+
+
+def test_recovery_is_read_from_checkpoints_of_runs_that_did_not_record_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    own = folder_of("objective none", 0, tmp_path)
+    own.mkdir()
+    for name in ("step_2", "last"):
+        module = JEPA(image_size=16, channels=1, embedding_size=4, predictor_width=16, predictor_depth=1, **TINY)
+        weights = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
+        torch.save(weights | {"pytorch-lightning_version": "2.6.6"}, own / f"{name}.ckpt")
+    row = {"judge/linear_probe": 0.5, "judge/knn": 0.25, "alarm/collapse": 0.0}
+    (own / recording.MEASUREMENTS).write_text(json.dumps([{"step": step, **row} for step in (2, 4)]))
+    (own / "losses.json").write_text(json.dumps({"loss": [4.0, 2.0, 1.0, 0.0]}))
+    (own / "seconds.json").write_text("1.0")
+    images = (torch.randn(40, 2) @ torch.randn(2, 256)).reshape(40, 1, 16, 16)
+    monkeypatch.setattr(curves, "probe", lambda: images)
+    (found,) = curves.recorded(tmp_path, 1)
+    with torch.no_grad():
+        last = recovery(module.eval().features(images), images.flatten(1))
+    assert found.tags[curves.RECOVERY][1] == pytest.approx(last, abs=1e-6)
+    assert found.tags[curves.RECOVERY][0] != found.tags[curves.RECOVERY][1]
 
 
 def test_one_command_prints_and_draws(runs: list[Curve], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -252,3 +278,13 @@ def test_all_runs_that_are_measured_can_be_selected_from() -> None:
     assert {curves.objective_of(name) for name in trainings.SPOILED} <= {
         curves.objective_of(name) for name in trainings.OBJECTIVES
     }
+
+
+@pytest.mark.slow
+def test_the_page_shows_what_the_kept_curves_print() -> None:
+    text = (ROOT / "docs" / "selection.md").read_text()
+    assert page.tables(curves.kept(ROOT / "docs" / "selection")) in text
+    for name in ("rules", "curves"):
+        figure = ROOT / "docs" / "images" / "selection" / f"{name}.png"
+        assert f"images/selection/{figure.name}" in text
+        assert figure.stat().st_size <= drawing.LARGEST

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ import trainings
 from numpy.typing import NDArray
 from study.readings import finished, folder_of
 from study.rows import plain
+from torch import Tensor
 
-from keep.recording import MEASUREMENTS
+from keep.recording import MEASUREMENTS, HalvedFashionMNIST, recoveries
 
 Vector = NDArray[np.float64]
 JUDGES = {"linear probe": "judge/linear_probe", "kNN": "judge/knn"}
@@ -23,6 +25,9 @@ ALARM = "alarm/collapse"
 # what says nothing of the encoder: constants, schedules, and the cost of measuring
 NO_SIGNALS = ("judge/", "monitor/", "alarm/", "jacobian/nonfinite_fraction", "jacobian/imprecise_fraction", "train/")
 LOSS = "train/loss"
+RECOVERY = "features/recovery"
+NUM_PROBE = 1_000
+CONTRAST = 0.25  # of configs/fashion_mnist.yaml
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Curve:
 
 
 def objective_of(name: str) -> str:
-    """What a training of benchmarks/trainings.py minimises."""
+    """Return the objective of a training of benchmarks/trainings.py."""
     return next(iter(trainings.TRAININGS[name].overlays), "sigreg")
 
 
@@ -65,7 +70,16 @@ def recorded(runs: Path, seeds: int) -> Iterator[Curve]:
             folder = folder_of(name, seed, runs)
             rows = json.loads((folder / MEASUREMENTS).read_text())
             losses = json.loads((folder / "losses.json").read_text())
+            if RECOVERY not in rows[-1]:  # runs from before it was measured on the way
+                found = recoveries(folder, [int(row["step"]) for row in rows], probe())
+                rows = [{**row, RECOVERY: value} for row, value in zip(rows, found, strict=True)]
             yield curve_of(name, seed, rows, losses)
+
+
+@cache
+def probe() -> Tensor:
+    """Images (N, 1, 28, 28) that no judge sees, as configs/fashion_mnist.yaml prepares them."""
+    return HalvedFashionMNIST(contrast=CONTRAST).make_probe().images[:NUM_PROBE]
 
 
 def curve_of(

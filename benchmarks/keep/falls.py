@@ -17,7 +17,7 @@ FALSE_ALARMS = 0.1  # share of other objectives' sound runs in which a tag may m
 
 @dataclass(frozen=True)
 class Warnings:
-    """What a signal says of all runs.
+    """Warnings of one signal over all runs.
 
     Attributes:
         leads: steps from the signal to the fall of each run that falls, negative where the signal comes later; NaN
@@ -41,7 +41,7 @@ def fall_of(accuracy: Vector) -> int | None:
 
 
 def drops(values: Vector) -> Vector:
-    """How far values (S,), of which higher is better, are below their best so far.
+    """Return by how much values (S,), of which higher is better, are below their best so far.
 
     A value that loses its meaning has fallen without bound; before the first value there is no fall.
     """
@@ -57,7 +57,7 @@ def level_of(sound: Sequence[Vector]) -> float:
 
 
 def warnings(judged: Judged) -> Mapping[str, Warnings]:
-    """What ``alarm/collapse`` and each tag say; a tag's level is that of sound runs of other objectives."""
+    """Warnings of ``alarm/collapse`` and of each tag; a tag's level is that of sound runs of other objectives."""
     falls = [fall_of(accuracy) for accuracy in judged.accuracies]
     found = {ALARM: _warnings(judged, falls, [curve.alarm > 0.0 for curve in judged.curves])}
     for tag in judged.tags:

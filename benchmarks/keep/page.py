@@ -39,7 +39,7 @@ SHOWN_WARNINGS, SHOWN_TAGS, COLUMNS = 8, 8, 4
 
 @dataclass(frozen=True)
 class Verdict:
-    """What all rules cost by one judge.
+    """Costs of all rules by one judge.
 
     Attributes:
         judged: runs and their judge.
@@ -115,14 +115,14 @@ def tables(curves: Sequence[Curve]) -> str:
 
 
 def summary(curves: Sequence[Curve], verdicts: Mapping[str, Verdict]) -> str:
-    """How many runs there are, and whether the goal is reached by each judge."""
+    """Print the number of runs, and whether the goal is reached by each judge."""
     names, objectives = labels([vars(curve) for curve in curves], "name"), {curve.objective for curve in curves}
     head = f"{len(curves)} runs of {len(names)} trainings with {len(objectives)} objectives."
     return "\n".join([head, "", *(f"- {judge}: {goal(verdict)}" for judge, verdict in verdicts.items())])
 
 
 def goal(verdict: Verdict) -> str:
-    """Whether a rule chosen without the objective halves what others cost, and by how much."""
+    """Print whether a rule chosen without the objective halves what others cost."""
     said = []
     for name in (ONE, TWO):
         for other in (LAST, LOWEST):
@@ -147,7 +147,7 @@ def shown(name: str) -> str:
 
 
 def choices(verdict: Verdict) -> str:
-    """What was chosen for each objective from the runs of the others."""
+    """Print the rules chosen for each objective from the runs of the others."""
     found = {}
     for i, objective in enumerate(verdict.judged.objectives):
         found.setdefault(objective, [verdict.chosen[name][i].name for name in (ONE, TWO)])
@@ -213,7 +213,7 @@ def markdown(titles: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def figures(curves: Sequence[Curve]) -> dict[str, Figure]:
-    """What rules cost, and where they stop."""
+    """Draw the costs of rules, and the checkpoints that they keep."""
     verdict = Verdict.of(curves, FIRST)
     return {"rules": rules_figure(verdict), "curves": curves_figure(verdict)}
 
@@ -245,9 +245,9 @@ def curves_figure(verdict: Verdict) -> Figure:
         curve, accuracy = judged.curves[i], 100.0 * judged.accuracies[i]
         cell.plot(curve.steps, accuracy, "-", color=drawing.GREY, linewidth=1.4)
         kept = {LAST: len(accuracy) - 1, LOWEST: position_of_best(judged.combined(Rule((LOSS,)), i, curve.objective))}
-        kept[TWO] = position_of_best(judged.combined(verdict.chosen[TWO][i], i, curve.objective))
+        kept[ONE] = position_of_best(judged.combined(verdict.chosen[ONE][i], i, curve.objective))
         for size, (rule, at) in zip((9, 6, 3.5), kept.items(), strict=True):
             cell.plot(curve.steps[at], accuracy[at], "o", color=COLOURS[rule], markersize=size, markeredgewidth=0)
         cell.set_title(name, fontsize=9, color=drawing.GREY)
-    drawing.legend(made, {rule: COLOURS[rule] for rule in (LAST, LOWEST, TWO)})
+    drawing.legend(made, {rule: COLOURS[rule] for rule in (LAST, LOWEST, ONE)})
     return made

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
-from jepa_monitor.evaluation import LinearProbe, weighted_knn, whiten
+from jepa_monitor.evaluation import LinearProbe, recovery, weighted_knn, whiten
 from jepa_train.data.base import ImageTensors, Samples
 from jepa_train.data.fashion_mnist import FashionMNISTDataModule
 from jepa_train.module import JEPA
@@ -98,6 +99,14 @@ def accuracies(module: JEPA, bank: ImageTensors, queries: ImageTensors) -> dict[
 def features(module: JEPA, images: Tensor) -> Tensor:
     """Mean tokens (N, D) of the target encoder, in float64."""
     return torch.cat([module.features(part) for part in images.split(500)]).double()
+
+
+@torch.no_grad()
+def recoveries(folder: Path, steps: Sequence[int], images: Tensor) -> list[float]:
+    """``features/recovery`` of the checkpoints of a run, on images (N, C, H, W); the last step is ``last.ckpt``."""
+    names = [f"step_{step}" for step in steps[:-1]] + ["last"]
+    modules = (JEPA.load_from_checkpoint(folder / f"{name}.ckpt", map_location="cpu").eval() for name in names)
+    return [recovery(features(module, images), images.flatten(1)) for module in modules]
 
 
 def write(rows: list[dict[str, float]], path: Path) -> None:

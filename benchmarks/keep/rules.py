@@ -91,6 +91,7 @@ class Judged:
         self.objectives = [curve.objective for curve in curves]
         self.groups = [curve.name for curve in curves]
         self._agreements: dict[str, list[float]] = {}
+        self._learnt: dict[tuple[str, str], str] = {}
         self._ranks: dict[tuple[str, str, int], Vector] = {}
 
     @property
@@ -113,8 +114,10 @@ class Judged:
         if tag not in self._agreements:
             pairs = zip(self.curves, self.accuracies, strict=True)
             self._agreements[tag] = [agreement(self._of(curve, tag), accuracy) for curve, accuracy in pairs]
-        known = [self._agreements[tag][i] for i in self.others(held_out)]
-        return "lower" if np.nansum(known) < 0.0 else "higher"
+        if (tag, held_out) not in self._learnt:
+            known = [self._agreements[tag][i] for i in self.others(held_out)]
+            self._learnt[tag, held_out] = "lower" if np.nansum(known) < 0.0 else "higher"
+        return self._learnt[tag, held_out]
 
     def values(self, tag: str, i: int, held_out: str) -> Vector:
         """A tag of a run, turned so that higher is better."""
@@ -131,11 +134,11 @@ class Judged:
         return np.mean(parts, axis=0)
 
     def regret(self, rule: Rule, i: int, held_out: str) -> float:
-        """What a rule costs in a run."""
+        """Points that a rule loses in a run."""
         return regret(self.accuracies[i], position_of_best(self.combined(rule, i, held_out)))
 
     def regrets(self, rule: Rule) -> Vector:
-        """What a rule costs in each run."""
+        """Points that a rule loses in each run."""
         return np.array([self.regret(rule, i, objective) for i, objective in enumerate(self.objectives)])
 
     def agreements(self, rule: Rule) -> Vector:
@@ -155,16 +158,16 @@ class Judged:
         return np.array(values), np.array([accuracy[-1] for accuracy in self.accuracies])
 
     def last(self) -> Vector:
-        """What keeping the last checkpoint costs in each run."""
+        """Points that keeping the last checkpoint loses in each run."""
         return np.array([regret(accuracy, len(accuracy) - 1) for accuracy in self.accuracies])
 
     def random(self) -> Vector:
-        """What keeping any checkpoint costs on average in each run."""
+        """Points that keeping any checkpoint loses on average in each run."""
         found = [np.mean([regret(accuracy, at) for at in range(len(accuracy))]) for accuracy in self.accuracies]
         return np.array(found)
 
     def chosen(self, rules: Sequence[Rule]) -> tuple[list[Rule], Vector]:
-        """For each run the rule that costs least in the runs of other objectives, and what it costs in this one."""
+        """Choose for each run the rule that costs least in runs of other objectives; its cost in this one beside it."""
         by_objective = {objective: self._best(rules, objective) for objective in dict.fromkeys(self.objectives)}
         found = [by_objective[objective] for objective in self.objectives]
         costs = [self.regret(rule, i, self.objectives[i]) for i, rule in enumerate(found)]

@@ -290,6 +290,12 @@ TAGS = (
         better="higher",
     ),
     Tag(
+        "features/recovery",
+        "share of the inputs' principal components that a linear map finds in the features: which checkpoint to keep",
+        collapsed="NaN or 0",
+        better="higher",
+    ),
+    Tag(
         "alarm/collapse",
         "1 while the embeddings use hardly any direction or hardly vary",
         gaussian="0",

@@ -2,7 +2,7 @@
 
 from .accuracies import OnlineKNN, OnlineLinearProbe
 from .classifiers import LinearProbe, weighted_knn, whiten
-from .features import feature_statistics, lidar, lidar_bound
+from .features import feature_statistics, lidar, lidar_bound, recovery
 from .images import crop_and_flip
 from .spread import FeatureStatistics, LiDAR
 
@@ -16,6 +16,7 @@ __all__ = [
     "feature_statistics",
     "lidar",
     "lidar_bound",
+    "recovery",
     "weighted_knn",
     "whiten",
 ]

@@ -157,7 +157,7 @@ def whiten(queries: Tensor, bank: Tensor, *, ridge: float = 1e-4) -> tuple[Tenso
     """
     mean = bank.double().mean(0)
     from_mean, of_bank = queries.double() - mean, bank.double() - mean
-    variances, axes = _principal_axes(of_bank)
+    variances, axes = principal_axes(of_bank)
     floor = ridge * variances.sum() / bank.shape[1]
     scaled_axes = axes / (variances + floor).sqrt()
     white_queries, white_bank = from_mean @ scaled_axes, of_bank @ scaled_axes
@@ -175,11 +175,11 @@ def principal(queries: Tensor, bank: Tensor, *, components: int) -> tuple[Tensor
     if bank.shape[1] <= components:
         return queries, bank
     mean = bank.double().mean(0)
-    axes = _principal_axes(bank.double() - mean)[1][:, -components:]
+    axes = principal_axes(bank.double() - mean)[1][:, -components:]
     return (queries.double() - mean) @ axes, (bank.double() - mean) @ axes
 
 
-def _principal_axes(centred: Tensor) -> tuple[Tensor, Tensor]:
+def principal_axes(centred: Tensor) -> tuple[Tensor, Tensor]:
     """Variances (R,), from the smallest, and axes (D, R) of B centred samples, (B, D); R is the smaller of B and D."""
     count, width = centred.shape
     if width <= count:

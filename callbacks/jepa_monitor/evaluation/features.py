@@ -10,9 +10,13 @@ from torch.nn import functional as F
 
 from ..gaussianity.cloud import as_float64
 from ..gaussianity.dimension import effective_rank, effective_rank_null
+from .classifiers import principal_axes
 
 # what float32 rounding spreads features by, relative to their size
 ROUNDING = 1e-6
+COMPONENTS = 32  # of the inputs, that features are asked for
+RIDGE = 1e-3  # of standardised features
+FEWEST_RECOVERED = 4
 
 
 def feature_statistics(z: Tensor) -> dict[str, float]:
@@ -33,6 +37,47 @@ def feature_statistics(z: Tensor) -> dict[str, float]:
         "std_l2_normalised_ratio": float(F.normalize(z, dim=1).std(0).mean()) * math.sqrt(k),
         "rank_ratio": math.nan if is_constant(z) else effective_rank(z) / effective_rank_null(n, k),
     }
+
+
+def recovery(z: Tensor, inputs: Tensor, *, components: int = COMPONENTS, ridge: float = RIDGE) -> float:
+    """Share of the inputs' first principal components that a linear map finds in the features.
+
+    Components are of unit variance, so that a faint one counts as much as a strong one. A ridge regression is fitted to
+    every other sample and judged by the samples between them, and the other way round: features that know a sample by
+    heart gain nothing by it.
+
+    Args:
+        z: (N, K) finite features.
+        inputs: (N, D) what they are features of.
+        components: most components; there are no more than inputs have.
+        ridge: penalty on the weights of standardised features.
+
+    Returns:
+        Mean over components of 1 - mean squared error, at least 0 each: from 0 (features know nothing of the inputs,
+        or do not vary) to 1. NaN with fewer than four samples, or where inputs do not vary.
+    """
+    z, inputs = as_float64(z), as_float64(inputs)
+    if len(z) < FEWEST_RECOVERED or is_constant(inputs):
+        return math.nan
+    variances, axes = principal_axes(inputs - inputs.mean(0))
+    there = (variances > ROUNDING * variances[-1]).nonzero().flatten()[-components:]
+    targets = (inputs - inputs.mean(0)) @ axes[:, there] / variances[there].sqrt()
+    errors = torch.empty_like(targets)
+    for held_out in (slice(0, None, 2), slice(1, None, 2)):
+        fitted = slice(1 - (held_out.start or 0), None, 2)
+        errors[held_out] = targets[held_out] - _ridge_regression(z[fitted], targets[fitted], z[held_out], ridge)
+    unexplained = errors.square().sum(0) / targets.square().sum(0)
+    return float((1.0 - unexplained).clamp_min(0.0).mean())
+
+
+def _ridge_regression(z: Tensor, targets: Tensor, queries: Tensor, ridge: float) -> Tensor:
+    """Predict targets (Q, C) of queries (Q, K) from those (N, C) of features (N, K)."""
+    mean, spread = z.mean(0), z.std(0, correction=0)
+    scale = torch.where(spread > ROUNDING * z.abs().amax(0), spread, math.inf)  # what does not vary says nothing
+    known, asked = (z - mean) / scale, (queries - mean) / scale
+    gram = known.T @ known / len(z) + ridge * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+    weights: Tensor = torch.linalg.solve(gram, known.T @ (targets - targets.mean(0)) / len(z))
+    return targets.mean(0) + asked @ weights
 
 
 def lidar(z_NQK: Tensor, *, delta: float = 1e-4) -> float:

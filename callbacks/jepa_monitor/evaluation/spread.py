@@ -14,10 +14,11 @@ from ..callback import Found
 from ..errors import require_whole
 from ..probe.shards import compute_everywhere
 from ..runtime.distributed import fail_together
-from .features import feature_statistics, lidar, lidar_bound, why_unfit
-from .images import crop_and_flip
+from .features import feature_statistics, lidar, lidar_bound, recovery, why_unfit
+from .images import crop_and_flip, has_pixels, pixels
 from .online import OnlineEvaluation
 
+RECOVERY = "features/recovery"
 View = Callable[[Tensor, torch.Generator], Tensor]
 
 
@@ -88,7 +89,8 @@ class FeatureStatistics(OnlineEvaluation):
 
     ``features/std_mean``, ``features/std_min``, ``features/std_l2_normalised_ratio`` and ``features/rank_ratio``, see
     :func:`feature_statistics`; no labels are needed. After a collapse to a point the first three are 0, which is what
-    they mean, and the rank is NaN, with one warning.
+    they mean, and the rank is NaN, with one warning. ``features/recovery``, where inputs are images or few numbers: the
+    share of their principal components that a linear map finds in the features, see :func:`recovery`.
 
     Args:
         num_samples: samples of the probe, at random but always the same; at least 2 K is advised.
@@ -110,18 +112,33 @@ class FeatureStatistics(OnlineEvaluation):
     ) -> None:
         super().__init__(num_samples=num_samples, **settings)
 
+    @property
+    def _tag_prefixes(self) -> tuple[str, ...]:
+        return (*self.usual_tags, RECOVERY)
+
     def gather(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> Callable[[], Found]:
         """Gather features of the probe."""
         with fail_together(pl_module.device):
             encode = next(iter(self.encoders(pl_module).values()))
         shard = self.open_probe(trainer, pl_module)
-        z = compute_everywhere(shard, {"z": encode}, device=pl_module.device)["z"]
-        return lambda: self._compute(z)
+        functions = {"z": encode}
+        if has_pixels(shard.peek()):
+            functions["inputs"] = lambda inputs, _: pixels(inputs)
+        gathered = compute_everywhere(shard, functions, device=pl_module.device)
+        return lambda: self._compute(gathered["z"], gathered.get("inputs"))
 
-    def _compute(self, z: Tensor) -> Found:
+    def _compute(self, z: Tensor, inputs: Tensor | None) -> Found:
         unfit = why_unfit(z)
+        nothing = {} if inputs is None else {RECOVERY: math.nan}
         is_collapsed = unfit is not None and len(z) > 1 and bool(torch.isfinite(z).all())
         if unfit is not None and not is_collapsed:
-            return Found(dict.fromkeys(self.usual_tags, math.nan), [f"the features have no statistics: {unfit}."])
-        values = {f"features/{name}": value for name, value in feature_statistics(z).items()}
-        return Found(values, [f"the features have no rank: {unfit}."] if is_collapsed else [])
+            lost = dict.fromkeys(self.usual_tags, math.nan) | nothing
+            return Found(lost, [f"the features have no statistics: {unfit}."])
+        values = {f"features/{name}": value for name, value in feature_statistics(z).items()} | nothing
+        if is_collapsed:
+            return Found(values, [f"the features have no rank: {unfit}."])
+        if inputs is None:
+            return Found(values)
+        values[RECOVERY] = recovery(z, inputs)
+        unknown = math.isnan(values[RECOVERY])
+        return Found(values, [f"{RECOVERY} is NaN: the inputs do not vary, or are few."] if unknown else [])

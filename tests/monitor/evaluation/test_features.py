@@ -10,9 +10,12 @@ import scipy.linalg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.decomposition import PCA
+from sklearn.linear_model import Ridge
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from jepa_monitor.evaluation import feature_statistics, lidar, lidar_bound
+from jepa_monitor.evaluation import feature_statistics, lidar, lidar_bound, recovery
 from jepa_monitor.evaluation.features import is_constant, why_unclassifiable, why_unfit
 
 
@@ -53,6 +56,45 @@ def test_ratios_do_not_depend_on_scale_and_deviations_follow_it(scale: float) ->
         assert second[name] == pytest.approx(first[name])
     for name in ("std_mean", "std_min"):
         assert second[name] == pytest.approx(scale * first[name])
+
+
+def test_recovery_is_a_ridge_regression_of_principal_components_on_features() -> None:
+    inputs = torch.randn(60, 9) * torch.arange(1, 10)
+    z = torch.cat([inputs[:, :3].tanh(), torch.randn(60, 2)], 1)
+    components = PCA(4, whiten=True).fit_transform(inputs.double().numpy())
+    targets, features = components * math.sqrt(60 / 59), z.double().numpy()
+    errors = np.zeros(4)
+    for held_out in (0, 1):
+        at, fitted = np.arange(held_out, 60, 2), np.arange(1 - held_out, 60, 2)
+        scaler = StandardScaler().fit(features[fitted])
+        model = Ridge(alpha=0.01 * 30).fit(scaler.transform(features[fitted]), targets[fitted])
+        errors += np.square(targets[at] - model.predict(scaler.transform(features[at]))).sum(0)
+    expected = np.clip(1.0 - errors / np.square(targets).sum(0), 0.0, None).mean()
+    assert recovery(z, inputs, components=4, ridge=0.01) == pytest.approx(expected)
+
+
+def test_recovery_goes_from_nothing_to_everything() -> None:
+    inputs = torch.randn(400, 12)
+    assert recovery(inputs @ torch.randn(12, 12), inputs) == pytest.approx(1.0, abs=0.02)
+    assert recovery(torch.randn(400, 6), inputs) == pytest.approx(0.0, abs=0.02)
+    assert recovery(inputs[:, :6], inputs[:, :6].repeat(1, 2)) == pytest.approx(1.0, abs=0.02)
+    half = recovery(inputs[:, :6], inputs)
+    assert 0.3 < half < 0.6
+    assert recovery(torch.ones(400, 3), inputs) == 0.0
+    assert recovery(torch.randn(40, 300), torch.randn(40, 12)) < 0.1  # learnt by heart
+    assert math.isnan(recovery(inputs, torch.ones(400, 12)))
+    assert math.isnan(recovery(inputs[:3], inputs[:3]))
+
+
+@settings(max_examples=20, deadline=None)
+@given(scale=st.floats(1e-3, 1e3), shift=st.floats(-10.0, 10.0))
+def test_recovery_depends_neither_on_scale_nor_on_shift(scale: float, shift: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(60, 8, generator=generator).double()
+    z = inputs[:, :4].tanh() + 0.1 * torch.randn(60, 4, generator=generator)
+    expected = recovery(z, inputs)
+    assert recovery(scale * z + shift, inputs) == pytest.approx(expected, abs=1e-6)
+    assert recovery(z, scale * inputs + shift) == pytest.approx(expected, abs=1e-6)
 
 
 def lidar_by_loops(z_NQK: Tensor, delta: float) -> float:

@@ -20,7 +20,15 @@ from torch.utils.data import DataLoader
 
 from jepa_monitor import FeatureStatistics, LiDAR, OnlineKNN, OnlineLinearProbe
 from jepa_monitor.description import explanation
-from jepa_monitor.evaluation import LinearProbe, crop_and_flip, feature_statistics, lidar, weighted_knn, whiten
+from jepa_monitor.evaluation import (
+    LinearProbe,
+    crop_and_flip,
+    feature_statistics,
+    lidar,
+    recovery,
+    weighted_knn,
+    whiten,
+)
 from jepa_monitor.evaluation.online import choose
 from tests.monitor.evaluation.helpers import (
     Dicts,
@@ -52,6 +60,7 @@ TAGS = {
     "features/std_min",
     "features/std_l2_normalised_ratio",
     "features/rank_ratio",
+    "features/recovery",
 }
 
 
@@ -124,6 +133,7 @@ def test_values_are_those_of_the_formulas(tmp_path: Path, make: Any) -> None:
         "features/lidar": lidar(z_NQK),
         "features/lidar_ratio": lidar(z_NQK) / 12,
         **{f"features/{name}": value for name, value in feature_statistics(features[0]).items()},
+        "features/recovery": recovery(features[0], pixels[0]),
     }
     assert values == pytest.approx(expected, rel=1e-5)
     assert len({values["knn/accuracy"], values["knn/accuracy_pixels"], values["features/lidar"]}) == 3
