@@ -380,7 +380,7 @@ def test_the_page_shows_what_the_kept_rows_print(benchmark: str) -> None:
     assert not comparison.null_failures(rows)
     text = (ROOT / "docs" / "detection.md").read_text()
     assert (objectives_page if benchmark == detection.OBJECTIVES else page).tables(rows) in text
-    for name in page.figures(rows):
+    for name in () if benchmark == detection.OBJECTIVES else page.figures(rows):
         figure = ROOT / "docs" / "images" / "detection" / f"{benchmark}_{name}.png"
         assert f"images/detection/{figure.name}" in text
         assert figure.stat().st_size <= drawing.LARGEST

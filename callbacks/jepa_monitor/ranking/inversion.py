@@ -38,7 +38,8 @@ def predict_inversion(scores: ArrayLike, typical: ArrayLike, *, level: float = 0
     """Forecast whether a score will rank samples of other distributions above those of its own (AUROC below 1/2).
 
     A score that is the higher, the less typical a sample of the distribution itself is, has no reason to turn round
-    where samples are less typical still.
+    where samples are less typical still. Against sets that nearness itself takes for typical the forecast says nothing:
+    ``docs/detection.md`` tells how often it holds.
 
     Args:
         scores: (N,) scores of held-out samples of the distribution; higher is taken for more typical.
