@@ -99,8 +99,9 @@ KNOWN_AND_REAL: Mapping[str, Training] = {
         "--trainer.max_epochs=-1 --trainer.max_steps=10000 --data.latent_size=8 --model.embedding_size=192",
         steps=(100, 1000),
         rank=8,
+        unread=True,
     ),
-    "fashion_mnist K=192": Training("fashion_mnist", "--model.embedding_size=192", steps=(100, 1000)),
+    "fashion_mnist K=192": Training("fashion_mnist", "--model.embedding_size=192", steps=(100, 1000), unread=True),
 }
 STUDIED: Mapping[str, Training] = {
     "study K=8": _study(),
