@@ -35,6 +35,7 @@ LAST, LOWEST, RANDOM = "keep the last", "lowest loss", "any at random"
 ONE, TWO = "chosen tag", "chosen pair of tags"
 COLOURS = {LAST: drawing.ORANGE, LOWEST: drawing.PURPLE, RANDOM: drawing.GREY, ONE: drawing.GREEN, TWO: drawing.BLUE}
 SHOWN_WARNINGS, SHOWN_TAGS, COLUMNS = 8, 8, 4
+SHOWN_TRAININGS = 8
 
 
 @dataclass(frozen=True)
@@ -233,9 +234,12 @@ def rules_figure(verdict: Verdict) -> Figure:
 
 
 def curves_figure(verdict: Verdict) -> Figure:
-    """Accuracy over steps of one seed of each training, and the checkpoints that three rules keep."""
+    """Accuracy over steps where three rules differ most, one seed a training, and the checkpoints that they keep."""
     judged = verdict.judged
-    first_of = {name: judged.groups.index(name) for name in dict.fromkeys(judged.groups)}
+    apart = np.ptp(np.stack([verdict.costs[rule] for rule in (LAST, LOWEST, ONE)]), axis=0)
+    found = {name: judged.groups.index(name) for name in dict.fromkeys(judged.groups)}
+    shown = sorted(found, key=lambda name: -float(apart[found[name]]))[:SHOWN_TRAININGS]
+    first_of = {name: place for name, place in found.items() if name in shown}
     rows = math.ceil(len(first_of) / COLUMNS)
     made, axes = drawing.figure(1.6 * rows + 0.6, rows, COLUMNS, sharex=True)
     cells = [cell for line in axes for cell in line]

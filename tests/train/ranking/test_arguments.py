@@ -41,7 +41,8 @@ from tests.train.ranking.tiny import rank_quietly, tiny_encoder
 )
 def test_wrong_arguments_of_rank_are_one_sentence(settings: dict[str, Any], sentence: str, tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "a.png").touch()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "photos" / name).touch()
     given = {"images": tmp_path / "photos", "encoder": tiny_encoder(), "output": tmp_path / "ranked", **settings}
     with pytest.raises(ConfigurationError, match=sentence):
         rank(**given)
