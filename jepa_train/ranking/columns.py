@@ -79,7 +79,7 @@ COLUMNS = (
     Column(
         "knn_distance",
         pa.float64(),
-        "distance to the 10th nearest reference embedding; larger = less typical",
+        "distance to the 10th nearest reference embedding, or the farthest of fewer; larger = less typical",
         "reference",
         -1,
     ),

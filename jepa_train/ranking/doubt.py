@@ -36,7 +36,7 @@ def doubt(
 
 
 def deviations(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Distances (N,) from the median in median absolute deviations, 1.48 of which are one of a Gaussian.
+    """Distances (N,) from the median in median absolute deviations, 1.4826 of which are one of a Gaussian.
 
     All 0 where more than half of the values are equal: then nothing says how much they vary. NaN for a value that is
     not finite, or the only one.

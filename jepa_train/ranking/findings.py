@@ -16,7 +16,7 @@ from torch import Tensor
 from jepa_monitor.gaussianity import effective_rank
 from jepa_monitor.ranking import spearman
 from jepa_train.errors import counted
-from jepa_train.ranking.columns import BY_NAME, Wanted
+from jepa_train.ranking.columns import ALWAYS, BY_NAME, Wanted
 from jepa_train.ranking.embedding import NOT_FINITE
 from jepa_train.ranking.reasons import NO_JACOBIAN, NOT_MEASURED
 from jepa_train.ranking.references import FEWEST_DIFFERENT, RankingReference, is_collapsed
@@ -165,9 +165,8 @@ def follows_complexity(facts: Facts) -> str | None:
     found = [f"{name} ({rho:.2f})" for name, rho in correlated.items() if abs(rho) >= FOLLOWS]
     if not found:
         return None
-    names = " and ".join(filter(None, [", ".join(found[:-1]), found[-1]]))
     return (
-        f"{names} {'follows' if len(found) == 1 else 'follow'} the complexity of images, by the Spearman with "
+        f"{_listed(found)} {'follows' if len(found) == 1 else 'follow'} the complexity of images, by the Spearman with "
         f"compressed_size: from {FOLLOWS} on, a ranking may say little else."
     )
 
@@ -213,6 +212,20 @@ def lacks_jepa_score(facts: Facts) -> str | None:
         f"There is no jepa_score: it needs all {facts.size} singular values, and volumes are from {rows} rows; rank "
         "with --scores jepa_score into another --output."
     )
+
+
+def empty(facts: Facts) -> str | None:
+    """Name columns in which no image has a value, beside those that have a warning of their own."""
+    said = {"jepa_score": lacks_jepa_score, "mahalanobis": no_gaussian}
+    found = [
+        name
+        for name in facts.wanted.names
+        if name in facts.known.column_names
+        and name not in ALWAYS
+        and facts.known[name].null_count == facts.count
+        and (name not in said or said[name](facts) is None)
+    ]
+    return f"No image has a value of {_listed(found)}: reason says why." if found else None
 
 
 def incomplete(facts: Facts) -> str | None:
@@ -280,6 +293,11 @@ def _different(z: Tensor) -> int:
     return len(torch.unique(z, dim=0)) if len(z) < 10 * FEWEST_DIFFERENT else len(z)
 
 
+def _listed(names: list[str]) -> str:
+    """Write names as in ``a, b and c``."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
+
+
 def _correlation(score: NDArray[np.float64] | None, size: NDArray[np.float64]) -> float:
     """Spearman with the compressed size (N,); NaN where there are too few images to tell."""
     if score is None:
@@ -304,6 +322,7 @@ FINDINGS: tuple[Callable[[Facts], str | None], ...] = (
     imprecise,
     unfaithful,
     lacks_jepa_score,
+    empty,
     incomplete,
     unreadable,
     not_finite,

@@ -132,7 +132,8 @@ def rank(
     _say_how(loaded)
     table_file, folder = place_of(Path(output))
     if folder.resolve() == listing.root.resolve():
-        raise ConfigurationError(f"{folder} is the folder of the images: choose an --output beside it.")
+        beside = f", and all else of {table_file.name} would be written there" if table_file.parent != folder else ""
+        raise ConfigurationError(f"{folder} is the folder of the images{beside}: choose another --output.")
     job = Job(Workspace(folder), loaded, FilesToRank(listing, loaded.prepare), part, data, runner)
     size = embedding_size(loaded)
     if course.reference_file is not None and course.compares:

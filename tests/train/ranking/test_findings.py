@@ -86,6 +86,11 @@ heavy = torch.randn(COUNT, 6) * torch.tensor([1.0, 1, 1, 30, 1, 1])
         (findings.collapsed, lambda: facts(line), ["nearly collapsed", "1.0 of 40"]),
         (findings.parallel, lambda: facts(torch.randn(COUNT, 6) + 100), ["cosine of 1.000", "--pooling"]),
         (findings.dominated, lambda: facts(heavy), ["Coordinate 3 of 6", "% of the embeddings' variance"]),
+        (
+            findings.empty,
+            lambda: facts(mahalanobis=pa.nulls(COUNT, pa.float64()), log_density=pa.nulls(COUNT, pa.float64())),
+            ["No image has a value of log_density and mahalanobis: reason says why."],
+        ),
         (findings.few_embeddings, lambda: facts(torch.randn(7, 6)), ["7 different embeddings", "12"]),
         (
             findings.few_embeddings,

@@ -206,7 +206,7 @@ def test_a_copy_of_the_images_is_gone_on_with(tmp_path: Path) -> None:
 
 
 def test_the_folder_of_the_images_is_no_output(photos: Path) -> None:
-    with pytest.raises(ConfigurationError, match="is the folder of the images"):
+    with pytest.raises(ConfigurationError, match=r"folder of the images, and all else of .*\.csv would be written"):
         rank_quietly(photos, photos.with_suffix(".csv"))
 
 
