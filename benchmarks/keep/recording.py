@@ -77,7 +77,7 @@ class Record(pl.Callback):
             return
         assert isinstance(pl_module, JEPA)
         if self._judged is None:
-            self._judged = trainer.datamodule.judged()  # type: ignore[attr-defined]
+            self._judged = trainer.datamodule.judged()  # type: ignore[attr-defined]  # set by its data connector
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         self.rows.append({"step": trainer.global_step, **metrics, **accuracies(pl_module, *self._judged)})
         write(self.rows, Path(MEASUREMENTS))
