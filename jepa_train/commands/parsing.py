@@ -23,6 +23,7 @@ NO_CLASS = re.compile(r"Not a valid subclass|Expected a dot import path string: 
 A_CLASS = "a class, by its import path or as class_path and init_args"
 YAML = {"None": "null", "True": "true", "False": "false"}
 DATA_OPTIONS = [f"--data.{name}" for name in inspect.signature(ImageDataModule).parameters]  # of any class of ours
+CHECKPOINT_HELP = "Checkpoint to start from: a file, an address, or last for the newest one below the logger's folder."
 TYPES = {
     "<class 'bool'>": "true or false",
     "<class 'int'>": "a whole number",
@@ -42,6 +43,23 @@ class Parser(LightningArgumentParser):
     def __init__(self, *args: Any, **settings: Any) -> None:
         # an abbreviation is a typo: what it stands for changes with every new option
         super().__init__(*args, **{"allow_abbrev": False, **settings})
+
+    def add_method_arguments(
+        self, class_type: type, method_name: str, *args: Any, skip: set[str | int] | None = None, **settings: Any
+    ) -> list[str]:
+        """Add what a method of the trainer takes, the checkpoint as text.
+
+        Lightning's own type is a text or a Path, and typing takes the two orders for one another, so that now and then
+        the Path is tried first, which makes ``s3:/`` of ``s3://``.
+
+        Returns:
+            Names of what was added.
+        """
+        added = super().add_method_arguments(
+            class_type, method_name, *args, skip={*(skip or ()), "ckpt_path"}, **settings
+        )
+        self.add_argument("--ckpt_path", type=str | None, default=None, help=CHECKPOINT_HELP)
+        return [*added, "ckpt_path"]
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Refuse the arguments.

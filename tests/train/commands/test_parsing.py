@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
+from typing import Union
 
 import pytest
 
 from jepa_train.cli import main
+from jepa_train.commands.parsing import Parser
 from tests.train.helpers import one_sentence
 
 pytestmark = pytest.mark.usefixtures("own_folder")
@@ -132,6 +134,16 @@ def test_what_cannot_be_parsed_is_one_sentence(line: str, capsys: pytest.Capture
     assert PARSED[line] in message
     assert not re.search(r"<class|NestedArg|Namespace|typing\.|Union", message)
     assert not Path("runs").exists()
+
+
+def test_an_address_stays_one_whichever_type_comes_first() -> None:
+    class PathFirst:  # as Lightning's Union[str, Path] comes out where typing has cached the other order
+        def fit(self, ckpt_path: Union[Path, str, None] = None) -> None:  # noqa: UP007
+            """Fit."""
+
+    parser = Parser()
+    assert parser.add_method_arguments(PathFirst, "fit") == ["ckpt_path"]
+    assert parser.parse_args(["--ckpt_path=s3://a/x.ckpt"]).ckpt_path == "s3://a/x.ckpt"
 
 
 def test_alone_it_prints_the_help(capsys: pytest.CaptureFixture[str]) -> None:
