@@ -28,14 +28,20 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
-def some_of(names: list[str]) -> str:
-    """Name the first three, and the number of the others."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+def some_of(names: list[str], most: int = 3) -> str:
+    """Name the first ones, and the number of the others."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
-def counted(count: int, thing: str) -> str:
-    """Write a number with its noun, such as ``1 image`` and ``0 images``."""
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+def counted(count: int, thing: str, things: str | None = None) -> str:
+    """Write a number with its noun, such as ``1 image`` and ``0 images``.
+
+    Args:
+        count: the number.
+        thing: singular, with all that follows it.
+        things: plural, where it is more than an s at the end.
+    """
+    return f"{count} {thing}" if count == 1 else f"{count} {things or thing + 's'}"
 
 
 def check_at_least(least: int, **settings: float) -> None:

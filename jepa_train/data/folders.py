@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from PIL import Image
 
 from jepa_train.data.transforms import UNREADABLE
-from jepa_train.errors import ConfigurationError
+from jepa_train.errors import ConfigurationError, counted, some_of
 
 # what Pillow reads by itself
 STILL_PICTURES = (
@@ -66,16 +66,15 @@ def readable_images(root: Path, *, at_least: int = 2, check_at_most: int = CHECK
     found, skipped, dangling = listing.paths, listing.skipped, listing.dangling
     unreadable = [] if len(found) > check_at_most else [path for path in found if not _is_readable(root / path)]
     if unreadable:
-        more = f" and {len(unreadable) - 10} more" if len(unreadable) > 10 else ""
-        rank_zero_warn(f"{len(unreadable)} unreadable files are left out: {', '.join(unreadable[:10])}{more}.")
+        are_left_out = counted(len(unreadable), "unreadable file is left out", "unreadable files are left out")
+        rank_zero_warn(f"{are_left_out}: {some_of(unreadable, 10)}.")
     left_out = set(unreadable)
     readable = [path for path in found if path not in left_out]
     if len(readable) < at_least:
         others = " and ".join([*([by_suffix(skipped)] if skipped else []), *_named_links(dangling)])
         others = f" (and {others})" if others else ""
-        raise ConfigurationError(
-            f"{root} holds {len(readable)} readable images{others}; training and probe need at least {at_least}."
-        )
+        images = counted(len(readable), "readable image")
+        raise ConfigurationError(f"{root} holds {images}{others}; training and probe need at least {at_least}.")
     return Listing(root, readable, skipped, dangling)
 
 
@@ -99,10 +98,12 @@ def warn_of_skipped(*listings: Listing) -> None:
     """Log one warning of files that were left out for their suffix, and of links that lead to no file."""
     skipped = sum((listing.skipped for listing in listings), Counter[str]())
     dangling = [os.path.join(listing.root.name, link) for listing in listings for link in listing.dangling]
-    reasons = [f"{skipped.total()} files, whose names are not those of images: {by_suffix(skipped)}"] if skipped else []
-    reasons += _named_links(dangling)
+    files = counted(
+        skipped.total(), "file whose name is not that of an image", "files whose names are not those of images"
+    )
+    reasons = [*([f"{files} ({by_suffix(skipped)})"] if skipped else []), *_named_links(dangling)]
     if reasons:
-        rank_zero_warn(f"Skipped are {', and '.join(reasons)}.")
+        rank_zero_warn(f"Skipped: {', and '.join(reasons)}.")
 
 
 def warn_of_mixed_splits(paths: Iterable[str]) -> None:
@@ -122,8 +123,12 @@ def _named_links(dangling: list[str]) -> list[str]:
     """Name the links that lead to no file, and their number; empty where there are none."""
     if not dangling:
         return []
-    more = f" and {len(dangling) - 5} more" if len(dangling) > 5 else ""
-    return [f"{len(dangling)} links that lead to no file (are the files fetched?): {', '.join(dangling[:5])}{more}"]
+    links = counted(
+        len(dangling),
+        "link that leads to no file (is the file fetched?)",
+        "links that lead to no file (are the files fetched?)",
+    )
+    return [f"{links}: {some_of(dangling, 5)}"]
 
 
 def by_suffix(skipped: Counter[str]) -> str:
@@ -163,10 +168,12 @@ def visible_files(root: Path, dangling: list[str] | None = None) -> Iterator[str
             elif entry.is_symlink() and dangling is not None and not os.path.exists(entry.path):
                 dangling.append(name)
     if repeated:
-        rank_zero_warn(
-            f"{len(repeated)} links lead to folders that are read under another name, and are left out: "
-            f"{', '.join(repeated[:5])}."
+        left_out = counted(
+            len(repeated),
+            "link leads to a folder that is read under another name, and is left out",
+            "links lead to folders that are read under another name, and are left out",
         )
+        rank_zero_warn(f"{left_out}: {some_of(repeated, 5)}.")
 
 
 def _entries(folder: str) -> tuple[list[os.DirEntry[str]], tuple[int, int]]:
@@ -225,7 +232,7 @@ def find_splits(root: Path) -> tuple[Path, Path] | None:
     for level in _levels_below(root):
         pairs = [pair for folder in level if (pair := _pair(folder)) is not None and _has_images(pair[0])]
         if len(pairs) > 1:
-            names = ", ".join(os.fspath(train.parent.relative_to(root)) for train, _ in pairs[:5])
+            names = some_of([os.fspath(train.parent.relative_to(root)) for train, _ in pairs], 5)
             raise ConfigurationError(
                 f"{len(pairs)} folders of {root} have training images and a probe of their own ({names}): point "
                 "--data.root at one of them, or put the classes below one train and one val."
@@ -300,8 +307,13 @@ def _words(name: str) -> list[str]:
 
 def _warn_of_others(root: Path, folders: list[Path], advice: str = "") -> None:
     if folders:
-        names = ", ".join(repr(os.fspath(folder.relative_to(root))) for folder in folders[:5])
-        rank_zero_warn(f"Folders of {root} that are neither training images nor probe are left out: {names}{advice}.")
+        left_out = counted(
+            len(folders),
+            f"folder of {root}, neither training images nor probe, is left out",
+            f"folders of {root}, neither training images nor probe, are left out",
+        )
+        names = some_of([repr(os.fspath(folder.relative_to(root))) for folder in folders], 5)
+        rank_zero_warn(f"{left_out}: {names}{advice}.")
 
 
 def _folders_beside(*used: Path) -> list[Path]:

@@ -23,7 +23,7 @@ from jepa_train.data.folders import (
     warn_of_skipped,
 )
 from jepa_train.data.transforms import UNREADABLE, PictureToTensor, shuffled
-from jepa_train.errors import ConfigurationError
+from jepa_train.errors import ConfigurationError, counted, some_of
 
 
 class ImageFiles(Dataset[dict[str, Any]]):
@@ -183,7 +183,9 @@ def _warn_of_other_folders(train: Listing, probe: Listing) -> None:
     """Labels are compared by folder, so a probe in other folders measures nothing."""
     ours, theirs = ({os.path.dirname(path) for path in split.paths} for split in (train, probe))
     if unknown := sorted(theirs - ours):
-        rank_zero_warn(
-            f"{len(unknown)} folders of {probe.root} are not in {train.root}, so their labels are unknown in training: "
-            f"{', '.join(repr(name) for name in unknown[:5])}."
+        folders = counted(
+            len(unknown),
+            f"folder of {probe.root} is not in {train.root}, so its label is unknown in training",
+            f"folders of {probe.root} are not in {train.root}, so their labels are unknown in training",
         )
+        rank_zero_warn(f"{folders}: {some_of([repr(name) for name in unknown], 5)}.")

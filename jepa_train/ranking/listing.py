@@ -6,7 +6,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import overload
@@ -92,7 +92,7 @@ def list_images(source: Path | str | None = None, *, listed: Path | None = None)
 
     A folder is read as ``ImageFolderDataModule`` reads it: hidden files are left out, as is the page of a ranking that
     lies there, and a folder that several links lead to is read once. Images whose link leads nowhere stay in the list,
-    as do missing files that are named.
+    as do missing files that are named; other links that lead nowhere are skipped, with a warning.
 
     Args:
         source: a folder, nested or flat.
@@ -110,13 +110,17 @@ def list_images(source: Path | str | None = None, *, listed: Path | None = None)
     root = Path(source)
     _check_is_folder(root)
     found = image_files(root)
-    warn_of_skipped(found)
+    links = [link for link in found.dangling if _is_named_as_image(link)]
+    warn_of_skipped(replace(found, dangling=[link for link in found.dangling if not _is_named_as_image(link)]))
     paths = _without_pages(root, found.paths)
-    links = [link for link in found.dangling if os.path.splitext(link)[1].lower() in EXTENSIONS]
     if not paths and not links:
         others = f", but {by_suffix(found.skipped)}" if found.skipped else ""
         raise ConfigurationError(f"{root} holds no images{others}: give the folder that holds them.")
     return _of_names(root, map(os.fsencode, [*paths, *links]))
+
+
+def _is_named_as_image(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in EXTENSIONS
 
 
 def _without_pages(root: Path, paths: Sequence[str]) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from jepa_train.data import ImageFolderDataModule
-from jepa_train.data.folders import EXTENSIONS, find_splits, readable_images
+from jepa_train.data.folders import EXTENSIONS, find_splits, readable_images, warn_of_skipped
 from jepa_train.errors import ConfigurationError
 
 
@@ -39,7 +39,7 @@ def folders(root: Path) -> tuple[set[str], set[str]]:
 def test_unreadable_files_of_a_small_folder_are_named(tmp_path: Path) -> None:
     write(tmp_path, "0.png", "1.png", "2.PNG", "deep/broken.png")
     (tmp_path / "deep" / "broken.png").write_bytes(b"no image")
-    with pytest.warns(UserWarning, match=r"^1 unreadable files are left out: deep/broken.png\.$"):
+    with pytest.warns(UserWarning, match=r"^1 unreadable file is left out: deep/broken.png\.$"):
         assert readable_images(tmp_path).paths == ["0.png", "1.png", "2.PNG"]
 
 
@@ -77,12 +77,46 @@ def test_files_that_are_skipped_are_counted_once(tmp_path: Path) -> None:
     for name in ("train/a/2.png", "val/b/3.png"):  # as git-annex leaves what is not fetched
         (tmp_path / name).symlink_to(tmp_path / ".git" / "annex" / "objects" / "0")
     message = (
-        r"^Skipped are 4 files, whose names are not those of images: 2 .heic, 1 .txt, 1 without a suffix, and 2 links "
+        r"^Skipped: 4 files whose names are not those of images \(2 .heic, 1 .txt, 1 without a suffix\), and 2 links "
         r"that lead to no file \(are the files fetched\?\): train/a/2.png, val/b/3.png\.$"
     )
     with pytest.warns(UserWarning, match=message):
         data.make_train()
     data.make_probe()  # where warnings are errors
+
+
+@pytest.mark.parametrize(
+    ("count", "unreadable", "skipped", "repeated"),
+    [
+        (
+            1,
+            "1 unreadable file is left out: 0.jpg.",
+            "Skipped: 1 file whose name is not that of an image (1 .txt), and 1 link that leads to no file (is the "
+            "file fetched?): root/0.gif.",
+            "1 link leads to a folder that is read under another name, and is left out: 0.",
+        ),
+        (
+            6,
+            "6 unreadable files are left out: 0.jpg, 1.jpg, 2.jpg, 3.jpg, 4.jpg, 5.jpg.",
+            "Skipped: 6 files whose names are not those of images (6 .txt), and 6 links that lead to no file (are the "
+            "files fetched?): root/0.gif, root/1.gif, root/2.gif, root/3.gif, root/4.gif and 1 more.",
+            "6 links lead to folders that are read under another name, and are left out: 0, 1, 2, 3, 4 and 1 more.",
+        ),
+    ],
+)
+def test_what_is_left_out_is_counted_in_singular_and_plural(
+    tmp_path: Path, count: int, unreadable: str, skipped: str, repeated: str
+) -> None:
+    root = write(tmp_path / "root", "0.png", "1.png")
+    for number in range(count):
+        (root / f"{number}.jpg").write_bytes(b"no image")
+        (root / f"{number}.txt").touch()
+        (root / f"{number}.gif").symlink_to(root / "nothing")
+        (root / f"{number}").symlink_to(root)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        warn_of_skipped(readable_images(root))
+    assert [str(warning.message) for warning in said] == [repeated, unreadable, skipped]
 
 
 def test_every_suffix_is_one_that_pillow_reads() -> None:
@@ -115,7 +149,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     (tmp_path / "gone.png").symlink_to(tmp_path / "nothing")
     with pytest.raises(
         ConfigurationError,
-        match=r"holds 1 readable images \(and 1 .txt and 1 links that lead to no file .*: gone.png\); training and pro",
+        match=r"holds 1 readable image \(and 1 .txt and 1 link that leads to no file .*: gone.png\); training and prob",
     ):
         readable_images(tmp_path)
 
@@ -193,7 +227,9 @@ def test_classes_with_splits_of_their_own_are_refused(tmp_path: Path) -> None:
 
 def test_folders_that_are_left_out_are_named(tmp_path: Path) -> None:
     write(tmp_path, "set/train/0.png", "set/val/1.png", "set/test/2.png", "set/more/3.png", "other/4.png")
-    with pytest.warns(UserWarning, match="neither training images nor probe are left out: 'other', 'set/more'."):
+    with pytest.warns(
+        UserWarning, match="2 folders of .*, neither training images nor probe, are left out: 'other', 'set/more'."
+    ):
         assert find_splits(tmp_path) == (tmp_path / "set" / "train", tmp_path / "set" / "val")
 
 
@@ -201,7 +237,7 @@ def test_of_two_names_that_differ_in_capitals_one_is_named(tmp_path: Path) -> No
     write(tmp_path, "train/0.png", "Val/1.png", "val/2.png")
     if len(os.listdir(tmp_path)) == 2:
         pytest.skip("this file system knows no capitals")
-    with pytest.warns(UserWarning, match=r"neither training images nor probe are left out: 'Val'\.$"):
+    with pytest.warns(UserWarning, match=r"^1 folder of .*, neither training images nor probe, is left out: 'Val'\.$"):
         assert find_splits(tmp_path) == (tmp_path / "train", tmp_path / "val")
 
 

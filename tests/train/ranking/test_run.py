@@ -210,7 +210,7 @@ def test_the_folder_of_the_images_is_no_output(photos: Path) -> None:
         rank_quietly(photos, photos.with_suffix(".csv"))
 
 
-@pytest.mark.filterwarnings("default:Skipped are")
+@pytest.mark.filterwarnings("default:Skipped")
 def test_a_ranking_below_its_images_is_not_ranked(tmp_path: Path) -> None:
     photos = pictures(tmp_path / "photos", 20)
     names = rank_quietly(photos, photos / "ranked", page=True)["filename"].to_pylist()
@@ -229,7 +229,7 @@ def test_overwrite_begins_anew_and_a_folder_of_a_ranking_is_a_reference(photos: 
     assert by_folder.equals(first)
 
 
-@pytest.mark.filterwarnings("ignore:Skipped are")
+@pytest.mark.filterwarnings("ignore:Skipped")
 def test_a_reference_that_is_not_there_says_what_to_give(photos: Path, tmp_path: Path) -> None:
     rank_quietly(photos, tmp_path / "ranked", scores="compressed_size")
     for named in (tmp_path / "ranked", tmp_path / "ranked" / "reference.pt"):
