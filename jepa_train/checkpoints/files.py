@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import pickle
 import re
@@ -54,7 +55,7 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: naming ``path``, where the file system refuses it.
     """
-    _remove_abandoned(path.parent)
+    remove_partial(path.parent, older_than=ABANDONED_AFTER)
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
         with partial.open("xb") as file:
@@ -73,11 +74,18 @@ def written_whole(path: Path) -> Iterator[BinaryIO]:
     _sync_folder(path.parent)
 
 
-def _remove_abandoned(folder: Path) -> None:
-    for leftover in folder.glob(f".*{PARTIAL}"):
+def remove_partial(folder: Path, name: str | None = None, *, older_than: float = 0.0) -> None:
+    """Remove what killed writers of :func:`written_whole` left in a folder.
+
+    Args:
+        folder: need not exist.
+        name: name of the file that was written; ``None`` means any.
+        older_than: seconds without a byte written; 0 where nobody can be at work.
+    """
+    for leftover in folder.glob(f".{'*' if name is None else glob.escape(name)}.*{PARTIAL}"):
         # its writer, or another cleaner, may be faster; or it is not ours to remove
         with suppress(OSError):
-            if time.time() - leftover.stat().st_mtime > ABANDONED_AFTER:
+            if time.time() - leftover.stat().st_mtime >= older_than:
                 leftover.unlink()
 
 

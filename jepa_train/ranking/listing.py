@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from jepa_train.data.folders import EXTENSIONS, by_suffix, image_files, warn_of_skipped
 from jepa_train.errors import ConfigurationError
-from jepa_train.ranking.page.writing import BESIDE
-from jepa_train.ranking.workspace import MANIFEST
+from jepa_train.ranking.workspace import MANIFEST, PAGE
 
 SAMPLE = 1000  # files whose contents are compared
 END = 1 << 15  # bytes of them at either end
@@ -129,7 +128,7 @@ def _without_pages(root: Path, paths: Sequence[str]) -> list[str]:
     pages = {
         folder
         for folder in folders
-        if os.path.basename(folder) == BESIDE and (root / os.path.dirname(folder) / MANIFEST).is_file()
+        if os.path.basename(folder) == PAGE and (root / os.path.dirname(folder) / MANIFEST).is_file()
     }
     return [path for path in paths if os.path.dirname(path) not in pages]
 

@@ -238,7 +238,7 @@ def failing_together(trainer: pl.Trainer) -> Iterator[None]:
         raise error.__cause__ or RunFailed(str(error)) from None
 
 
-def on_first_process(trainer: pl.Trainer, work: Callable[[], None]) -> None:
+def on_first_process(trainer: pl.Trainer, work: Callable[[], object]) -> None:
     """Run ``work`` on the first process while the others wait; see :func:`failing_together`."""
     with failing_together(trainer):
         if trainer.is_global_zero:

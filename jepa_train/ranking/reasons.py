@@ -11,6 +11,7 @@ from jepa_train.ranking.columns import BY_NAME, Needs, Wanted
 
 NO_DENSITY = "the reference has too few different embeddings for a density"
 NOT_MEASURED = "no volume within the budget"
+AFTER_THE_LOWEST = f"{NOT_MEASURED}, which goes to the lowest embedding_log_density first"
 UNREADABLE = "its file could not be read again for the volume"
 NO_JACOBIAN = "its Jacobian is not finite"
 ONLY = "no other image has a log_density to compare with"
@@ -20,23 +21,26 @@ ALONE = "there is no other image to compare with"
 Rows = NDArray[np.bool_]
 
 
-def reasons_of(known: pa.Table, of_files: pa.ChunkedArray, wanted: Wanted) -> pa.ChunkedArray:
+def reasons_of(
+    known: pa.Table, of_files: pa.ChunkedArray, wanted: Wanted, *, lowest_first: bool = False
+) -> pa.ChunkedArray:
     """Say of each row why wanted values are missing; null where none is, and where a whole column cannot be had.
 
     Args:
         known: N rows of all that was computed.
         of_files: (N,) why an image has no embedding; it explains all that is missing.
         wanted: columns of the table.
+        lowest_first: volumes are measured in the order of the density of the embedding, not as images are listed.
     """
     unexplained = ~_there(of_files)
     lacks = {name: unexplained & ~_there(known[name]) for name in wanted.names if name in known.column_names}
     alone = _any(lacks, "neighbours", count=len(known))
     scores = _any(lacks, "reference", "volume", "exact volume", count=len(known))
-    causes = _causes(known, lacks, covered=alone)
+    causes = _causes(known, lacks, AFTER_THE_LOWEST if lowest_first else NOT_MEASURED, covered=alone)
     return pc.coalesce(of_files, _joined(_texts(causes, scores), _texts({ALONE: alone}, alone)))
 
 
-def _causes(known: pa.Table, lacks: dict[str, Rows], *, covered: Rows) -> dict[str, Rows]:
+def _causes(known: pa.Table, lacks: dict[str, Rows], not_measured: str, *, covered: Rows) -> dict[str, Rows]:
     """Rows (N,) to which each cause of missing scores applies, where no earlier one does."""
     if "embedding_log_density" not in known.column_names:
         return {}
@@ -45,7 +49,7 @@ def _causes(known: pa.Table, lacks: dict[str, Rows], *, covered: Rows) -> dict[s
         return causes
     nowhere = np.zeros(len(known), dtype=np.bool_)
     return causes | {
-        NOT_MEASURED: ~known["measured"].to_numpy(),
+        not_measured: ~known["measured"].to_numpy(),
         UNREADABLE: ~_there(known["clipped"]),
         NO_JACOBIAN: ~_there(known["log_volume"]),
         ONLY: (lacks.get("percentile", nowhere) | lacks.get("doubt", nowhere)) & ~covered,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,32 @@ from typing import Any
 import pyarrow as pa
 from lightning.pytorch.utilities import rank_zero_info
 
+from jepa_train.checkpoints.files import remove_partial
 from jepa_train.errors import ConfigurationError
 from jepa_train.ranking.references import file_identity
 from jepa_train.ranking.table import write_table
-from jepa_train.ranking.workspace import MANIFEST, TABLES, read_manifest, write_json
+from jepa_train.ranking.workspace import MANIFEST, TABLES, Workspace, open_workspace, read_manifest, write_json
+
+
+def begin_ranking(
+    table_file: Path, folder: Path, manifest: Mapping[str, Any], *, overwrite: bool, sources: Sequence[Path] = ()
+) -> Workspace:
+    """Begin a ranking whose table may be written, or go on with it, without what a kill or a disk left damaged.
+
+    Args:
+        table_file: where its table goes.
+        folder, manifest, overwrite, sources: see :func:`open_workspace`.
+
+    Raises:
+        ConfigurationError: if something else is there, see :func:`check_replaceable` and :func:`open_workspace`.
+    """
+    if not overwrite:
+        check_replaceable(table_file, folder)
+    workspace = open_workspace(folder, manifest, overwrite=overwrite, sources=sources)
+    workspace.remove_partial()
+    remove_partial(table_file.parent, table_file.name)
+    workspace.discard_damaged()
+    return workspace
 
 
 def check_replaceable(table_file: Path, folder: Path) -> None:

@@ -19,7 +19,7 @@ from jepa_train.ranking.findings import Facts
 from jepa_train.ranking.neighbour_search import MOST_EXACT, has_faiss
 from jepa_train.ranking.page import write_page
 from jepa_train.ranking.references import RankingReference, read_reference
-from jepa_train.ranking.replacing import check_replaceable, replace_table
+from jepa_train.ranking.replacing import begin_ranking, replace_table
 from jepa_train.ranking.shards import Shard
 from jepa_train.ranking.summary import FILE, summary_of
 from jepa_train.ranking.table import assemble, chosen, place_of, read_table, thumbnails
@@ -31,7 +31,6 @@ from jepa_train.ranking.workspace import (
     TABLES,
     Workspace,
     difference_of,
-    open_workspace,
     read_manifest,
     write_json,
 )
@@ -105,10 +104,7 @@ def merge(
     wanted = wanted_columns(merged["scores"])
     parts = list(listing_order(merged["count"], merged["part_size"]).parts)
     _check_finished(Workspace(folder, tuple(folders)), parts, wanted, manifests)
-    if not overwrite:
-        check_replaceable(table_file, folder)
-    workspace = open_workspace(folder, merged, overwrite=overwrite, sources=folders)
-    workspace.discard_damaged()
+    workspace = begin_ranking(table_file, folder, merged, overwrite=overwrite, sources=folders)
     reference_file = folders[0] / REFERENCE
     reference = read_reference(reference_file, merged["encoder"]) if reference_file.is_file() else None
     if searches(wanted, merged["count"]):

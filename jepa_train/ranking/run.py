@@ -26,7 +26,7 @@ from jepa_train.ranking.images import FilesToRank
 from jepa_train.ranking.listing import ImageListing, list_images
 from jepa_train.ranking.passes import on_first_process, ranking_trainer
 from jepa_train.ranking.references import Estimator, RankingReference, check_reference, file_identity
-from jepa_train.ranking.replacing import check_replaceable
+from jepa_train.ranking.replacing import begin_ranking
 from jepa_train.ranking.results import searches, write_results
 from jepa_train.ranking.shards import Shard
 from jepa_train.ranking.soundness import check_derivative
@@ -42,16 +42,15 @@ from jepa_train.ranking.stages import (
 from jepa_train.ranking.table import place_of, read_table
 from jepa_train.ranking.workspace import (
     FORMAT,
+    LOWEST_FIRST,
     REFERENCE,
     Workspace,
     abandoned_where_refused,
-    open_workspace,
     read_manifest,
 )
 
 PACKAGES = ("jepa-train", "torch", "timm", "pillow", "pyarrow")  # whose versions results depend on
 DATA = DataSettings()
-DOUBTFUL = "doubtful"
 SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0}
 
 
@@ -86,7 +85,7 @@ def rank(
             themselves, of which each is compared with the others.
         scores: columns of the table, by comma; by default all.
         estimator: ``exact`` volumes take K backward passes an image, ``subspace`` 1.5 r; ``auto`` chooses by K and r.
-        budget: time for volumes, such as 90s, 30m or 2h, spent on the most doubtful images first; by default all.
+        budget: time for volumes, such as 90s, 30m or 2h, the lowest embedding_log_density first; by default all.
         shard: I/N, for every N-th part of the images, to be merged; it needs a reference.pt.
         stage: ``reference`` ends with reference.pt, for shards.
         pooling: how tokens become one vector, see :func:`load_encoder`.
@@ -140,7 +139,8 @@ def rank(
         check_reference(course.reference_file, loaded.identity)
     if course.wanted.volumes:
         check_derivative(loaded.name, loaded.module, loaded.prepare(Image.new("RGB", (64, 64))), size)
-    on_first_process(runner, partial(_open, table_file, folder, manifest_of(job, course), overwrite))
+    manifest = manifest_of(job, course)
+    on_first_process(runner, partial(begin_ranking, table_file, folder, manifest, overwrite=overwrite))
     clock = Stopwatch()
     with abandoned_where_refused(job.workspace) if runner.is_global_zero else nullcontext():
         fitted = _stages(job, course, size, clock)
@@ -203,8 +203,8 @@ def _stages(job: Job, course: Course, size: int, clock: Stopwatch) -> RankingRef
     if fitted is not None and wanted.volumes:
         with clock.times("volumes"):
             manifest = read_manifest(job.workspace.folder) or {}
-            doubtful_first = manifest.get("order") == DOUBTFUL  # that of the first call, whose parts are there
-            measure_volumes(job, fitted, doubtful_first=doubtful_first, seconds=course.seconds)
+            lowest_first = manifest.get("order") == LOWEST_FIRST  # that of the first call, whose parts are there
+            measure_volumes(job, fitted, lowest_first=lowest_first, seconds=course.seconds)
     if job.shard.of == 1 and searches(wanted, len(job.listing)):
         with clock.times("nearest"):
             search_nearest(job)
@@ -322,16 +322,10 @@ def manifest_of(job: Job, course: Course) -> dict[str, Any]:
         "part_size": job.data.part_size,
         "versions": {name: version(name) for name in PACKAGES},
         # what two calls for one ranking may differ in
-        "order": "listing" if course.seconds is None else DOUBTFUL,
+        "order": "listing" if course.seconds is None else LOWEST_FIRST,
         "scores": list(course.wanted.names) if course.wanted.explicit else None,
         "count": len(listing),
         "root": str(listing.root.resolve()),
         "name": encoder.name,
         "notes": list(encoder.notes),
     }
-
-
-def _open(table_file: Path, folder: Path, manifest: Mapping[str, Any], overwrite: bool) -> None:
-    if not overwrite:
-        check_replaceable(table_file, folder)
-    open_workspace(folder, manifest, overwrite=overwrite).discard_damaged()

@@ -191,12 +191,12 @@ def score(job: Job, reference: RankingReference) -> None:
         write_scores(job.workspace, reference, job.listing.identity, share, job.device)
 
 
-def measure_volumes(job: Job, reference: RankingReference, *, doubtful_first: bool, seconds: float | None) -> None:
+def measure_volumes(job: Job, reference: RankingReference, *, lowest_first: bool, seconds: float | None) -> None:
     """Measure volumes, of all images or as many as the time suffices for."""
     if reference.density is None:
         return
     size = volume_part_size(job.data.part_size)
-    order = volume_order(job.workspace, job.parts, size, doubtful_first=doubtful_first, shard=job.shard)
+    order = volume_order(job.workspace, job.parts, size, lowest_first=lowest_first, shard=job.shard)
     parts = list(order.parts)
     images = FilesToRank(job.listing, job.encoder.prepare, described=False)
     module = VolumePass(job.encoder, reference, job.workspace, images, order, parts, job.data, seconds=seconds)

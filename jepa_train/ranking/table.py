@@ -20,7 +20,16 @@ from jepa_train.ranking.columns import BY_NAME, Wanted
 from jepa_train.ranking.doubt import doubt
 from jepa_train.ranking.reasons import reasons_of
 from jepa_train.ranking.scores import nullable
-from jepa_train.ranking.workspace import EMBEDDINGS, MEASURED, NEAREST, SCORES, VOLUMES, Workspace
+from jepa_train.ranking.workspace import (
+    EMBEDDINGS,
+    LOWEST_FIRST,
+    MEASURED,
+    NEAREST,
+    SCORES,
+    VOLUMES,
+    Workspace,
+    read_manifest,
+)
 
 TABLE = "ranking.parquet"
 SUFFIXES = (".parquet", ".csv")
@@ -54,7 +63,8 @@ def assemble(workspace: Workspace, parts: Sequence[int], wanted: Wanted) -> pa.T
     if wanted.needs("neighbours") and set(parts) <= workspace.numbers(NEAREST):
         columns |= _nearest(_joined(workspace, NEAREST, parts), index, files["filename"])
     known = pa.table(columns)
-    return known.append_column("reason", reasons_of(known, files["reason"], wanted))
+    lowest_first = (read_manifest(workspace.folder) or {}).get("order") == LOWEST_FIRST
+    return known.append_column("reason", reasons_of(known, files["reason"], wanted, lowest_first=lowest_first))
 
 
 def chosen(known: pa.Table, wanted: Wanted) -> pa.Table:

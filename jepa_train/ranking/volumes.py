@@ -1,4 +1,4 @@
-"""The second pass: volumes of Jacobians, from r-dimensional rows or exact, of all images or the most doubtful."""
+"""The second pass: volumes of Jacobians, from r-dimensional rows or exact, as images are listed or by density."""
 
 from __future__ import annotations
 
@@ -106,15 +106,15 @@ def volume_part_size(part_size: int) -> int:
 
 
 def volume_order(
-    workspace: Workspace, parts: Sequence[int], part_size: int, *, doubtful_first: bool, shard: Shard
+    workspace: Workspace, parts: Sequence[int], part_size: int, *, lowest_first: bool, shard: Shard
 ) -> Order:
-    """The order of the images that have a finite embedding: as they are listed, or the most doubtful first.
+    """The order of the images that have a finite embedding: as they are listed, or by their density.
 
     Args:
         workspace: has the scores.
         parts: numbers of the parts of scores of this shard.
         part_size: images a part of volumes.
-        doubtful_first: begin with the lowest density of the embedding.
+        lowest_first: begin with the lowest density of the embedding.
         shard: numbers parts of volumes so that no two shards have the same.
     """
     tables = [workspace.read(SCORES, number).select(["index", "embedding_log_density"]) for number in parts]
@@ -122,6 +122,6 @@ def volume_order(
     index = np.array(scores["index"], dtype=np.int64)
     density = np.array(scores["embedding_log_density"], dtype=np.float64)
     index, density = index[np.isfinite(density)], density[np.isfinite(density)]
-    if doubtful_first:
+    if lowest_first:
         index = index[np.argsort(density, kind="stable")]
     return Order(index, part_size, first=shard.number - 1, step=shard.of)

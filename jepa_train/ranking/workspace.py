@@ -19,7 +19,7 @@ import pyarrow as pa
 from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 
-from jepa_train.checkpoints.files import PARTIAL, is_whole_archive, written_whole
+from jepa_train.checkpoints.files import PARTIAL, is_whole_archive, remove_partial, written_whole
 from jepa_train.errors import ConfigurationError, RunFailed, some_of
 from jepa_train.ranking.checksums import is_whole, sealed
 
@@ -27,9 +27,11 @@ MANIFEST = "manifest.json"
 TABLES = "tables"  # entry of the manifest: what was written where
 PARTS = "parts"
 REFERENCE = "reference.pt"
+PAGE = "page"  # folder beside index.html
 SUFFIX = ".arrow"
 FORMAT = 3  # of the files of a part, and of what is in them
 EMBEDDINGS, REFERENCES, SCORES, VOLUMES, NEAREST = "embeddings", "references", "scores", "volumes", "nearest"
+LOWEST_FIRST = "lowest embedding_log_density first"  # order of volumes
 MEASURED = ("log_volume", "jepa_score", "clipped", "imprecise")  # columns of volumes
 # how a manifest's entries are called where two of them differ
 NAMES = {
@@ -102,6 +104,11 @@ class Workspace:
                 path.unlink()
             names = some_of([str(path.relative_to(self.folder)) for path in found])
             rank_zero_warn(f"Damaged files in {self.folder} are made anew: {names}.")
+
+    def remove_partial(self) -> None:
+        """Remove what a kill left of files that were being written; nobody may write to the folder now."""
+        for folder in (self.folder, self.folder / PAGE, *(self.folder / PARTS).glob("*")):
+            remove_partial(folder)
 
     def remove(self, kind: str) -> None:
         """Remove all parts of a kind."""

@@ -18,8 +18,8 @@ from jepa_train.ranking.columns import BY_NAME
 from jepa_train.ranking.page.page_data import page_data
 from jepa_train.ranking.page.sprites import write_sprites
 from jepa_train.ranking.table import numbers
+from jepa_train.ranking.workspace import PAGE
 
-BESIDE = "page"  # folder beside index.html
 MOST_ROWS = 100_000  # what a browser scrolls and sorts without a pause
 BY_PREFERENCE = ("log_density", "embedding_log_density", "jepa_score", "mahalanobis", "knn_distance")
 
@@ -53,7 +53,7 @@ def write_page(
     if len(shown) < len(order):
         thumbnails = compress(thumbnails, np.isin(np.arange(len(order)), shown))
     on_page = table.take(shown)
-    beside = folder / BESIDE
+    beside = folder / PAGE
     beside.mkdir(exist_ok=True)
     places = write_sprites(beside, thumbnails, typicality_order(on_page))
     data = page_data(on_page, places=places, images=images, summary=summary, rows=len(order))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -23,6 +24,30 @@ def test_a_checkpoint_ranks_a_folder(measured: Path, tmp_path: Path, capsys: pyt
     assert table.column_names[0] == "filename"
     assert "class" not in table.column_names
     assert table["log_density"].null_count == 0
+
+
+def test_each_call_ends_with_what_it_wrote_and_warns(
+    measured: Path, own_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures(own_folder / "photos", 20)
+    made = ["rank", "photos", f"--encoder={measured}", "--data.part_size=8", *HERE]
+
+    def last_lines(*arguments: str) -> list[str]:
+        main(list(arguments))
+        return capsys.readouterr().out.splitlines()[-3:]
+
+    reference = ["--reference=shared/reference.pt"]
+    assert last_lines(*made, "--stage=reference", "--output=shared")[-1] == (
+        "Wrote shared/reference.pt: rank with it as --reference."
+    )
+    assert last_lines(*made, *reference, "--shard=1/2", "--output=one")[-1] == (
+        "Wrote shard 1/2 to one: 12 of 20 images; rank merge makes one table of all 2."
+    )
+    last_lines(*made, *reference, "--shard=2/2", "--output=two")
+    merged = last_lines("rank", "merge", "one", "two", "--output=merged.csv")
+    assert merged[-1] == "Wrote merged.csv: 20 images."
+    warnings = json.loads(Path("merged/summary.json").read_text())["warnings"]
+    assert merged[-2] == f"warning: {warnings[-1]}"
 
 
 @pytest.mark.parametrize(

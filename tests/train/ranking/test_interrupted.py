@@ -66,6 +66,20 @@ def test_it_goes_on_with_damaged_parts(photos: Path, tmp_path: Path, whole: byte
     assert good == {path: path.stat().st_mtime_ns for path in good}
 
 
+def test_what_a_kill_left_half_written_is_removed_by_the_next_call(photos: Path, tmp_path: Path) -> None:
+    folder, table_file = tmp_path / "ranked", tmp_path / "ranked.csv"
+    rank_quietly(photos, table_file, scores="mahalanobis")
+    mine = tmp_path / ".other.csv.0123.partial"  # of another ranking, which may be at work
+    left = [tmp_path / ".ranked.csv.0123.partial"]
+    for place in ("", "parts/embeddings", "parts/volumes", "page"):
+        (folder / place).mkdir(exist_ok=True)
+        left.append(folder / place / ".some.0123.partial")
+    for path in (*left, mine):
+        path.write_bytes(b"half")
+    rank_quietly(photos, table_file, scores="mahalanobis")
+    assert list(tmp_path.rglob("*.partial")) == [mine]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("moment", "number"), [("before", 1), ("after", 3), ("before", 7), ("before", 11), ("after", 14)]
@@ -74,7 +88,9 @@ def test_it_goes_on_after_a_kill(photos: Path, tmp_path: Path, whole: bytes, mom
     folder = tmp_path / "ranked"
     killed = run_python(SCRIPT, photos, folder, moment, number, folder=tmp_path)
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-3000:]
+    assert moment == "after" or list(folder.rglob("*.partial"))
     rank_quietly(photos, folder)
+    assert not list(folder.rglob("*.partial"))
     assert (folder / TABLE).read_bytes() == whole
 
 

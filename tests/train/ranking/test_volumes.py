@@ -1,4 +1,4 @@
-"""Volumes by a subspace, exact ones, and the most doubtful images first."""
+"""Volumes by a subspace, exact ones, and those of the lowest density of the embedding first."""
 
 from __future__ import annotations
 
@@ -58,18 +58,19 @@ def test_the_batch_size_does_not_matter(tmp_path: Path, batch_size: int) -> None
         np.testing.assert_allclose(values(one, name), values(other, name), atol=1e-4)
 
 
-def test_the_most_doubtful_come_first(tmp_path: Path) -> None:
+def test_the_lowest_density_of_the_embedding_comes_first(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     workspace.write(SCORES, 0, pa.table({"index": [0, 1, 2], "embedding_log_density": [1.0, None, -3.0]}))
     workspace.write(SCORES, 2, pa.table({"index": [6, 7], "embedding_log_density": [0.0, 5.0]}))
-    assert volume_order(workspace, [0, 2], 3, doubtful_first=True, shard=Shard()).indices.tolist() == [2, 6, 0, 7]
-    assert volume_order(workspace, [0, 2], 3, doubtful_first=False, shard=Shard()).indices.tolist() == [0, 2, 6, 7]
+    assert volume_order(workspace, [0, 2], 3, lowest_first=True, shard=Shard()).indices.tolist() == [2, 6, 0, 7]
+    assert volume_order(workspace, [0, 2], 3, lowest_first=False, shard=Shard()).indices.tolist() == [0, 2, 6, 7]
 
 
 def test_a_budget_measures_some_and_says_so(tmp_path: Path) -> None:
     images = pictures(tmp_path / "photos", 150)
     none = rank_quietly(images, tmp_path / "none", budget="0s")
-    assert set(none["reason"].to_pylist()) == {"no volume within the budget"}
+    reason = "no volume within the budget, which goes to the lowest embedding_log_density first"
+    assert set(none["reason"].to_pylist()) == {reason}
     assert none["log_density"].null_count == 150
     assert none["embedding_log_density"].null_count == 0
     # the same ranking goes on with more time, and then as in one go
