@@ -153,18 +153,17 @@ def _mahalanobis(z: Tensor) -> Mahalanobis | None:
         return None
 
 
-def chooses_exact(estimator: Estimator, reference: RankingReference, *, needs_all: bool) -> bool:
+def chooses_exact(estimator: Estimator, reference: RankingReference) -> bool:
     """Tell whether volumes are exact, from all K rows of the Jacobian.
 
     Args:
         estimator: as asked for.
         reference: whose rank r the volume has.
-        needs_all: a score needs all singular values.
 
     Raises:
         ConfigurationError: where the estimator that is asked for cannot be had.
     """
-    if estimator == "exact" or needs_all or reference.density is None:
+    if estimator == "exact" or reference.density is None:
         return True
     rank, size = reference.density.rank, reference.z.shape[1]
     few = len(reference.z) <= subspace_rows(rank, size) or len(reference.z) < FEWEST_CALIBRATION

@@ -15,7 +15,7 @@ from jepa_train.checkpoints.files import remove_partial
 from jepa_train.errors import ConfigurationError
 from jepa_train.ranking.references import file_identity
 from jepa_train.ranking.table import write_table
-from jepa_train.ranking.workspace import MANIFEST, TABLES, Workspace, open_workspace, read_manifest, write_json
+from jepa_train.ranking.workspace import TABLES, Workspace, open_workspace, read_manifest
 
 
 def begin_ranking(
@@ -85,8 +85,7 @@ def _note(folder: Path, name: str, columns: list[str], written: Path) -> None:
     tables, identity = _known(folder), file_identity(written)
     identities = tables.get(name, {}).get("sha256", [])
     now = {"columns": columns, "sha256": identities if identity in identities else [*identities, identity]}
-    if tables.get(name) != now:
-        write_json(folder / MANIFEST, (read_manifest(folder) or {}) | {TABLES: {**tables, name: now}})
+    Workspace(folder).note(**{TABLES: {**tables, name: now}})
 
 
 def _known(folder: Path) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from jepa_train.ranking.shards import Shard
 from jepa_train.ranking.summary import FILE, summary_of
 from jepa_train.ranking.table import assemble, chosen, place_of, read_table, thumbnails
 from jepa_train.ranking.workspace import (
+    AUTO,
     EMBEDDINGS,
     NEAREST,
     REFERENCE,
@@ -126,7 +127,8 @@ def _merged(folders: Sequence[Path], manifests: Sequence[dict[str, Any]]) -> dic
     """Manifest of the whole."""
     if not folders:
         raise ConfigurationError("there is nothing to merge: name the folders of all shards.")
-    merged = manifests[0] | {"shard": str(Shard()), TABLES: {}}
+    estimator = next((manifest["estimator"] for manifest in manifests if manifest["estimator"] != AUTO), AUTO)
+    merged = manifests[0] | {"shard": str(Shard()), "estimator": estimator, TABLES: {}}
     for folder, manifest in zip(folders, manifests, strict=True):
         if (difference := difference_of(merged, manifest | {"shard": str(Shard())})) is not None:
             raise ConfigurationError(f"{folder} and {folders[0]} are of different rankings: another {difference}.")

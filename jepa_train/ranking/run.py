@@ -108,8 +108,7 @@ def rank(
     course = Course(
         wanted,
         source=None if reference is None else reference_at(Path(reference)),
-        estimator=estimator,
-        needs_all=_needs_all(estimator, wanted),
+        estimator=estimator_for(wanted, estimator),
         seconds=None if budget is None else parse_budget(budget),
         reference_alone=stage == "reference",
         seed=seed,
@@ -162,7 +161,6 @@ class Course:
     wanted: Wanted
     source: ImageListing | Path | None
     estimator: Estimator
-    needs_all: bool
     seconds: float | None
     reference_alone: bool
     seed: int
@@ -192,9 +190,7 @@ def _stages(job: Job, course: Course, size: int, clock: Stopwatch) -> RankingRef
                 if isinstance(source, Path)
                 else draw_reference(job, source, size, seed=course.seed, embedded=embedded)
             )
-            fitted = settle_reference(
-                job, origin, estimator=course.estimator, needs_all=course.needs_all, volumes=wanted.volumes
-            )
+            fitted = settle_reference(job, origin, estimator=course.estimator, volumes=wanted.volumes)
     if course.reference_alone:
         return fitted
     if fitted is not None:
@@ -264,15 +260,19 @@ def _is_ranking(folder: Path) -> bool:
     return False
 
 
-def _needs_all(estimator: Estimator, wanted: Wanted) -> bool:
-    """Tell whether all singular values were asked for."""
+def estimator_for(wanted: Wanted, estimator: Estimator) -> Estimator:
+    """The estimator that is asked for, by itself or by columns that need all singular values.
+
+    Raises:
+        ConfigurationError: where these contradict each other.
+    """
     by_score = wanted.explicit and wanted.needs("exact volume")
     if by_score and estimator == "subspace":
         raise ConfigurationError(
             "jepa_score needs all singular values, which the estimator subspace does not have: leave out --estimator, "
             "or jepa_score of --scores."
         )
-    return by_score or estimator == "exact"
+    return "exact" if by_score else estimator
 
 
 def _check_there_are_two(listing: ImageListing, reference: ImageListing | Path | None) -> None:
@@ -308,14 +308,14 @@ def manifest_of(job: Job, course: Course) -> dict[str, Any]:
     if isinstance(source, Path):
         reference = {"file": file_identity(source)}
     else:
-        reference = {"images": (source or listing).identity}
+        reference = {"images": (source or listing).identity, "taken": "trimmed" if source is None else "whole"}
     return {
         "format": FORMAT,
         "encoder": encoder.identity,
         "preparation": dict(encoder.preparation),
         "images": listing.identity,
         "reference": reference,
-        "estimator": "exact" if course.needs_all else course.estimator,
+        "estimator": course.estimator,
         "precision": str(job.trainer.precision),
         "seed": course.seed,
         "shard": str(job.shard),

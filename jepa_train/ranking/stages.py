@@ -9,9 +9,10 @@ from pathlib import Path
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from numpy.typing import NDArray
 
-from jepa_train.errors import ConfigurationError
+from jepa_train.errors import ConfigurationError, counted
 from jepa_train.ranking.batches import DataSettings, Order
 from jepa_train.ranking.duplicates import write_nearest
 from jepa_train.ranking.embedding import EmbeddingPass, embeddings_at, listing_order
@@ -34,7 +35,17 @@ from jepa_train.ranking.references import (
 from jepa_train.ranking.scores import write_scores
 from jepa_train.ranking.shards import Shard
 from jepa_train.ranking.volumes import VolumePass, volume_order, volume_part_size
-from jepa_train.ranking.workspace import EMBEDDINGS, NEAREST, REFERENCE, REFERENCES, SCORES, Workspace, vectors
+from jepa_train.ranking.workspace import (
+    AUTO,
+    EMBEDDINGS,
+    NEAREST,
+    REFERENCE,
+    REFERENCES,
+    SCORES,
+    Workspace,
+    read_manifest,
+    vectors,
+)
 
 
 @dataclass(frozen=True)
@@ -120,43 +131,54 @@ def draw_reference(job: Job, others: ImageListing | None, size: int, *, seed: in
     return replace(drawn, kind=REFERENCES)
 
 
-def settle_reference(
-    job: Job, source: Drawn | Path, *, estimator: Estimator, needs_all: bool, volumes: bool = True
-) -> RankingReference:
+def settle_reference(job: Job, source: Drawn | Path, *, estimator: Estimator, volumes: bool = True) -> RankingReference:
     """Fit the reference, or read the one that is there.
 
     Args:
         job: the ranking.
         source: images that were drawn and embedded, or the file of another ranking's reference.
-        estimator, needs_all: see :func:`chooses_exact`.
+        estimator: see :func:`chooses_exact`; once one is chosen, the ranking goes on with that.
         volumes: volumes will be measured, for which some Jacobians are needed now.
 
     Raises:
         ConfigurationError: where there are too few images, or a file is of another encoder.
     """
     path = job.workspace.folder / REFERENCE
-    on_first_process(job.trainer, partial(_settle, job, path, source, estimator, needs_all, volumes))
+    on_first_process(job.trainer, partial(_settle, job, path, source, estimator, volumes))
     with failing_together(job.trainer):
         return read_reference(path, job.encoder.identity)
 
 
-def _settle(job: Job, path: Path, source: Drawn | Path, estimator: Estimator, needs_all: bool, volumes: bool) -> None:
+def _settle(job: Job, path: Path, source: Drawn | Path, estimator: Estimator, volumes: bool) -> None:
     written = path.is_file()
     if written and (not volumes or has_subspace(path, job.encoder.identity)):
         return
     known = path if written else source
     reference = read_reference(known, job.encoder.identity) if isinstance(known, Path) else _fit(job, known)
-    if volumes and chooses_exact(estimator, reference, needs_all=needs_all):
+    if volumes:
+        reference = _with_estimator(job, reference, source, estimator)
+    if not written or reference.subspace is not None:
+        write_reference(path, reference)
+
+
+def _with_estimator(
+    job: Job, reference: RankingReference, source: Drawn | Path, estimator: Estimator
+) -> RankingReference:
+    """Choose how volumes are estimated, unless that was chosen before, and give the reference what that needs."""
+    chosen = (read_manifest(job.workspace.folder) or {}).get("estimator", AUTO)
+    exact = chooses_exact(estimator if chosen == AUTO else chosen, reference)
+    if exact:
         reference = replace(reference, subspace=None)
-    elif volumes and isinstance(source, Drawn):
+    elif isinstance(source, Drawn):
         reference = _calibrate(job, reference, source)
-    elif volumes and reference.subspace is None:
+    elif reference.subspace is None:
         raise ConfigurationError(
             f"{source} was made for exact volumes, or for none: make it again with --stage reference, and without "
             "--scores and --estimator; or add --estimator exact."
         )
-    if not written or reference.subspace is not None:
-        write_reference(path, reference)
+    if reference.density is not None:  # else there will be no volumes
+        job.workspace.note(estimator="exact" if exact else "subspace")
+    return reference
 
 
 def _fit(job: Job, drawn: Drawn) -> RankingReference:
@@ -167,14 +189,28 @@ def _fit(job: Job, drawn: Drawn) -> RankingReference:
     else:
         numbers = Order(drawn.indices, job.data.part_size).parts
         z = np.concatenate([vectors(job.workspace.read(drawn.kind, number)["embedding"]) for number in numbers])
-    return fit_reference(
+    trim = drawn.images is job.images  # a folder of a user's choice is typical as it is
+    reference = fit_reference(
         z,
         drawn.indices,
         images=drawn.images.listing.identity,
         encoder=job.encoder.identity,
         source=drawn.name,
-        trim=drawn.images is job.images,  # a folder of a user's choice is typical as it is
+        trim=trim,
     )
+    if trim and drawn.kind == REFERENCES:
+        _warn_of_trimmed(drawn.name, int(np.isfinite(z).all(1).sum()), len(reference.z))
+    return reference
+
+
+def _warn_of_trimmed(name: str, count: int, kept: int) -> None:
+    """Say what a reference that is made by itself leaves out, as whoever makes it may hold all images for typical."""
+    if kept < count:
+        rank_zero_warn(
+            f"The reference leaves out {count - kept} of {counted(count, 'image')} of {name}, those farthest from the "
+            "rest, because images that are ranked may have faults: where all are typical, name their folder as "
+            "--reference, too, which is taken whole."
+        )
 
 
 def _calibrate(job: Job, reference: RankingReference, drawn: Drawn) -> RankingReference:

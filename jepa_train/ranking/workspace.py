@@ -29,8 +29,9 @@ PARTS = "parts"
 REFERENCE = "reference.pt"
 PAGE = "page"  # folder beside index.html
 SUFFIX = ".arrow"
-FORMAT = 3  # of the files of a part, and of what is in them
+FORMAT = 4  # of the files of a part, and of what is in them
 EMBEDDINGS, REFERENCES, SCORES, VOLUMES, NEAREST = "embeddings", "references", "scores", "volumes", "nearest"
+AUTO = "auto"  # estimator that is not chosen yet
 LOWEST_FIRST = "lowest embedding_log_density first"  # order of volumes
 MEASURED = ("log_volume", "jepa_score", "clipped", "imprecise")  # columns of volumes
 # how a manifest's entries are called where two of them differ
@@ -90,6 +91,12 @@ class Workspace:
                 return pa.ipc.open_file(file).read_all().replace_schema_metadata()
         except (pa.ArrowInvalid, OSError):
             raise RunFailed(f"{path} is missing or damaged: run the same command again, which makes it anew.") from None
+
+    def note(self, **entries: Any) -> None:
+        """Add entries to the manifest, or change them."""
+        manifest = read_manifest(self.folder) or {}
+        if (changed := manifest | entries) != manifest:
+            write_json(self.folder / MANIFEST, changed)
 
     def damaged(self) -> list[Path]:
         """Files of the folder that are not as they were written, by their checksums."""
@@ -204,10 +211,13 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def difference_of(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
-    """Name the first entry in which two manifests differ, with both values; ``None`` where they are equal."""
+    """Name the first entry in which two manifests differ, with both values; ``None`` where they go together.
+
+    An estimator that is not chosen yet goes together with any.
+    """
     for name in NAMES:
         before, now = found.get(name), wanted.get(name)
-        if before == now:
+        if before == now or (name == "estimator" and AUTO in (before, now)):
             continue
         if isinstance(before, dict) and isinstance(now, dict):
             inner = next(key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key))

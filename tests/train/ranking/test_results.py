@@ -10,6 +10,7 @@ import pytest
 
 from jepa_train.errors import ConfigurationError
 from jepa_train.ranking.results import merge
+from jepa_train.ranking.workspace import Workspace
 from tests.train.ranking.tiny import rank_quietly, tiny_encoder
 
 TABLE = "ranking.parquet"
@@ -65,6 +66,19 @@ def test_scores_that_shards_were_asked_for_are_those_of_the_whole(shards: Path, 
         rank_quietly(photos, tmp_path / str(number), shard=f"{number}/2", **asked)
     merged = merge([tmp_path / "1", tmp_path / "2"], output=tmp_path / "merged")
     assert merged.equals(rank_quietly(photos, tmp_path / "whole", **asked))
+
+
+def test_shards_by_one_estimator_go_together_whatever_it_was_asked_by(
+    shards: Path, photos: Path, tmp_path: Path
+) -> None:
+    reference = shards / "shared" / "reference.pt"
+    rank_quietly(photos, tmp_path / "exact", reference=reference, shard="2/3", estimator="exact")
+    rank_quietly(photos, tmp_path / "none", reference=reference, shard="1/3", scores="mahalanobis")
+    merge([shards / "1", tmp_path / "exact", shards / "3"], output=tmp_path / "merged", page=False)
+    assert (tmp_path / "merged" / TABLE).read_bytes() == (shards / "whole" / TABLE).read_bytes()
+    Workspace(tmp_path / "exact").note(estimator="subspace")
+    with pytest.raises(ConfigurationError, match="of different rankings: another estimator"):
+        merge([tmp_path / "none", tmp_path / "exact", shards / "3"], output=tmp_path / "merged")
 
 
 def test_a_shard_that_is_not_finished_is_named(shards: Path, photos: Path, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_a_second_call_changes_nothing(photos: Path, tmp_path: Path) -> None:
 def test_another_ranking_is_refused(photos: Path, tmp_path: Path) -> None:
     before = rank_quietly(photos, tmp_path / "ranked")
     others: dict[str, dict[str, Any]] = {
-        "another estimator": {"estimator": "exact"},
+        "another estimator": {"estimator": "subspace"},
         "another seed": {"seed": 1},
         "another number of images a part": {"data": replace(IN_THIS_PROCESS, part_size=8)},
         "begun with another encoder": {"encoder": tiny_encoder(6)},

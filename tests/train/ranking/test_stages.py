@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from jepa_train.errors import ConfigurationError
+from jepa_train.ranking.references import read_reference
 from tests.train.ranking.tiny import encoder_of, layers, pictures, rank_quietly, tiny_encoder, values
 
 
@@ -49,6 +51,61 @@ def test_a_reference_for_exact_volumes_has_no_subspace(photos: Path, tmp_path: P
     rank_quietly(photos, tmp_path / "shared", stage="reference", estimator="exact")
     with pytest.raises(ConfigurationError, match="was made for exact volumes, or for none: make it"):
         rank_quietly(photos, tmp_path / "one", reference=tmp_path / "shared" / "reference.pt", estimator="subspace")
+
+
+def test_images_that_are_typical_by_their_name_alone_are_taken_whole(tmp_path: Path) -> None:
+    clean = pictures(tmp_path / "clean", 100)
+
+    def counted(output: str, **settings: Any) -> int:
+        rank_quietly(clean, tmp_path / output, scores="mahalanobis", **settings)
+        return len(read_reference(tmp_path / output / "reference.pt", tiny_encoder().identity).z)
+
+    said = r"^The reference leaves out 10 of 100 images of .*clean, those farthest .* name their folder as --reference"
+    with pytest.warns(UserWarning, match=said):
+        assert counted("alone", stage="reference") == 90
+    assert counted("ranked") == 90  # here and below warnings are errors
+    assert counted("whole", stage="reference", reference=clean) == 100
+    assert counted("compared", reference=clean) == 100
+    with pytest.raises(ConfigurationError, match=r'begun with another reference \(taken: "trimmed", not "whole"\)'):
+        counted("alone", stage="reference", reference=clean)
+
+
+JEPA_SCORE = {"scores": "jepa_score"}
+
+
+@pytest.mark.parametrize(
+    ("size", "first", "second"),
+    [
+        (5, {}, JEPA_SCORE),  # auto is exact for 5 numbers
+        (5, {}, {"estimator": "exact"}),
+        (5, JEPA_SCORE, {}),
+        (40, {"scores": "mahalanobis"}, JEPA_SCORE),  # no volume was measured
+        (40, {"estimator": "exact"}, {}),
+        (40, {}, {"estimator": "subspace"}),
+        (40, {"estimator": "subspace"}, {}),
+    ],
+)
+def test_an_estimator_that_is_in_use_is_no_other(
+    photos: Path, tmp_path: Path, size: int, first: dict[str, str], second: dict[str, str]
+) -> None:
+    encoder, output = encoder_of(layers(size)), tmp_path / "ranked"
+    rank_quietly(photos, output, encoder=encoder, **first)
+    measured = {path: path.stat().st_mtime_ns for path in output.rglob("*.arrow")}
+    table = rank_quietly(photos, output, encoder=encoder, **second)
+    assert measured.items() <= {path: path.stat().st_mtime_ns for path in output.rglob("*.arrow")}.items()
+    alike = second or first  # auto goes on with what is in use
+    at_once = rank_quietly(photos, tmp_path / "once", encoder=encoder, **{**alike, "scores": second.get("scores")})
+    assert table.equals(at_once)
+
+
+def test_another_estimator_than_that_in_use_is_refused(photos: Path, tmp_path: Path) -> None:
+    encoder, output = encoder_of(layers(40)), tmp_path / "ranked"
+    rank_quietly(photos, output, encoder=encoder)
+    with pytest.raises(ConfigurationError, match=r'another estimator of volumes \("subspace", not "exact"\)'):
+        rank_quietly(photos, output, encoder=encoder, **JEPA_SCORE)
+    (output / "reference.pt").unlink()
+    with pytest.raises(ConfigurationError, match="another estimator"):
+        rank_quietly(photos, output, encoder=encoder, **JEPA_SCORE)
 
 
 class Detached(nn.Module):
