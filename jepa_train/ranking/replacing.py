@@ -13,9 +13,10 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from jepa_train.checkpoints.files import remove_partial
 from jepa_train.errors import ConfigurationError
+from jepa_train.ranking.page import remove_page
 from jepa_train.ranking.references import file_identity
 from jepa_train.ranking.table import write_table
-from jepa_train.ranking.workspace import TABLES, Workspace, open_workspace, read_manifest
+from jepa_train.ranking.workspace import SHOWN, TABLES, Workspace, open_workspace, read_manifest, recover
 
 
 def begin_ranking(
@@ -30,6 +31,7 @@ def begin_ranking(
     Raises:
         ConfigurationError: if something else is there, see :func:`check_replaceable` and :func:`open_workspace`.
     """
+    recover(folder)
     if not overwrite:
         check_replaceable(table_file, folder)
     workspace = open_workspace(folder, manifest, overwrite=overwrite, sources=sources)
@@ -65,7 +67,7 @@ def check_replaceable(table_file: Path, folder: Path) -> None:
 
 
 def replace_table(table_file: Path, folder: Path, table: pa.Table) -> None:
-    """Write a table whole, and say which columns the one before had besides.
+    """Write a table whole, and say which columns the one before had besides; a page that shows another one is removed.
 
     Raises:
         OSError: naming the file, where it cannot be written.
@@ -83,6 +85,8 @@ def replace_table(table_file: Path, folder: Path, table: pa.Table) -> None:
 def _note(folder: Path, name: str, columns: list[str], written: Path) -> None:
     """Add the content of a table to the manifest before the table gets its name: a kill in between does no harm."""
     tables, identity = _known(folder), file_identity(written)
+    if (read_manifest(folder) or {}).get(SHOWN) != identity:
+        remove_page(folder)
     identities = tables.get(name, {}).get("sha256", [])
     now = {"columns": columns, "sha256": identities if identity in identities else [*identities, identity]}
     Workspace(folder).note(**{TABLES: {**tables, name: now}})

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 
 from jepa_train.errors import ConfigurationError
 from jepa_train.ranking.arguments import check_arguments
@@ -18,7 +19,7 @@ from jepa_train.ranking.embedding import listing_order
 from jepa_train.ranking.findings import Facts
 from jepa_train.ranking.neighbour_search import MOST_EXACT, has_faiss
 from jepa_train.ranking.page import write_page
-from jepa_train.ranking.references import RankingReference, read_reference
+from jepa_train.ranking.references import RankingReference, file_identity, read_reference
 from jepa_train.ranking.replacing import begin_ranking, replace_table
 from jepa_train.ranking.shards import Shard
 from jepa_train.ranking.summary import FILE, summary_of
@@ -26,11 +27,14 @@ from jepa_train.ranking.table import assemble, chosen, place_of, read_table, thu
 from jepa_train.ranking.workspace import (
     AUTO,
     EMBEDDINGS,
+    INDEX,
     NEAREST,
     REFERENCE,
     SCORES,
+    SHOWN,
     TABLES,
     Workspace,
+    abandoned_where_refused,
     difference_of,
     read_manifest,
     write_json,
@@ -61,7 +65,7 @@ def write_results(
         table_file: where it goes.
         reference: what is typical; ``None`` where no column needs it.
         seconds: time of each stage.
-        page: write the page, too.
+        page: write the page, too; without it, one that shows another table is removed.
 
     Raises:
         OSError: naming the file that cannot be written.
@@ -69,7 +73,8 @@ def write_results(
     manifest = read_manifest(workspace.folder)
     assert manifest is not None
     known = assemble(workspace, parts, wanted)
-    table = chosen(known, wanted)
+    table, index = chosen(known, wanted), workspace.folder / INDEX
+    had_page = index.is_file()
     replace_table(table_file, workspace.folder, table)
     summary = summary_of(Facts(known, wanted, reference), manifest, seconds)
     write_json(workspace.folder / FILE, summary)
@@ -77,6 +82,9 @@ def write_results(
         images = os.path.relpath(manifest["root"], workspace.folder.resolve()).replace(os.sep, "/")
         pictures = thumbnails(workspace, parts)
         write_page(workspace.folder, table, thumbnails=pictures, images=images, summary=summary)
+        workspace.note(**{SHOWN: file_identity(table_file)})
+    elif had_page and not index.is_file():
+        rank_zero_info(f"Removed the page {index}, which showed another table: it is written without --page false.")
 
 
 def merge(
@@ -105,13 +113,14 @@ def merge(
     wanted = wanted_columns(merged["scores"])
     parts = list(listing_order(merged["count"], merged["part_size"]).parts)
     _check_finished(Workspace(folder, tuple(folders)), parts, wanted, manifests)
-    workspace = begin_ranking(table_file, folder, merged, overwrite=overwrite, sources=folders)
     reference_file = folders[0] / REFERENCE
     reference = read_reference(reference_file, merged["encoder"]) if reference_file.is_file() else None
-    if searches(wanted, merged["count"]):
-        there = workspace.numbers(NEAREST)
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        write_nearest(workspace, parts, [part for part in parts if part not in there], device)
+    workspace = begin_ranking(table_file, folder, merged, overwrite=overwrite, sources=folders)
+    with abandoned_where_refused(workspace):
+        if searches(wanted, merged["count"]):
+            there = workspace.numbers(NEAREST)
+            device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+            write_nearest(workspace, parts, [part for part in parts if part not in there], device)
     write_results(workspace, parts, wanted, table_file, reference, {}, page=page)
     return read_table(table_file)
 

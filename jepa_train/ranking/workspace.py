@@ -22,12 +22,15 @@ from numpy.typing import NDArray
 from jepa_train.checkpoints.files import PARTIAL, is_whole_archive, remove_partial, written_whole
 from jepa_train.errors import ConfigurationError, RunFailed, some_of
 from jepa_train.ranking.checksums import is_whole, sealed
+from jepa_train.ranking.previous import ASIDE, give_up, is_set_aside, put_back, set_aside, settle
 
 MANIFEST = "manifest.json"
 TABLES = "tables"  # entry of the manifest: what was written where
 PARTS = "parts"
 REFERENCE = "reference.pt"
-PAGE = "page"  # folder beside index.html
+INDEX, PAGE = "index.html", "page"  # the page, and the folder beside it
+SHOWN = "page"  # entry of the manifest: sha256 of the table that the page shows
+ENTRIES = (MANIFEST, PARTS, REFERENCE)  # of the folder that go together
 SUFFIX = ".arrow"
 FORMAT = 4  # of the files of a part, and of what is in them
 EMBEDDINGS, REFERENCES, SCORES, VOLUMES, NEAREST = "embeddings", "references", "scores", "volumes", "nearest"
@@ -122,7 +125,10 @@ class Workspace:
         shutil.rmtree(self._parts(self.folder, kind), ignore_errors=True)
 
     def abandon(self) -> None:
-        """Remove a ranking that came to nothing, so that another may begin here; one with a result stays."""
+        """Remove a ranking that came to nothing, and put back what it replaced; one with a result stays."""
+        if is_set_aside(self.folder):
+            put_back(self.folder, ENTRIES)
+            return
         manifest = read_manifest(self.folder)
         if manifest is None or manifest.get(TABLES) or (self.folder / REFERENCE).is_file():
             return
@@ -147,40 +153,57 @@ def open_workspace(
     Args:
         folder: made if there is none.
         manifest: plain JSON types: all that results depend on.
-        overwrite: begin anew, and remove the parts of the ranking that is there.
+        overwrite: begin anew, and set the ranking that is there aside, see :mod:`jepa_train.ranking.previous`.
         sources: further folders with parts, see :class:`Workspace`.
 
     Raises:
         ConfigurationError: if it is of another ranking, or holds anything else.
     """
     workspace, found = Workspace(folder, tuple(sources)), read_manifest(folder)
-    if found is None and not overwrite and holds_files(folder):
+    if found is not None and not overwrite:
+        _check_is_of(folder, found, manifest)
+        return workspace
+    if found is not None:
+        set_aside(folder, ENTRIES)
+    elif holds_files(folder) and not overwrite:
         raise ConfigurationError(
             f"{folder} holds other files and no ranking: choose another --output, or add --overwrite to write the "
             "ranking beside them."
         )
-    difference = None if found is None else difference_of(found, manifest)
-    if difference is not None and not overwrite:
-        raise ConfigurationError(
-            f"the ranking in {folder} was begun with another {difference}: choose another --output, or add "
-            "--overwrite to begin anew."
-        )
-    if found is not None and not overwrite:
-        return workspace
-    if found is not None:
-        for kind in (EMBEDDINGS, REFERENCES, SCORES, VOLUMES, NEAREST):
-            workspace.remove(kind)
-        (folder / REFERENCE).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / MANIFEST, {**manifest, TABLES: (found or {}).get(TABLES, {})})
     return workspace
 
 
+def _check_is_of(folder: Path, found: Mapping[str, Any], manifest: Mapping[str, Any]) -> None:
+    """See that a folder has the ranking of a manifest; put it back where an unfinished one began to replace it."""
+    difference, replaced = difference_of(found, manifest), read_manifest(folder / ASIDE)
+    if difference is None:
+        return
+    if replaced is None or difference_of(replaced, manifest) is not None:
+        raise ConfigurationError(
+            f"the ranking in {folder} was begun with another {difference}: choose another --output, or add "
+            "--overwrite to begin anew."
+        )
+    put_back(folder, ENTRIES)
+
+
+def recover(folder: Path) -> None:
+    """Set right what a kill left where one ranking was about to replace another."""
+    settle(folder)
+    if is_set_aside(folder) and not (folder / MANIFEST).is_file():
+        put_back(folder, ENTRIES)
+
+
 @contextmanager
 def abandoned_where_refused(workspace: Workspace) -> Iterator[None]:
-    """Leave nothing behind of a ranking that is refused after it began, or fails before anything is computed."""
+    """Leave nothing behind of a ranking that is refused after it began, or fails before anything is computed.
+
+    What it was to replace is put back then, and removed where the block ends well.
+    """
     try:
         yield
+        give_up(workspace.folder)
     except Exception as error:
         if isinstance(error, ConfigurationError) or not any((workspace.folder / PARTS).rglob(f"*{SUFFIX}")):
             workspace.abandon()

@@ -51,7 +51,7 @@ def write_sprites(folder: Path, thumbnails: Iterable[bytes | None], order: NDArr
             pictures = [_picture(waiting, spans[row]) for row in rows]
             places[[row for row, picture in zip(rows, pictures, strict=True) if picture is None]] = NO_PICTURE
             _write_sheet(folder / f"sprite_{sheet}.jpg", pictures)
-    _remove_sheets(folder, first=len(sheets))
+    remove_sprites(folder, first=len(sheets))
     return places
 
 
@@ -93,8 +93,8 @@ def _on_square(picture: Image.Image) -> Image.Image:
     return square
 
 
-def _remove_sheets(folder: Path, *, first: int) -> None:
-    """Remove the sheets of an earlier, larger page, from number ``first`` on."""
+def remove_sprites(folder: Path, *, first: int = 0) -> None:
+    """Remove the sheets of an earlier page, from number ``first`` on."""
     number = first
     while (path := folder / f"sprite_{number}.jpg").exists():
         path.unlink()

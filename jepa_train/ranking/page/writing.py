@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from importlib.resources import files
 from itertools import compress
 from pathlib import Path
@@ -16,10 +17,11 @@ from numpy.typing import NDArray
 from jepa_train.checkpoints.files import written_whole
 from jepa_train.ranking.columns import BY_NAME
 from jepa_train.ranking.page.page_data import page_data
-from jepa_train.ranking.page.sprites import write_sprites
+from jepa_train.ranking.page.sprites import remove_sprites, write_sprites
 from jepa_train.ranking.table import numbers
-from jepa_train.ranking.workspace import PAGE
+from jepa_train.ranking.workspace import INDEX, PAGE
 
+DATA = "data.js"
 MOST_ROWS = 100_000  # what a browser scrolls and sorts without a pause
 BY_PREFERENCE = ("log_density", "embedding_log_density", "jepa_score", "mahalanobis", "knn_distance")
 
@@ -58,12 +60,26 @@ def write_page(
     places = write_sprites(beside, thumbnails, typicality_order(on_page))
     data = page_data(on_page, places=places, images=images, summary=summary, rows=len(order))
     # a script, because a page opened from disk may not read other files; ASCII, because its encoding is then no matter
-    _write(beside / "data.js", f"const DATA = {json.dumps(data, separators=(',', ':'))};\n".encode())
+    _write(beside / DATA, f"const DATA = {json.dumps(data, separators=(',', ':'))};\n".encode())
     static = files(__package__) / "static"
     for source in static.iterdir():
-        if source.name != "index.html":
+        if source.name != INDEX:
             _write(beside / source.name, source.read_bytes())
-    _write(folder / "index.html", (static / "index.html").read_bytes())
+    _write(folder / INDEX, (static / INDEX).read_bytes())
+
+
+def remove_page(folder: Path) -> None:
+    """Remove a page that :func:`write_page` wrote; other files stay."""
+    index, beside = folder / INDEX, folder / PAGE
+    if not (beside / DATA).is_file():
+        return
+    if index.is_file() and f"{PAGE}/{DATA}".encode() in index.read_bytes():
+        index.unlink()
+    remove_sprites(beside)
+    for name in (*(source.name for source in (files(__package__) / "static").iterdir()), DATA):  # by which it is known
+        (beside / name).unlink(missing_ok=True)
+    with suppress(OSError):  # there is none, or it holds other files
+        beside.rmdir()
 
 
 def typicality_order(table: pa.Table) -> NDArray[np.int64]:

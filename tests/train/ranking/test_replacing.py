@@ -87,6 +87,41 @@ def test_columns_that_are_left_out_are_named(folder: Path, monkeypatch: pytest.M
     assert "ranking.parquet had log_density, doubt as well, which --scores leaves out now" in said[0]
 
 
+def test_no_page_stands_beside_another_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    photos, output = pictures(tmp_path / "photos", 20), tmp_path / "ranked"
+    rank_quietly(photos, output, scores="mahalanobis", page=True)
+    (output / "page" / "mine.txt").write_text("mine")
+    rank_quietly(photos, output, scores="mahalanobis")
+    assert (output / "index.html").is_file()  # of the same table
+    replace = os.replace
+
+    def interrupted(source: Path, target: Path) -> None:
+        replace(source, target)
+        if target == output / "ranking.parquet":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", interrupted)
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            rank_quietly(photos, output, scores="knn_distance", page=True)
+    assert not (output / "index.html").exists()
+    rank_quietly(photos, output, scores="knn_distance", page=True)
+    assert "knn_distance" in (output / "page" / "data.js").read_text()
+    assert "Removed the page" not in caplog.text
+    rank_quietly(photos, output, scores="mahalanobis")
+    assert "index.html, which showed another table" in caplog.text
+    assert not (output / "index.html").exists()
+    assert [path.name for path in (output / "page").iterdir()] == ["mine.txt"]
+
+
+def test_an_index_of_somebody_else_is_not_taken_for_a_page(folder: Path) -> None:
+    (folder / "index.html").write_text("mine")
+    replace_table(folder / "ranking.parquet", folder, FIRST)
+    assert (folder / "index.html").read_text() == "mine"
+
+
 def test_a_table_that_was_edited_is_kept_by_another_call(tmp_path: Path) -> None:
     photos, table_file = pictures(tmp_path / "photos", 20), tmp_path / "ranked.csv"
     rank_quietly(photos, table_file, scores="knn_distance")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -97,15 +98,16 @@ def test_what_is_refused_leaves_nothing_behind(
     assert workspace.numbers(EMBEDDINGS) == ({0} if stays and computed else set())
 
 
-def test_results_stay_where_a_call_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("result", [{"tables": {"a.csv": {}}}, {}])
+def test_results_stay_where_a_call_is_refused(tmp_path: Path, result: dict[str, Any]) -> None:
     (tmp_path / "mine.txt").write_text("mine")
-    for result in ({"tables": {"a.csv": {}}}, {}):
-        workspace = open_workspace(tmp_path, MANIFEST, overwrite=True)
-        write_json(tmp_path / "manifest.json", {**MANIFEST, **result})
-        workspace.write(EMBEDDINGS, 0, part(1))
-        workspace.abandon()
-        assert workspace.numbers(EMBEDDINGS) == ({0} if result else set())
-    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    workspace = open_workspace(tmp_path, MANIFEST, overwrite=True)
+    workspace.note(**result)
+    workspace.write(EMBEDDINGS, 0, part(1))
+    workspace.abandon()
+    assert workspace.numbers(EMBEDDINGS) == ({0} if result else set())
+    assert (tmp_path / "manifest.json").exists() is bool(result)
+    assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
 def test_a_folder_of_other_files_keeps_them(tmp_path: Path) -> None:
