@@ -95,6 +95,9 @@ class JEPA(pl.LightningModule):
         shift: largest shift of a view, as a share of the image side.
         flip: mirror half of the views left and right.
         noise: standard deviation of white noise added to the pixels of a view.
+        brightness: largest amount added to all pixels of a view, or taken off, in units of the normalised images.
+        contrast: largest relative change of a view's deviations from its own mean.
+        crop_aspect: largest ratio of width to height of a crop, and of height to width; 1 keeps the image's.
         ema_start: momentum of the target encoder's moving average at the first step; it changes linearly. With both
             at 0 there is no average, and the target is the online encoder of the same step.
         ema_end: momentum of the target encoder's moving average at the last step.
@@ -145,6 +148,9 @@ class JEPA(pl.LightningModule):
         shift: float = 0.0,
         flip: bool = False,
         noise: float = 0.0,
+        brightness: float = 0.0,
+        contrast: float = 0.0,
+        crop_aspect: float = 1.0,
         ema_start: float = 0.996,
         ema_end: float = 1.0,
         learning_rate_start: float = 2e-4,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from jepa_train.inputs.views import RandomView
+from jepa_train.inputs.views import PLACES, RandomView
 
 
 class Purpose(IntEnum):
@@ -74,10 +74,12 @@ class BatchDraws:
         if view.is_identity:
             return images_a, images_b
         generator = Generator().manual_seed(self.shared_seed(Purpose.VIEWS))
-        draws = torch.rand(2, len(images_a) * self.world_size, 4, generator=generator, dtype=torch.float32)
+        draws = self._uniform(2, len(images_a), PLACES, generator)
+        if view.num_draws > PLACES:  # after the others, which stay what they are without these
+            draws = torch.cat([draws, self._uniform(2, len(images_a), view.num_draws - PLACES, generator)], dim=2)
         noise_generator = Generator(images_a.device).manual_seed(self.own_seed(Purpose.PIXEL_NOISE))
         view_a, view_b = (
-            view(images, draws=draw[self._share], noise_generator=noise_generator)
+            view(images, draws=draw, noise_generator=noise_generator)
             for images, draw in zip((images_a, images_b), draws.unbind(), strict=True)
         )
         return view_a, view_b
@@ -89,6 +91,11 @@ class BatchDraws:
         generator = Generator().manual_seed(self.shared_seed(Purpose.MASKS))
         context, targets = sampler(batch_size * self.world_size, generator)
         return _send(context[self._share], device), _send(targets[self._share], device)
+
+    def _uniform(self, views: int, batch_size: int, numbers: int, generator: Generator) -> Tensor:
+        """(views, batch_size, numbers): the share of this process in the numbers of the global batch."""
+        shape = (views, batch_size * self.world_size, numbers)
+        return torch.rand(shape, generator=generator, dtype=torch.float32)[:, self._share]
 
     @property
     def _share(self) -> slice:

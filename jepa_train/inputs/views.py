@@ -1,4 +1,4 @@
-"""Random views of a batch: a crop-and-resize, shift and flip for each image in one resampling, then pixel noise."""
+"""Random views of a batch: crop, shift and flip of each image in one resampling; then intensities, then pixel noise."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from jepa_train.errors import ConfigurationError
+from jepa_train.errors import ConfigurationError, check_at_least
+
+PLACES = 4  # random numbers of crop, shift and flip; those of what came later follow them
+AMOUNTS = 3  # of the aspect, the brightness and the contrast
 
 
 @dataclass(frozen=True)
@@ -20,23 +23,32 @@ class RandomView:
         shift: largest shift, as a share of the image side.
         flip: mirror left and right with probability one half.
         noise: standard deviation of white noise added to every pixel.
+        brightness: largest amount that is added to all pixels of a view, or taken off, in units of the images.
+        contrast: largest relative change of a view's deviations from its own mean.
+        crop_aspect: largest ratio of width to height of a crop, and of height to width; 1 keeps that of the image. It
+            changes no area: a crop of nearly the whole image has nearly the image's ratio.
 
     Raises:
-        ConfigurationError: for a number out of its range.
+        ConfigurationError: for a number out of its range, or an aspect of crops that keep all.
     """
 
     crop_scale: float = 1.0
     shift: float = 0.0
     flip: bool = False
     noise: float = 0.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+    crop_aspect: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0.0 < self.crop_scale <= 1.0:
             raise ConfigurationError(
                 f"crop_scale is the smallest share of the area that is kept, not {self.crop_scale}."
             )
-        if self.shift < 0.0 or self.noise < 0.0:
-            raise ConfigurationError("shift and noise must be 0 or more.")
+        check_at_least(0, shift=self.shift, noise=self.noise, brightness=self.brightness, contrast=self.contrast)
+        check_at_least(1, crop_aspect=self.crop_aspect)
+        if self.crop_aspect > 1.0 and self.crop_scale == 1.0:
+            raise ConfigurationError("crops that keep the whole image have its aspect: lower crop_scale, too.")
 
     @property
     def moves(self) -> bool:
@@ -48,19 +60,29 @@ class RandomView:
         """True if a view is the image itself."""
         return self == RandomView()
 
+    @property
+    def num_draws(self) -> int:
+        """Random numbers of each image; those of intensities and aspect are drawn where one of them is used."""
+        used = self.brightness > 0.0 or self.contrast > 0.0 or self.crop_aspect > 1.0
+        return PLACES + AMOUNTS * used
+
     def __call__(self, images: Tensor, *, draws: Tensor, noise_generator: Generator) -> Tensor:
         """Make one view of each image.
 
         Args:
             images: (B, C, H, W).
-            draws: (B, 4) uniform random numbers that decide crop, shifts and flip.
+            draws: (B, num_draws) uniform random numbers that decide crop, shifts and flip, then aspect, brightness and
+                contrast.
             noise_generator: generator on the device of the images.
 
         Returns:
             (B, C, H, W); pixels beyond the border repeat it.
         """
+        draws = draws.to(images.device, images.dtype)
         if self.moves:
-            images = self._resample(images, draws.to(images.device, images.dtype))
+            images = self._resample(images, draws)
+        if self.brightness > 0.0 or self.contrast > 0.0:
+            images = self._change_intensity(images, 2.0 * draws[:, PLACES + 1 :] - 1.0)
         if self.noise > 0.0:
             images = images + self.noise * torch.randn(
                 images.shape, generator=noise_generator, device=images.device, dtype=images.dtype
@@ -68,14 +90,31 @@ class RandomView:
         return images
 
     def _resample(self, images: Tensor, draws: Tensor) -> Tensor:
-        zoom = (self.crop_scale + (1.0 - self.crop_scale) * draws[:, 0]).sqrt()
+        sides = self._sides(draws)
         # a crop may lie anywhere inside the image, and the shift moves it further; coordinates run from -1 to 1
-        reach = (1.0 - zoom + 2.0 * self.shift).unsqueeze(1)
+        reach = 1.0 - sides + 2.0 * self.shift
         offset = reach * (2.0 * draws[:, 1:3] - 1.0)
-        mirror = torch.where(draws[:, 3] < 0.5, -1.0, 1.0).to(zoom) if self.flip else torch.ones_like(zoom)
+        mirror = torch.where(draws[:, 3] < 0.5, -1.0, 1.0).to(sides) if self.flip else 1.0
         affine = images.new_zeros(len(images), 2, 3)
-        affine[:, 0, 0] = zoom * mirror
-        affine[:, 1, 1] = zoom
+        affine[:, 0, 0] = sides[:, 0] * mirror
+        affine[:, 1, 1] = sides[:, 1]
         affine[:, :, 2] = offset
         grid = F.affine_grid(affine, list(images.shape), align_corners=False)
         return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+    def _sides(self, draws: Tensor) -> Tensor:
+        """(B, 2) width and height of crops, as shares of the image's."""
+        area = self.crop_scale + (1.0 - self.crop_scale) * draws[:, 0]
+        sides = area.sqrt().unsqueeze(1).expand(-1, 2)
+        if self.crop_aspect == 1.0:
+            return sides
+        widest = area.reciprocal().clamp_max(self.crop_aspect)  # whose longer side is the image's
+        stretch = widest.pow(draws[:, PLACES] - 0.5).unsqueeze(1)  # the root of a ratio that is log-uniform
+        return sides * torch.cat([stretch, stretch.reciprocal()], dim=1)
+
+    def _change_intensity(self, images: Tensor, amounts: Tensor) -> Tensor:
+        """Add brightness, and scale the deviations from each view's mean, by amounts (B, 2) from -1 to 1."""
+        brightness, contrast = amounts.view(-1, 2, 1, 1, 1).unbind(1)
+        gain = 1.0 + self.contrast * contrast
+        mean = images.mean((1, 2, 3), keepdim=True)
+        return torch.addcmul(mean * (1.0 - gain) + self.brightness * brightness, images, gain)

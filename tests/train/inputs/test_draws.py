@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,8 +25,12 @@ def test_seeds_differ_where_an_argument_does(calls: list[tuple[int, int, int]]) 
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_processes_share_out_the_draws_of_the_global_batch() -> None:
-    masks, view = MultiBlockMasks((4, 4), num_targets=2), RandomView(crop_scale=0.5, flip=True)
+INTENSE: dict[str, Any] = {"brightness": 0.3, "contrast": 0.4, "crop_aspect": 1.5}
+
+
+@pytest.mark.parametrize("further", [{}, INTENSE], ids=["places", "intensities"])
+def test_processes_share_out_the_draws_of_the_global_batch(further: dict[str, Any]) -> None:
+    masks, view = MultiBlockMasks((4, 4), num_targets=2), RandomView(crop_scale=0.5, flip=True, **further)
     images, cpu = torch.randn(6, 1, 8, 8), torch.device("cpu")
 
     def drawn(global_rank: int, world_size: int) -> list[torch.Tensor]:
@@ -33,6 +40,38 @@ def test_processes_share_out_the_draws_of_the_global_batch() -> None:
     first, second = drawn(0, 2), drawn(1, 2)
     for whole, *halves in zip(drawn(0, 1), first, second, strict=True):
         torch.testing.assert_close(torch.stack(halves, dim=1).flatten(0, 1), whole, rtol=0.0, atol=1e-6)
+
+
+# what was drawn before there were intensities: four pixels, and the sum of each view weighted by 1, 2, 3 ...
+GOLDEN = {
+    "all": ([-0.560483, -0.052476, 0.581391, 1.358122], -1884.5213242433965, 25234.720653429627),
+    "crop": ([-0.36158, 0.694438, 0.760343, 0.242603], -281.7821312882006, 24512.648035019636),
+    "shift": ([-0.329265, 0.204723, 0.559179, 1.352925], -589.4327300339937, 25583.932906050235),
+}
+VIEWS = {
+    "all": RandomView(crop_scale=0.5, shift=0.1, flip=True, noise=0.2),
+    "crop": RandomView(crop_scale=0.5),
+    "shift": RandomView(shift=0.2, flip=True),
+}
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_views_without_intensities_are_drawn_as_they_were(name: str) -> None:
+    images = torch.arange(3 * 2 * 36, dtype=torch.float32).mul(0.37).sin().view(3, 2, 6, 6)
+    first, second = BatchDraws(3, 5, 0, 1).views(VIEWS[name], images, images + 1)
+    pixels, *sums = GOLDEN[name]
+    found = [first[0, 0, 1, 2], first[2, 1, 5, 5], second[1, 0, 3, 4], second[2, 0, 0, 0]]
+    torch.testing.assert_close(torch.stack(found), torch.tensor(pixels), atol=2e-6, rtol=0.0)
+    weights = torch.arange(1, first.numel() + 1, dtype=torch.float64).view(first.shape)
+    assert [float((view.double() * weights).sum()) for view in (first, second)] == pytest.approx(sums, abs=0.02)
+
+
+def test_intensities_leave_places_and_noise_as_they_are() -> None:
+    images = torch.rand(3, 2, 6, 6)
+    plain = BatchDraws(3, 5, 0, 1).views(VIEWS["all"], images, images)
+    faint = RandomView(crop_scale=0.5, shift=0.1, flip=True, noise=0.2, brightness=1e-7, contrast=1e-7)
+    for expected, found in zip(plain, BatchDraws(3, 5, 0, 1).views(faint, images, images), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0.0)
 
 
 def test_pixel_noise_is_of_each_process() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
+from jepa_train.errors import ConfigurationError
 from jepa_train.inputs.views import RandomView
 
 
@@ -47,3 +49,44 @@ def test_noise_has_its_deviation_and_follows_the_generator() -> None:
     first, second = (view(images, RandomView(noise=0.5), torch.rand(4, 4)) for _ in range(2))
     assert torch.equal(first, second)
     assert abs(float(first.std()) - 0.5) < 0.02
+
+
+def test_brightness_and_contrast_are_the_formula_written_out() -> None:
+    images, draws = torch.randn(5, 3, 8, 8).double(), torch.rand(5, 7).double()
+    changed = view(images, RandomView(brightness=0.3, contrast=0.6), draws)
+    for image, found, numbers in zip(images, changed, draws, strict=True):
+        _, _, _, _, _, of_brightness, of_contrast = (2 * numbers - 1).tolist()
+        mean = image.mean()
+        torch.testing.assert_close(found, mean + (1 + 0.6 * of_contrast) * (image - mean) + 0.3 * of_brightness)
+
+
+def test_a_crop_has_its_area_and_its_aspect() -> None:
+    """Seen from images that show their own coordinates: steps from pixel to pixel are the sides of the crop."""
+    ramp = torch.linspace(-1, 1, 17)[1::2].double()  # centres of 8 pixels
+    images = torch.stack([ramp.expand(8, 8), ramp.view(8, 1).expand(8, 8)]).expand(64, -1, -1, -1)
+    draws = torch.rand(64, 7).double()
+    draws[:, 1:3] = 0.5  # in the middle
+    crops = view(images, RandomView(crop_scale=0.1, crop_aspect=2.0), draws)
+    width = (crops[:, 0, 4, 4] - crops[:, 0, 4, 3]) / 0.25
+    height = (crops[:, 1, 4, 4] - crops[:, 1, 3, 4]) / 0.25
+    area = 0.1 + 0.9 * draws[:, 0]
+    torch.testing.assert_close(width * height, area)
+    assert bool((torch.maximum(width, height) <= 1.0 + 1e-9).all())
+    small = area <= 0.5  # which have room for every aspect
+    torch.testing.assert_close((width / height)[small].log2(), (2 * draws[:, 4] - 1)[small])
+    assert float((width / height).amax()) > 1.5
+    assert float((width / height).amin()) < 1 / 1.5
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"brightness": -0.1}, "brightness must be 0 or more"),
+        ({"contrast": float("nan")}, "contrast must be 0 or more"),
+        ({"crop_scale": 0.5, "crop_aspect": 0.5}, "crop_aspect must be 1 or more"),
+        ({"crop_aspect": 1.3}, "lower crop_scale"),
+    ],
+)
+def test_views_that_cannot_be_are_named(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        RandomView(**settings)
