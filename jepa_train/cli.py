@@ -102,9 +102,9 @@ class JEPACLI(LightningCLI):
     def _check_checkpoint(self, path: str, args: ArgsType) -> None:
         """See that the checkpoint is of this model, and has what the subcommand needs; leave a finished run alone."""
         self.checkpoint = read_checkpoint(Path(path))
-        check_arguments(self.checkpoint, Path(path))
-        self._check_data(self.checkpoint, path, args)
         config = self._settings
+        check_arguments(self.checkpoint, Path(path), used=config.model.as_dict())
+        self._check_data(self.checkpoint, path, args)
         if self.config.subcommand == "fit":
             if "optimizer_states" not in self.checkpoint:
                 raise ConfigurationError(

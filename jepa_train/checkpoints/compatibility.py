@@ -45,22 +45,31 @@ def data_state(checkpoint: Mapping[str, Any]) -> tuple[str | None, dict[str, Any
     return None, {}
 
 
-def check_arguments(checkpoint: Mapping[str, Any], path: Path) -> None:
-    """See that this version of the module knows the checkpoint's hyper-parameters, and warn of those it adds.
+def check_arguments(checkpoint: Mapping[str, Any], path: Path, *, used: Mapping[str, Any] | None = None) -> None:
+    """See that this version of the module knows the checkpoint's hyper-parameters.
+
+    A warning names those that the checkpoint was written before and that are used otherwise than by default: a default
+    does what was done before there was the setting.
+
+    Args:
+        checkpoint, path: the checkpoint, and where it lies.
+        used: hyper-parameters that the command line and configs give; ``None`` where the checkpoint's alone are used.
 
     Raises:
         ConfigurationError: naming the first of those it does not know.
     """
-    saved, known = model_arguments(checkpoint).keys(), inspect.signature(JEPA).parameters.keys()
+    defaults = {name: parameter.default for name, parameter in inspect.signature(JEPA).parameters.items()}
+    saved, known = model_arguments(checkpoint).keys(), defaults.keys()
     if saved - known:
         raise ConfigurationError(
             f"the checkpoint {path} has settings that this model does not know ({some_of(sorted(saved - known))}): it "
             "is of another model or version; choose another one."
         )
-    if saved and known - saved:
+    added = [name for name in sorted(known - saved) if (used or {}).get(name, defaults[name]) != defaults[name]]
+    if saved and added:
         rank_zero_warn(
-            f"The checkpoint {path} was written before there was {some_of(sorted(known - saved))}: what the command "
-            "line or the config says is used."
+            f"The checkpoint {path} was written before there was {some_of(added)}: what the command line or the config "
+            "says is used."
         )
 
 

@@ -71,12 +71,14 @@ def test_without_options_of_its_own_a_resume_says_nothing(trained: Path) -> None
     assert cli.model.hparams["projector_hidden"] == 16
 
 
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # the second run has another folder
 def test_settings_that_the_checkpoint_does_not_know_are_named(trained: Path) -> None:
     checkpoint = torch.load(trained, weights_only=True)
     del checkpoint["hyper_parameters"]["flip"]
     torch.save(checkpoint, "older.ckpt")
+    run("validate", "--ckpt_path=older.ckpt")  # by default it does what was done before, so nothing is said
     with pytest.warns(UserWarning, match=r"written before there was flip: what the command line"):
-        run("validate", "--ckpt_path=older.ckpt")
+        run("validate", "--ckpt_path=older.ckpt", "--model.flip=true")
 
 
 def test_shapes_are_those_of_the_weights_and_no_random_number_is_drawn() -> None:
