@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from jepa_monitor.density import (
     GaussianDensity,
     Subspace,
     gram_and_embedding,
-    subspace_rows,
 )
 from jepa_monitor.density.strategies import Encode
 from jepa_monitor.ranking import Mahalanobis
@@ -25,7 +24,6 @@ from jepa_monitor.runtime.concise import Concise
 from jepa_train.checkpoints.files import CORRUPTED, is_whole_archive, written_whole
 from jepa_train.errors import ConfigurationError, counted
 
-Estimator = Literal["auto", "exact", "subspace"]
 MOST = 20_000  # embeddings
 FEWEST_DIFFERENT = 12  # embeddings, below which there is no intrinsic dimension
 CALIBRATION, FEWEST_CALIBRATION = 16, 8  # images whose exact Jacobians a subspace is fitted to
@@ -151,28 +149,6 @@ def _mahalanobis(z: Tensor) -> Mahalanobis | None:
         return Mahalanobis.fit(z)
     except ValueError:  # the summary says that there is none
         return None
-
-
-def chooses_exact(estimator: Estimator, reference: RankingReference) -> bool:
-    """Tell whether volumes are exact, from all K rows of the Jacobian.
-
-    Args:
-        estimator: as asked for.
-        reference: whose rank r the volume has.
-
-    Raises:
-        ConfigurationError: where the estimator that is asked for cannot be had.
-    """
-    if estimator == "exact" or reference.density is None:
-        return True
-    rank, size = reference.density.rank, reference.z.shape[1]
-    few = len(reference.z) <= subspace_rows(rank, size) or len(reference.z) < FEWEST_CALIBRATION
-    if estimator == "subspace" and few:
-        raise ConfigurationError(
-            f"the estimator subspace needs more than the {len(reference.z)} reference embeddings there are: rank more "
-            "images, give a larger --reference, or leave out --estimator."
-        )
-    return few or (estimator == "auto" and size <= 2 * rank + 4)
 
 
 def calibration_places(reference: RankingReference) -> NDArray[np.int64]:

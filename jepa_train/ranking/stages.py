@@ -21,11 +21,9 @@ from jepa_train.ranking.images import FilesToRank
 from jepa_train.ranking.listing import ImageListing
 from jepa_train.ranking.passes import failing_together, missing_parts, on_first_process, run_pass, share_of
 from jepa_train.ranking.references import (
-    Estimator,
     RankingReference,
     calibrated,
     calibration_places,
-    chooses_exact,
     draw,
     fit_reference,
     has_subspace,
@@ -34,10 +32,11 @@ from jepa_train.ranking.references import (
 )
 from jepa_train.ranking.scores import write_scores
 from jepa_train.ranking.shards import Shard
-from jepa_train.ranking.volumes import VolumePass, volume_order, volume_part_size
+from jepa_train.ranking.volumes import Estimator, VolumePass, chooses_exact, volume_order, volume_part_size
 from jepa_train.ranking.workspace import (
     AUTO,
     EMBEDDINGS,
+    LOWEST_FIRST,
     NEAREST,
     REFERENCE,
     REFERENCES,
@@ -227,10 +226,12 @@ def score(job: Job, reference: RankingReference) -> None:
         write_scores(job.workspace, reference, job.listing.identity, share, job.device)
 
 
-def measure_volumes(job: Job, reference: RankingReference, *, lowest_first: bool, seconds: float | None) -> None:
+def measure_volumes(job: Job, reference: RankingReference, *, seconds: float | None) -> None:
     """Measure volumes, of all images or as many as the time suffices for."""
     if reference.density is None:
         return
+    manifest = read_manifest(job.workspace.folder) or {}
+    lowest_first = manifest.get("order") == LOWEST_FIRST  # that of the first call, whose parts are there
     size = volume_part_size(job.data.part_size)
     order = volume_order(job.workspace, job.parts, size, lowest_first=lowest_first, shard=job.shard)
     parts = list(order.parts)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -16,18 +16,59 @@ from jepa_monitor.density import (
     leading_volume,
     log_singular_values,
     map_grams,
+    subspace_rows,
 )
 from jepa_monitor.density.volume import is_clipped
+from jepa_train.errors import ConfigurationError
 from jepa_train.ranking.batches import DataSettings, Order
+from jepa_train.ranking.columns import Wanted
 from jepa_train.ranking.encoders import ImageEncoder
 from jepa_train.ranking.images import FilesToRank
 from jepa_train.ranking.passes import PartsPass
-from jepa_train.ranking.references import RankingReference
+from jepa_train.ranking.references import FEWEST_CALIBRATION, RankingReference
 from jepa_train.ranking.scores import nullable
 from jepa_train.ranking.shards import Shard
 from jepa_train.ranking.workspace import MEASURED, SCORES, VOLUMES, Workspace
 
+Estimator = Literal["auto", "exact", "subspace"]
 VOLUMES_A_PART, FEWEST = 16, 8  # parts of volumes for one of embeddings; images
+
+
+def estimator_for(wanted: Wanted, estimator: Estimator) -> Estimator:
+    """The estimator that is asked for, by itself or by columns that need all singular values.
+
+    Raises:
+        ConfigurationError: where these contradict each other.
+    """
+    by_score = wanted.explicit and wanted.needs("exact volume")
+    if by_score and estimator == "subspace":
+        raise ConfigurationError(
+            "jepa_score needs all singular values, which the estimator subspace does not have: leave out --estimator, "
+            "or jepa_score of --scores."
+        )
+    return "exact" if by_score else estimator
+
+
+def chooses_exact(estimator: Estimator, reference: RankingReference) -> bool:
+    """Tell whether volumes are exact, from all K rows of the Jacobian.
+
+    Args:
+        estimator: as asked for.
+        reference: whose rank r the volume has.
+
+    Raises:
+        ConfigurationError: where the estimator that is asked for cannot be had.
+    """
+    if estimator == "exact" or reference.density is None:
+        return True
+    rank, size = reference.density.rank, reference.z.shape[1]
+    few = len(reference.z) <= subspace_rows(rank, size) or len(reference.z) < FEWEST_CALIBRATION
+    if estimator == "subspace" and few:
+        raise ConfigurationError(
+            f"the estimator subspace needs more than the {len(reference.z)} reference embeddings there are: rank more "
+            "images, give a larger --reference, or leave out --estimator."
+        )
+    return few or (estimator == "auto" and size <= 2 * rank + 4)
 
 
 class VolumePass(PartsPass):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from jepa_train.ranking.references import (
     calibrated,
     calibration_places,
     check_reference,
-    chooses_exact,
     draw,
     file_identity,
     fit_reference,
@@ -121,16 +119,3 @@ def test_a_file_of_another_encoder_or_kind_is_refused(tmp_path: Path) -> None:
         for read in (read_reference, check_reference, has_subspace):
             with pytest.raises(ConfigurationError, match="is damaged, or not a reference"):
                 read(tmp_path / name, "e")
-
-
-def test_volumes_are_exact_where_that_costs_little() -> None:
-    small, large = reference(200, 6), reference(200, 40)
-    flat = torch.randn(300, 2) @ torch.randn(2, 40)
-    thin = fit_reference(flat.numpy(), np.arange(300), images="a", encoder="e", source="s")
-    assert chooses_exact("auto", small)
-    assert not chooses_exact("auto", thin)
-    assert chooses_exact("exact", thin)
-    assert not chooses_exact("subspace", small)
-    assert chooses_exact("auto", replace(large, z=large.z[:10]))
-    with pytest.raises(ConfigurationError, match="needs more than the 5 reference embeddings"):
-        chooses_exact("subspace", replace(large, z=large.z[:5]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ from scipy.stats import spearmanr
 from torch import Tensor, nn
 
 from jepa_monitor import EmbeddingReference, encoder_volume
+from jepa_train.errors import ConfigurationError
 from jepa_train.ranking.batches import DataSettings
+from jepa_train.ranking.references import RankingReference, fit_reference
 from jepa_train.ranking.shards import Shard
-from jepa_train.ranking.volumes import volume_order
+from jepa_train.ranking.volumes import chooses_exact, volume_order
 from jepa_train.ranking.workspace import SCORES, Workspace
 from tests.train.ranking.tiny import SIZE, encoder_of, pictures, rank_quietly, values
 
@@ -32,6 +35,24 @@ class Wide(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Embed."""
         return self.few(x.flatten(1)) + 0.03 * self.rest(x.flatten(1)).tanh()
+
+
+def fitted(z: Tensor) -> RankingReference:
+    """The reference of embeddings (M, K)."""
+    return fit_reference(z.numpy(), np.arange(len(z)), images="a", encoder="e", source="s")
+
+
+def test_volumes_are_exact_where_that_costs_little() -> None:
+    small, large = fitted(torch.randn(200, 6)), fitted(torch.randn(200, 40))
+    flat = torch.randn(300, 2) @ torch.randn(2, 40)
+    thin = fitted(flat)
+    assert chooses_exact("auto", small)
+    assert not chooses_exact("auto", thin)
+    assert chooses_exact("exact", thin)
+    assert not chooses_exact("subspace", small)
+    assert chooses_exact("auto", replace(large, z=large.z[:10]))
+    with pytest.raises(ConfigurationError, match="needs more than the 5 reference embeddings"):
+        chooses_exact("subspace", replace(large, z=large.z[:5]))
 
 
 def test_a_subspace_ranks_as_exact_volumes_do(tmp_path: Path) -> None:
