@@ -73,6 +73,11 @@ class Course:
         return self.reference_alone or self.wanted.volumes or self.wanted.needs("reference")
 
     @property
+    def scores(self) -> list[str] | None:
+        """Columns that were asked for, in plain types; ``None`` where none were named."""
+        return list(self.wanted.names) if self.wanted.explicit else None
+
+    @property
     def ends_with_table(self) -> bool:
         """True where all images are ranked."""
         return not self.reference_alone and self.shard.of == 1

@@ -127,8 +127,8 @@ def merge(
 
 def _manifest(folder: Path) -> dict[str, Any]:
     manifest = read_manifest(folder)
-    if manifest is None:
-        raise ConfigurationError(f"{folder} is not the folder of a ranking: name the --output of each shard.")
+    if manifest is None or "shard" not in manifest:  # as of RankingWriter
+        raise ConfigurationError(f"{folder} is not the folder of a shard: name the --output of each.")
     return manifest
 
 
@@ -141,6 +141,14 @@ def _merged(folders: Sequence[Path], manifests: Sequence[dict[str, Any]]) -> dic
     for folder, manifest in zip(folders, manifests, strict=True):
         if (difference := difference_of(merged, manifest | {"shard": str(Shard())})) is not None:
             raise ConfigurationError(f"{folder} and {folders[0]} are of different rankings: another {difference}.")
+    others = [
+        folder for folder, manifest in zip(folders, manifests, strict=True) if manifest["scores"] != merged["scores"]
+    ]
+    if others:
+        raise ConfigurationError(
+            f"{others[0]} was ranked with other --scores than {folders[0]}: run the command of one of them again, with "
+            "those of the other."
+        )
     shards = [Shard.parse(str(manifest["shard"])) for manifest in manifests]
     missing = sorted({*range(1, shards[0].of + 1)} - {shard.number for shard in shards})
     if len({shard.of for shard in shards}) > 1 or missing or len(shards) > shards[0].of:

@@ -106,6 +106,7 @@ def rank(
     with abandoned_where_refused(job.workspace) if runner.is_global_zero else nullcontext():
         fitted = _run_stages(job, course, size, clock)
     if not course.ends_with_table:
+        on_first_process(runner, partial(job.workspace.note, scores=course.scores))  # for the merge
         return None
     write = partial(
         write_results, job.workspace, job.parts, course.wanted, table_file, fitted, clock.seconds, page=page
@@ -195,7 +196,7 @@ def manifest_of(job: Job, course: Course) -> dict[str, Any]:
         "versions": {name: version(name) for name in PACKAGES},
         # what two calls for one ranking may differ in
         "order": "listing" if course.seconds is None else LOWEST_FIRST,
-        "scores": list(course.wanted.names) if course.wanted.explicit else None,
+        "scores": course.scores,
         "count": len(listing),
         "root": str(listing.root.resolve()),
         "name": encoder.name,

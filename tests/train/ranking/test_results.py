@@ -10,7 +10,7 @@ import pytest
 
 from jepa_train.errors import ConfigurationError
 from jepa_train.ranking.results import merge
-from jepa_train.ranking.workspace import Workspace
+from jepa_train.ranking.workspace import FORMAT, Workspace, open_workspace
 from tests.train.ranking.tiny import rank_quietly, tiny_encoder
 
 TABLE = "ranking.parquet"
@@ -25,6 +25,7 @@ def shards(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in (1, 2, 3):
         assert rank_quietly(photos, folder / f"{number}", reference=reference, shard=f"{number}/3") is None
     rank_quietly(photos, folder / "whole", reference=reference)
+    open_workspace(folder / "predicted", {"format": FORMAT})  # as RankingWriter does
     return folder
 
 
@@ -51,7 +52,8 @@ def test_a_table_of_somebody_else_is_kept(shards: Path, tmp_path: Path) -> None:
         (["1", "2"], "3/3 is missing"),
         (["1", "2", "2", "3"], "not each of one ranking's shards once"),
         (["1", "2", "shared"], "different rankings: another reference"),
-        (["1", "2", "nowhere"], "is not the folder of a ranking"),
+        (["1", "2", "nowhere"], "nowhere is not the folder of a shard: name the --output of each"),
+        (["predicted"], "predicted is not the folder of a shard"),
     ],
 )
 def test_others_are_refused(shards: Path, tmp_path: Path, names: list[str], message: str) -> None:
@@ -64,6 +66,18 @@ def test_scores_that_shards_were_asked_for_are_those_of_the_whole(shards: Path, 
     asked = {"reference": shards / "1" / "reference.pt", "scores": "mahalanobis"}
     for number in (1, 2):
         rank_quietly(photos, tmp_path / str(number), shard=f"{number}/2", **asked)
+    merged = merge([tmp_path / "1", tmp_path / "2"], output=tmp_path / "merged")
+    assert merged.equals(rank_quietly(photos, tmp_path / "whole", **asked))
+
+
+def test_scores_are_those_of_the_last_call_of_each_shard(shards: Path, photos: Path, tmp_path: Path) -> None:
+    asked = {"reference": shards / "1" / "reference.pt"}
+    for number in (1, 2):
+        rank_quietly(photos, tmp_path / str(number), shard=f"{number}/2", scores="mahalanobis", **asked)
+    rank_quietly(photos, tmp_path / "2", shard="2/2", **asked)
+    with pytest.raises(ConfigurationError, match=r"2 was ranked with other --scores than .*1: run the command of one"):
+        merge([tmp_path / "1", tmp_path / "2"], output=tmp_path / "merged")
+    rank_quietly(photos, tmp_path / "1", shard="1/2", **asked)
     merged = merge([tmp_path / "1", tmp_path / "2"], output=tmp_path / "merged")
     assert merged.equals(rank_quietly(photos, tmp_path / "whole", **asked))
 
