@@ -138,6 +138,7 @@ OBJECTIVES: Mapping[str, Training] = {
 }
 # features may get worse here
 HIGH_RATE = "--model.learning_rate=0.02"
+RISING_RATE = "--model.learning_rate=0.04 --model.warmup_fraction=1"  # grows to the last step: the features fall late
 SPOILED: Mapping[str, Training] = {
     "spoiled high rate": _measured(HIGH_RATE),
     "spoiled no average": _measured("", "none", "no_stop_gradient"),
@@ -147,6 +148,8 @@ SPOILED: Mapping[str, Training] = {
     **{
         f"spoiled high rate {name}": _measured(HIGH_RATE, name) for name in ("vicreg", "barlow", "i_jepa", "uniformity")
     },
+    "spoiled rising rate": _measured(RISING_RATE),
+    **{f"spoiled rising rate {name}": _measured(RISING_RATE, name) for name in ("vicreg", "barlow")},
 }
 TRAININGS = {**KNOWN_AND_REAL, **STUDIED, **OBJECTIVES, **SPOILED}
 

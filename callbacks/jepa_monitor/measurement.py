@@ -57,6 +57,7 @@ class Method:
         strategy: see :func:`jepa_monitor.jacobian_gram`.
         progress: called with the number of samples that got a Jacobian.
         notice: called with a sentence that the user should read.
+        represent: maps (B, ...) inputs to (B, D) features before a projector; ``None`` where embeddings are features.
     """
 
     encode: Encode
@@ -69,12 +70,20 @@ class Method:
     strategy: Strategy = "auto"
     progress: Callable[[int], None] | None = None
     notice: Callable[[str], None] = warnings.warn
+    represent: Encode | None = None
 
     def embeddings(self, shard: Shard) -> Tensor:
         """Embed all processes' samples: (N, K)."""
+        return self._everywhere(self.encode, shard)
+
+    def features(self, shard: Shard) -> Tensor | None:
+        """Features (N, D) of all processes' samples, where embeddings are others."""
+        return None if self.represent is None else self._everywhere(self.represent, shard)
+
+    def _everywhere(self, encode: Encode, shard: Shard) -> Tensor:
         with fail_together(self.device):
             parts = shard.inputs.split(EMBEDDED_A_PASS)
-            local = torch.cat([embed(self.encode, self.to_device(part)) for part in parts])
+            local = torch.cat([embed(encode, self.to_device(part)) for part in parts])
         return gather_by_index(shard.indices, local)
 
     def map_grams(
@@ -165,6 +174,7 @@ def read(
         dtype=method.dtype,
         subspace_rows=measured.subspace_rows,
         subspace_spearman=measured.subspace_spearman,
+        features=None if facts.pixels is None else method.features(probe),
     )
 
 

@@ -45,6 +45,7 @@ from .runtime.encoder import (
     measured_encoder,
     precision_of,
     resolve_encoder,
+    resolve_features,
     resolve_inputs,
     resolve_preprocess,
 )
@@ -347,6 +348,8 @@ class JEPAScoreMonitor(MeasuringCallback):
     def _method(self, pl_module: pl.LightningModule) -> Method:
         """Choose how the encoder is read now: weights and modules may have changed since the last measurement."""
         encode, _ = resolve_encoder(pl_module, self.encoder, self.pool)
+        # what a preprocessor makes of inputs is not what the module's own method takes
+        features = resolve_features(pl_module, self.pool) if self.encoder is None and not self.preprocess else None
         sharded = is_sharded(pl_module)
         return Method(
             encode=measured_encoder(pl_module, encode),
@@ -357,6 +360,7 @@ class JEPAScoreMonitor(MeasuringCallback):
             dtype=precision_of(pl_module, as_it_is=sharded),
             chunk=self.chunk or (SHARDED_CHUNK if sharded else None),
             strategy="loop" if sharded else "auto",
+            represent=None if features is None else measured_encoder(pl_module, features),
         )
 
     def _plan(self, trainer: pl.Trainer, method: Method, prepared: Prepared) -> Plan:

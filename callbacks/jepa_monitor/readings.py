@@ -54,6 +54,7 @@ class Readings(Concise):
         dtype: precision of the Jacobians, whose rounding scores have.
         subspace_rows: rows of a sample, of the r-dimensional volume's subspace; 0 if all Jacobians are exact.
         subspace_spearman: rank correlation of volumes in it with exact ones, held out; ``None`` if all are exact.
+        features: (N, D) features before a projector; ``None`` where embeddings are features.
     """
 
     z: Tensor
@@ -71,3 +72,4 @@ class Readings(Concise):
     dtype: torch.dtype = torch.float32
     subspace_rows: int = 0
     subspace_spearman: float | None = None
+    features: Tensor | None = None

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from . import tag_groups
 from .density.volume import EPS, TOLERANCE_NATS, counts_rounding, is_imprecise
+from .evaluation.features import recovery, why_unrecovered
 from .gaussianity import gaussianity_statistics
 from .probe.facts import ProbeFacts
 from .probe.sparing import further_set
@@ -35,6 +36,7 @@ LOWEST_VARIANCE_SHARE = 1e-6
 LOW_VARIANCE_SHARE, FALL_OF_VARIANCE_SHARE = 2e-3, 0.1
 TURNED_OVER = -0.3
 FEWEST_FITTED = 12  # below it, a probe is too small for a density
+KEEP = "monitor/keep"
 
 MESSAGES = {
     "alarm/collapse": "the embeddings have collapsed",
@@ -53,6 +55,7 @@ def scalars(readings: Readings, facts: ProbeFacts) -> dict[str, float]:
         **_gaussianity_scalars(readings),
         **_jacobian_scalars(readings),
         **_dimension_scalars(readings),
+        **_keep(readings, facts),
     }
 
 
@@ -164,6 +167,18 @@ def _dimension_scalars(readings: Readings) -> dict[str, float]:
     }
 
 
+def _keep(readings: Readings, facts: ProbeFacts) -> dict[str, float]:
+    """What a checkpoint is kept by: how much of the inputs a linear map finds in the features (docs/selection.md)."""
+    if facts.pixels is None:
+        return {}
+    features = _features(readings)
+    return {KEEP: math.nan if why_unrecovered(features, facts.pixels) else recovery(features, facts.pixels)}
+
+
+def _features(readings: Readings) -> Tensor:
+    return readings.z if readings.features is None else readings.features
+
+
 def problems(readings: Readings, facts: ProbeFacts, *, advice: str) -> list[str]:
     """Say why values of this measurement are NaN or not to be trusted, one sentence each.
 
@@ -177,6 +192,8 @@ def problems(readings: Readings, facts: ProbeFacts, *, advice: str) -> list[str]
         found.append(f"there is no log density of a Gaussian embedding: {readings.problem_of_gaussian}")
     if found and len(readings.z) <= max(readings.z.shape[1], FEWEST_FITTED):
         found[-1] = f"{found[-1].rstrip('.')}; to measure more than {len(readings.z)} samples, {advice}."
+    if facts.pixels is not None and (why := why_unrecovered(_features(readings), facts.pixels)):
+        found.append(f"{KEEP} is NaN: {why}.")
     if bool(is_imprecise(readings.log_singular, readings.dtype).any()):
         found.append(
             f"JEPA-SCORE of some samples (jacobian/imprecise_fraction) may be off by more than {TOLERANCE_NATS} nats, "

@@ -311,6 +311,14 @@ TAGS = (
         better="lower",
         chart=ALARMS,
     ),
+    Tag(
+        "monitor/keep",
+        "which checkpoint to keep: share of the inputs' principal components that a linear map finds in the features, "
+        "those before a projector where the module has a method features",
+        collapsed="NaN or 0",
+        better="higher",
+        needs="images, or inputs of few numbers",
+    ),
     Tag("monitor/reference", "reference embeddings that the density is fitted to; 0 if it is fitted to the probe's"),
     Tag("monitor/samples", "samples with a Jacobian, the same for the whole run"),
     Tag("monitor/subspace_rows", "rows of a Jacobian that estimate a volume; 0 if it is exact"),

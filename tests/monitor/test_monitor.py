@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from jepa_monitor import JEPAScoreMonitor
+from jepa_monitor.evaluation import recovery
 from tests.monitor.helpers import Autoencoder, Memory, images, loader, monitor, read_events, trainer, true_log_density
 
 # the frozen part of the project below is meant to be in eval mode
@@ -92,6 +94,24 @@ def test_logged_values_are_those_of_the_formulas(tmp_path: Path) -> None:
             torch.stack([readings.scores.log_density, true_log_density(x).double()]).argsort(1).argsort(1).double()
         )[0, 1].item()
     )
+
+
+def test_a_checkpoint_is_kept_by_the_features_that_a_module_offers(tmp_path: Path) -> None:
+    class WithFeatures(Autoencoder):
+        def features(self, x: Tensor) -> Tensor:
+            return self.encoder(x)
+
+    callback, module = monitor(encoder=None), WithFeatures()
+    best = ModelCheckpoint(tmp_path / "best", monitor="monitor/keep", mode="max")
+    run = trainer(tmp_path, callback, best, enable_checkpointing=True)
+    run.fit(module, loader(), loader(seed=1))
+    x = images(48, seed=1)
+    expected = recovery(module.eval().features(x), x.flatten(1))
+    assert callback.values["monitor/keep"] == pytest.approx(expected, abs=1e-5)
+    assert best.best_model_score >= float(run.callback_metrics["monitor/keep"])
+    of_embeddings = monitor()  # an encoder that is given is what is measured
+    trainer(tmp_path, of_embeddings).validate(module, loader(seed=1), verbose=False)
+    assert of_embeddings.values["monitor/keep"] == pytest.approx(recovery(module(x).detach(), x.flatten(1)), abs=1e-5)
 
 
 def test_validate_under_inference_mode_repeats_the_last_measurement(tmp_path: Path) -> None:

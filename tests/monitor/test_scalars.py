@@ -12,6 +12,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from jepa_monitor.density import IntrinsicDimension
+from jepa_monitor.evaluation import recovery
 from jepa_monitor.gaussianity import gaussianity_statistics
 from jepa_monitor.probe.facts import ProbeFacts
 from jepa_monitor.readings import Readings, Scores
@@ -89,6 +90,26 @@ def test_tags_of_what_is_not_there_are_absent() -> None:
     assert not [tag for tag in values if tag.startswith(("density/spearman", "density/knn", "density/ood"))]
     assert "density/subspace_spearman" not in values
     assert scalars(replace(bare, subspace_spearman=0.9), FACTS)["density/subspace_spearman"] == 0.9
+
+
+def test_a_checkpoint_is_kept_by_what_the_features_know_of_the_inputs() -> None:
+    inputs = cloud(12)[:40]
+    assert "monitor/keep" not in scalars(readings(), FACTS)  # inputs of no images
+    of_embeddings = scalars(readings(), replace(FACTS, pixels=inputs))["monitor/keep"]
+    assert of_embeddings == pytest.approx(recovery(readings().z, inputs))
+    features = replace(readings(), features=inputs[:, :6])
+    values = scalars(features, replace(FACTS, pixels=inputs))
+    assert values["monitor/keep"] == pytest.approx(recovery(inputs[:, :6], inputs))
+    assert values["monitor/keep"] > of_embeddings
+    for broken, why in (
+        (replace(readings(), features=torch.ones(40, 6)), "collapsed to a point"),
+        (replace(readings(), features=inputs / 0.0), "40 of 40 are not finite"),
+    ):
+        assert math.isnan(scalars(broken, replace(FACTS, pixels=inputs))["monitor/keep"])
+        (reason,) = [text for text in problems(broken, replace(FACTS, pixels=inputs), advice="") if "keep" in text]
+        assert why in reason
+    constant = replace(FACTS, pixels=torch.ones(40, 12))
+    assert "monitor/keep is NaN: the inputs do not vary." in problems(readings(), constant, advice="")
 
 
 def test_each_nan_has_a_reason() -> None:

@@ -70,6 +70,15 @@ def recovery(z: Tensor, inputs: Tensor, *, components: int = COMPONENTS, ridge: 
     return float((1.0 - unexplained).clamp_min(0.0).mean())
 
 
+def why_unrecovered(z: Tensor, inputs: Tensor) -> str | None:
+    """Reason why the recovery of inputs (N, D) from features (N, K) has no value, or ``None``."""
+    if unfit := why_unfit(z):
+        return unfit
+    if len(z) < FEWEST_RECOVERED:
+        return f"there are {len(z)} samples"
+    return "the inputs do not vary" if is_constant(inputs) else None
+
+
 def _ridge_regression(z: Tensor, targets: Tensor, queries: Tensor, ridge: float) -> Tensor:
     """Predict targets (Q, C) of queries (Q, K) from those (N, C) of features (N, K)."""
     mean, spread = z.mean(0), z.std(0, correction=0)

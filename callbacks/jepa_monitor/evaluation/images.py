@@ -1,4 +1,4 @@
-"""Images without an encoder: random views of them, and their pixels as features."""
+"""Random views of images, as LiDAR takes them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 SMALLEST_AREA = 0.5  # of a crop
 ASPECT = 4 / 3  # largest ratio of a crop's aspect to its image's
-MOST_PIXELS = 1024  # numbers a sample
 
 
 def crop_and_flip(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -40,20 +39,3 @@ def crop_and_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     theta[:, 1, 1], theta[:, 1, 2] = height, (2.0 * top - 1.0) * (1.0 - height)
     grid = F.affine_grid(theta.to(images), list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-
-
-def has_pixels(inputs: Tensor) -> bool:
-    """True if distances between (B, ...) inputs mean something: few numbers each, or images, which can be shrunk."""
-    is_image = inputs.ndim == 4
-    return (inputs.is_floating_point() or is_image) and (is_image or inputs[0].numel() <= MOST_PIXELS)
-
-
-def pixels(inputs: Tensor) -> Tensor:
-    """(B, D) float32; images with more than 1,024 numbers are shrunk by averaging until they have no more."""
-    inputs = inputs.float()
-    if inputs[0].numel() > MOST_PIXELS and inputs.ndim == 4:
-        height, width = inputs.shape[2:]
-        shrink = math.sqrt(MOST_PIXELS / inputs[0].numel())
-        size = (max(1, int(height * shrink)), max(1, int(width * shrink)))
-        inputs = F.adaptive_avg_pool2d(inputs, size)
-    return inputs.flatten(1)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..callback import Found
 from ..errors import require_whole
+from ..probe.pixels import has_pixels, pixels
 from ..probe.samples import NO_CLASS, LabelsKey, are_all_different, dataset_of, is_stream
 from ..probe.shards import BatchedShard, compute_everywhere
 from ..probe.sources import find_probe, find_reference, open_samples
@@ -22,7 +23,6 @@ from ..runtime.concise import Concise
 from ..runtime.distributed import fail_together, is_global_zero
 from ..runtime.encoder import Encoders, resolve_encoders
 from .features import why_unclassifiable
-from .images import has_pixels, pixels
 from .online import BatchFunction, OnlineEvaluation, choose, shard_of
 
 HEADLINE = ""  # kind of the first encoder's features, whose tags have no name

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from ..callback import Found
 from ..errors import require_whole
+from ..probe.pixels import has_pixels, pixels
 from ..probe.shards import compute_everywhere
 from ..runtime.distributed import fail_together
 from .features import feature_statistics, lidar, lidar_bound, recovery, why_unfit
-from .images import crop_and_flip, has_pixels, pixels
+from .images import crop_and_flip
 from .online import OnlineEvaluation
 
 RECOVERY = "features/recovery"

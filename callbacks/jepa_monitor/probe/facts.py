@@ -15,6 +15,7 @@ from .. import tag_groups
 from ..ranking import compressed_size
 from ..runtime.concise import Concise
 from ..runtime.distributed import fail_together
+from .pixels import has_pixels, pixels
 from .shards import Shard, gather_by_index
 from .sparing import Sparing
 
@@ -65,6 +66,7 @@ class ProbeFacts(Concise):
         complexity: (N,) compressed bytes.
         reference: this process's shard of the reference inputs, or ``None``.
         coordinates: (N, r) latent coordinates that are known of the probe, or ``None``.
+        pixels: (N, D) the inputs, images shrunk to few numbers; ``None`` where inputs are others.
     """
 
     truths: Mapping[str, Tensor]
@@ -73,6 +75,7 @@ class ProbeFacts(Concise):
     reference: Shard | None
     coordinates: Tensor | None = None
     headline: str | None = None
+    pixels: Tensor | None = None
 
 
 def probe_facts(
@@ -118,6 +121,7 @@ def probe_facts(
         reference=reference,
         coordinates=known,
         headline=next(iter(log_densities), None),
+        pixels=everywhere(pixels) if has_pixels(shard.inputs) else None,
     )
 
 

@@ -91,6 +91,13 @@ def resolve_encoders(module: nn.Module, encoder: Encoders, pool: Pool) -> dict[s
     return {name: resolve_encoder(module, _method_or_path(module, choice), pool) for name, choice in named.items()}
 
 
+def resolve_features(module: nn.Module, pool: Pool) -> Encode | None:
+    """Find the function from inputs to (B, D) features that a module offers as its method ``features``, if it does."""
+    if not callable(getattr(module, "features", None)):
+        return None
+    return resolve_encoders(module, {"features": "features"}, pool)["features"][0]
+
+
 def _method_or_path(module: nn.Module, choice: EncoderChoice) -> EncoderChoice:
     """Turn the name of a method into a function; a path is left to :func:`resolve_encoder`."""
     if not isinstance(choice, str):

@@ -1,13 +1,11 @@
-"""Random views: crops of the image, whole and mirrored ones among them; and inputs as features."""
+"""Random views: crops of the image, whole and mirrored ones among them."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch.nn import functional as F
 
 from jepa_monitor.evaluation import crop_and_flip
-from jepa_monitor.evaluation.images import has_pixels, pixels
 
 
 def ramps(size: int = 16) -> torch.Tensor:
@@ -51,21 +49,3 @@ def test_the_generator_decides() -> None:
 def test_anything_else_must_bring_its_views(inputs: torch.Tensor) -> None:
     with pytest.raises(ValueError, match="pass view="):
         crop_and_flip(inputs, torch.Generator())
-
-
-@pytest.mark.parametrize("shape", [(3, 64, 64), (1, 33, 32), (3, 20, 90), (2000, 2, 2)])
-def test_large_images_are_averaged_down(shape: tuple[int, int, int]) -> None:
-    image = torch.rand(2, *shape)
-    assert has_pixels(image)
-    small = pixels(image)
-    assert small.shape[1] <= max(1024, shape[0])
-    if shape == (3, 64, 64):
-        torch.testing.assert_close(small, F.adaptive_avg_pool2d(image, 18).flatten(1))
-
-
-def test_small_inputs_are_taken_as_they_are() -> None:
-    image = torch.rand(2, 1, 28, 28)
-    assert torch.equal(pixels(image), image.flatten(1))
-    assert has_pixels(torch.rand(2, 1024))
-    assert not has_pixels(torch.rand(2, 1025))
-    assert not has_pixels(torch.zeros(2, 16, dtype=torch.long))  # tokens
