@@ -17,7 +17,8 @@ from .callback import Found, MeasuringCallback, OnError
 from .density import DensityChoice, require_choice
 from .errors import require_whole
 from .history import History
-from .measurement import Method, read, try_out
+from .measurement import read, try_out
+from .method import Method
 from .pictures.illustrations import illustrate
 from .probe.facts import LogDensity
 from .probe.samples import ImagesKey, LabelsKey

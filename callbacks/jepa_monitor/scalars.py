@@ -168,15 +168,18 @@ def _dimension_scalars(readings: Readings) -> dict[str, float]:
 
 
 def _keep(readings: Readings, facts: ProbeFacts) -> dict[str, float]:
-    """What a checkpoint is kept by: how much of the inputs a linear map finds in the features (docs/selection.md)."""
+    """Share of the inputs that a linear map finds in the features, by which a checkpoint is kept: docs/selection.md."""
     if facts.pixels is None:
         return {}
-    features = _features(readings)
-    return {KEEP: math.nan if why_unrecovered(features, facts.pixels) else recovery(features, facts.pixels)}
+    features, inputs = _finite(readings, facts.pixels)
+    return {KEEP: math.nan if why_unrecovered(features, inputs) else recovery(features, inputs)}
 
 
-def _features(readings: Readings) -> Tensor:
-    return readings.z if readings.features is None else readings.features
+def _finite(readings: Readings, inputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Features and inputs of the samples of which both are finite."""
+    features = readings.z if readings.features is None else readings.features
+    finite = torch.isfinite(features).all(1) & torch.isfinite(inputs).all(1)
+    return features[finite], inputs[finite]
 
 
 def problems(readings: Readings, facts: ProbeFacts, *, advice: str) -> list[str]:
@@ -192,7 +195,8 @@ def problems(readings: Readings, facts: ProbeFacts, *, advice: str) -> list[str]
         found.append(f"there is no log density of a Gaussian embedding: {readings.problem_of_gaussian}")
     if found and len(readings.z) <= max(readings.z.shape[1], FEWEST_FITTED):
         found[-1] = f"{found[-1].rstrip('.')}; to measure more than {len(readings.z)} samples, {advice}."
-    if facts.pixels is not None and (why := why_unrecovered(_features(readings), facts.pixels)):
+    is_said = readings.problem and readings.features is None  # of the same embeddings
+    if facts.pixels is not None and not is_said and (why := why_unrecovered(*_finite(readings, facts.pixels))):
         found.append(f"{KEEP} is NaN: {why}.")
     if bool(is_imprecise(readings.log_singular, readings.dtype).any()):
         found.append(

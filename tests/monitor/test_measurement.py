@@ -12,7 +12,8 @@ from scipy import stats
 from torch import Tensor, nn
 
 from jepa_monitor import EmbeddingReference, jacobian_gram, jepa_score, log_density, log_volume
-from jepa_monitor.measurement import Method, read, try_out
+from jepa_monitor.measurement import read, try_out
+from jepa_monitor.method import Method
 from jepa_monitor.probe.facts import ProbeFacts
 from jepa_monitor.probe.shards import Shard
 from jepa_monitor.probe.sparing import Sparing

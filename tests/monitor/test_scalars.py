@@ -103,11 +103,14 @@ def test_a_checkpoint_is_kept_by_what_the_features_know_of_the_inputs() -> None:
     assert values["monitor/keep"] > of_embeddings
     for broken, why in (
         (replace(readings(), features=torch.ones(40, 6)), "collapsed to a point"),
-        (replace(readings(), features=inputs / 0.0), "40 of 40 are not finite"),
+        (replace(readings(), features=inputs / 0.0), "there are fewer than 4 samples"),
     ):
         assert math.isnan(scalars(broken, replace(FACTS, pixels=inputs))["monitor/keep"])
         (reason,) = [text for text in problems(broken, replace(FACTS, pixels=inputs), advice="") if "keep" in text]
         assert why in reason
+    some = torch.cat([inputs[:30], inputs[30:] / 0.0])
+    values = scalars(readings(), replace(FACTS, pixels=some))
+    assert values["monitor/keep"] == pytest.approx(recovery(readings().z[:30], inputs[:30]))
     constant = replace(FACTS, pixels=torch.ones(40, 12))
     assert "monitor/keep is NaN: the inputs do not vary." in problems(readings(), constant, advice="")
 
