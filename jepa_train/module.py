@@ -1,11 +1,11 @@
 """The Lightning module: an I-JEPA whose scored embedding is itself predicted and kept from collapsing.
 
-Shape letters: B images, N patches, V context patches, M target blocks, T patches of a block, D width, K embedding.
+Shape letters: B images, V context patches, M target blocks, T patches of a block, D width, K embedding.
 """
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from typing import Any, cast
 
 import lightning.pytorch as pl
@@ -18,11 +18,12 @@ from jepa_train.checkpoints.finite import check_finite, check_loss
 from jepa_train.checkpoints.resume import between_batches, count_epoch_begun
 from jepa_train.errors import ConfigurationError
 from jepa_train.inputs.draws import BatchDraws, Purpose
-from jepa_train.inputs.masks import MaskMode, check_image_size
-from jepa_train.models.encoder import PositionKind, attention_kernel, gather_tokens
-from jepa_train.models.predictor import PredictorMode
+from jepa_train.inputs.masks import MaskMode, MultiBlockMasks, check_image_size
+from jepa_train.inputs.views import check_views_differ
+from jepa_train.models.encoder import PositionKind
+from jepa_train.models.predictor import Predictor, PredictorMode
 from jepa_train.models.projector import reestimates_statistics
-from jepa_train.objectives import AnticollapseName, AnticollapseOn, TokenLoss, embedding_prediction, spectral_penalty
+from jepa_train.objectives import AnticollapseName, AnticollapseOn, TokenLoss
 from jepa_train.optimization import Schedules, adamw, regroup, steps_of_run, update_ema
 from jepa_train.parallel import check_strategy, shard
 from jepa_train.parts import (
@@ -30,11 +31,12 @@ from jepa_train.parts import (
     build_masks,
     build_objective,
     build_predictor,
-    build_view,
+    build_views,
     check_numbers,
     check_pairs,
 )
-from jepa_train.pictures import explanation, log_masks, log_text
+from jepa_train.pictures import explanation, log_masks, log_text, log_views
+from jepa_train.step import Masks, Step
 
 
 class JEPA(pl.LightningModule):
@@ -44,12 +46,15 @@ class JEPA(pl.LightningModule):
     context encoder sees some patches of A, the EMA target encoder all of A, and the predictor goes from the first to
     the second, block by block (I-JEPA, arXiv 2301.08243). One more query of the predictor is for the embedding
     z = projector(mean token) of all of B, with gradient to both sides, and an anti-collapse term acts on z of the
-    context and of B, on their tokens, or on both:
+    context and of B, on their tokens, or on both. Or several whole views, global and local ones, are each drawn to the
+    centre of the global ones' z, and the anti-collapse term acts on z of all views (LeJEPA, arXiv 2511.08544):
 
-        loss = token_weight * tokens + embedding_weight * embedding + anticollapse_weight * anticollapse
-             + spectral_weight * spectral
+        loss = token_weight * tokens + embedding_weight * embedding + centre_weight * centre
+             + anticollapse_weight * anticollapse + spectral_weight * spectral
 
     With all but the first weight at 0 this is I-JEPA; it has no projector then, and its embedding is the mean token.
+    With the first two at 0 nothing is hidden: there are no masks and no predictor. With both halves view A and view B
+    are the first two global views.
     Every argument is a plain type, so a checkpoint rebuilds exactly what was trained.
 
     Random numbers are a function of (seed, training batch, process): masks, views and SIGReg directions are those of
@@ -83,6 +88,7 @@ class JEPA(pl.LightningModule):
         mask_mode: ``corrected``, or ``paper`` with the two faults of the published masks, see ``MultiBlockMasks``.
         token_weight: weight of the prediction of the target blocks' tokens; 0 for none.
         embedding_weight: weight of the prediction of the embedding; 0 for none.
+        centre_weight: weight of the distance of all views' embeddings from the centre of the global ones; 0 for none.
         anticollapse_weight: weight of the anti-collapse term; the larger, the more even and the less predictable z.
         token_loss: ``smooth_l1``, ``l2`` or ``cosine``.
         stop_gradient: let no gradient of the token loss into the target; false takes the target's tokens from the
@@ -91,6 +97,11 @@ class JEPA(pl.LightningModule):
         anticollapse_on: ``embedding``, ``tokens`` or ``both``.
         sigreg_slices: random directions of SIGReg per step.
         spectral_weight: weight of half the sum of the online encoder's squared spectral norms, a control.
+        global_views: views whose embeddings have the centre, with ``centre_weight`` alone.
+        local_views: further views, of small crops, that are drawn to the centre.
+        local_scale: smallest and largest share of an image's area in a local view.
+        local_size: height and width of local views, in pixels, which ``patch_size`` must divide; ``None`` is
+            ``image_size``.
         crop_scale: smallest share of an image's area that a view keeps; 1 keeps all.
         shift: largest shift of a view, as a share of the image side.
         flip: mirror half of the views left and right.
@@ -139,11 +150,16 @@ class JEPA(pl.LightningModule):
         token_loss: TokenLoss = "smooth_l1",
         stop_gradient: bool = True,
         embedding_weight: float = 1.0,
+        centre_weight: float = 0.0,
         anticollapse: AnticollapseName = "sigreg",
         anticollapse_on: AnticollapseOn = "embedding",
         anticollapse_weight: float = 0.05,
         sigreg_slices: int = 256,
         spectral_weight: float = 0.0,
+        global_views: int = 2,
+        local_views: int = 0,
+        local_scale: tuple[float, float] = (0.05, 0.3),
+        local_size: int | None = None,
         crop_scale: float = 1.0,
         shift: float = 0.0,
         flip: bool = False,
@@ -166,12 +182,15 @@ class JEPA(pl.LightningModule):
         super().__init__()
         self.save_hyperparameters()
         check_numbers(settings)
-        self.view = build_view(settings)
-        self.objective = build_objective(settings, views_move=self.view.moves)
+        self.views = build_views(settings)
+        self.objective = build_objective(settings, views_move=self.views[0].moves)
         self.online = build_encoder(settings, with_projector=self.objective.needs_embedding)
         self.target = self.online.frozen_copy()
-        self.predictor = build_predictor(settings, self.online.encoder)
-        self.masks = build_masks(settings, self.online.encoder.grid_size)
+        self.predictor: Predictor | None = None
+        self.masks: MultiBlockMasks | None = None
+        if self.objective.hides_patches:
+            self.predictor = build_predictor(settings, self.online.encoder)
+            self.masks = build_masks(settings, self.online.encoder.grid_size)
         self._last_finite_step = 0
 
     def configure_model(self) -> None:
@@ -181,7 +200,8 @@ class JEPA(pl.LightningModule):
         because its joint pass uses the projections of its first and last block by themselves.
         """
         if self.device_mesh is not None:
-            shard([self.predictor, *self.online.units(), *self.target.units()], self.device_mesh)
+            predictor = [] if self.predictor is None else [self.predictor]
+            shard([*predictor, *self.online.units(), *self.target.units()], self.device_mesh)
 
     def setup(self, stage: str) -> None:
         """Compile, if asked to; module by module and in place, so that a checkpoint's names stay the same."""
@@ -189,7 +209,8 @@ class JEPA(pl.LightningModule):
         self._last_finite_step = 0
         if stage == "fit" and self.hparams["compile"]:
             for module in (self.online.encoder, self.target.encoder, self.predictor):
-                module.compile(dynamic=True)  # context lengths differ from step to step
+                if module is not None:
+                    module.compile(dynamic=True)  # context lengths differ from step to step
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """See that what is about to be written is finite, on every way to a file: no good one gives way to a bad one.
@@ -239,21 +260,28 @@ class JEPA(pl.LightningModule):
         self._check_images(images, images_b)
         draws = self._draws()
         torch.manual_seed(draws.own_seed(Purpose.DROPPING))  # what dropped paths and dropout draw from
-        view_a, view_b = draws.views(self.view, images, images_b)
-        context_BV, targets_BMT = draws.masks(self.masks, len(images), self.device)
+        views = draws.views(self.views, [images] if images_b is images else [images, images_b])
+        masks = None if self.masks is None else draws.masks(self.masks, len(images), self.device)
         if draws.step == 0:
-            log_text(self.trainer, "train/tags", explanation())
-            log_masks(self.trainer, view_a, context_BV, targets_BMT, grid_size=self.online.encoder.grid_size)
+            self._show(views, masks)
 
-        slice_seed = draws.shared_seed(Purpose.SLICES)
-        terms = self.terms(view_a, view_b, context_BV, targets_BMT, slice_seed=slice_seed)
+        terms = self.terms(views, masks, slice_seed=draws.shared_seed(Purpose.SLICES))
         loss = self.objective.total(terms)
         check_loss(loss, self.trainer, batch_idx=batch_idx)
-        self._log_step(loss, terms, context_BV, targets_BMT)
+        self._log_step(loss, terms, masks)
         if reestimates_statistics(self.target.projector):
             with torch.no_grad():
-                self.target(view_b)  # has no other forward pass, and must not take the statistics of other weights
+                # has no other forward pass, and must not take the statistics of other weights
+                self.target(views[min(1, self.objective.global_views - 1)])
         return loss
+
+    def _show(self, views: list[Tensor], masks: Masks | None) -> None:
+        """Log what the ``train/`` tags mean, and pictures of the first batch."""
+        log_text(self.trainer, "train/tags", explanation())
+        if masks is not None:
+            log_masks(self.trainer, views[0], *masks, grid_size=self.online.encoder.grid_size)
+        if self.objective.compares_views:
+            log_views(self.trainer, views, num_global=self.objective.global_views)
 
     def _check_images(self, images: Tensor, images_b: Tensor) -> None:
         """See that a batch's images (B, C, H, W), and those of view B, are what the terms can compare.
@@ -265,59 +293,14 @@ class JEPA(pl.LightningModule):
         if images_b is not images:
             check_image_size(images_b, self.hparams["image_size"])
             check_pairs(self.objective, self.hparams["anticollapse"], views_move=True)
+        elif self.objective.compares_views:
+            check_views_differ(self.views)
 
-    def terms(
-        self, view_a: Tensor, view_b: Tensor, context_BV: Tensor, targets_BMT: Tensor, *, slice_seed: int
-    ) -> dict[str, Tensor]:
-        """Compute the terms of the loss by name, unweighted, each of the batch joined over all processes.
-
-        Args:
-            view_a, view_b: (B, C, H, W).
-            context_BV, targets_BMT: patch indices.
-            slice_seed: seed of SIGReg's directions.
-        """
-        objective, terms = self.objective, {}
-        with self._attention():
-            context_BVD = self.online.encoder(view_a, context_BV)
-            predicted_BMTD, predicted_BMK = self.predictor(context_BVD, context_BV, targets_BMT)
-            full_BND = self.online.encoder(view_b) if objective.needs_full_image else None
-        if objective.weights["tokens"]:
-            terms["tokens"] = objective.token_term(predicted_BMTD, self.target_tokens(view_a, targets_BMT))
-        if full_BND is not None:
-            z_context, z_full = self._embed(context_BVD, full_BND)
-            if predicted_BMK is not None:
-                terms["embedding"] = embedding_prediction(predicted_BMK, z_full)
-            if objective.anticollapse is not None:
-                views = {"embedding": (z_context, z_full)}
-                if objective.guards_tokens:
-                    at_context = gather_tokens(full_BND, context_BV)
-                    views["tokens"] = (context_BVD.flatten(0, 1), at_context.flatten(0, 1))
-                terms["anticollapse"] = objective.anticollapse_term(views, slice_seed)
-        if objective.weights["spectral"]:
-            terms["spectral"] = spectral_penalty(self.online.encoder)
-        return terms
-
-    def target_tokens(self, images: Tensor, targets_BMT: Tensor) -> Tensor:
-        """(B, M, T, D) tokens of the target encoder on the full image."""
-        if self.objective.stop_gradient:
-            with torch.no_grad():
-                tokens = self.target.encoder(images)
-        else:
-            with self._attention():
-                tokens = self.online.encoder(images)
-        return cast("Tensor", gather_tokens(tokens, targets_BMT.flatten(1)).unflatten(1, targets_BMT.shape[1:]))
-
-    def _attention(self) -> AbstractContextManager[object]:
-        # what is computed again in the backward pass, outside, must be what was computed first
-        return nullcontext() if self.hparams["gradient_checkpointing"] else attention_kernel(self.device)
-
-    def _embed(self, context_BVD: Tensor, full_BND: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeddings (B, K) of the context and of the full image.
-
-        In one pass, so that batch norm treats the full image in training as it will in evaluation.
-        """
-        z_context, z_full = self.online.projector(torch.cat([context_BVD.mean(1), full_BND.mean(1)])).chunk(2)
-        return z_context, z_full
+    def terms(self, views: Sequence[Tensor], masks: Masks | None, *, slice_seed: int) -> dict[str, Tensor]:
+        """Compute the terms of the loss by name, unweighted, as :meth:`Step.terms`."""
+        recomputes = self.hparams["gradient_checkpointing"]
+        step = Step(self.online, self.target, self.predictor, self.objective, recomputes=recomputes)
+        return step.terms(views, masks, slice_seed=slice_seed)
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         """Compute nothing: callbacks measure the encoder at the end of validation."""
@@ -335,7 +318,7 @@ class JEPA(pl.LightningModule):
             world_size=self.trainer.world_size,
         )
 
-    def _log_step(self, loss: Tensor, terms: dict[str, Tensor], context_BV: Tensor, targets_BMT: Tensor) -> None:
+    def _log_step(self, loss: Tensor, terms: dict[str, Tensor], masks: Masks | None) -> None:
         optimizer = cast("torch.optim.Optimizer", self.optimizers())
         schedules, step = self._schedules, self.trainer.global_step
         # every process has the values of the joined batch already: nothing to reduce
@@ -345,9 +328,11 @@ class JEPA(pl.LightningModule):
             "train/ema_momentum": schedules.ema_momentum(step),
             "train/lr": optimizer.param_groups[0]["lr"],
             "train/weight_decay": schedules.next_weight_decay(step),
-            "train/context_tokens": context_BV.shape[1],
-            "train/target_tokens": targets_BMT[0].numel(),
         }
+        if masks is not None:
+            context_BV, targets_BMT = masks
+            numbers["train/context_tokens"] = context_BV.shape[1]
+            numbers["train/target_tokens"] = targets_BMT[0].numel()
         # as tensors of the host: Lightning would copy plain numbers to the accelerator and wait for it
         self.log_dict({name: torch.tensor(float(number)) for name, number in numbers.items()})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -16,10 +16,12 @@ from jepa_train.models.predictor import Predictor
 from jepa_train.models.projector import Projector
 from jepa_train.objectives import Objective, build_anticollapse
 
-WEIGHTS = ("token_weight", "embedding_weight", "anticollapse_weight", "spectral_weight")
+WEIGHTS = ("token_weight", "embedding_weight", "centre_weight", "anticollapse_weight", "spectral_weight")
+VIEW = ("crop_scale", "shift", "flip", "noise", "brightness", "contrast", "crop_aspect")
 SCHEDULED = ("learning_rate_start", "learning_rate_end", "weight_decay", "weight_decay_end")
-AT_LEAST_0 = (*WEIGHTS, *SCHEDULED, "projector_hidden", "seed")
-AT_LEAST_1 = ("channels", "patch_size", "embedding_size", "predictor_width", "predictor_heads", "sigreg_slices")
+AT_LEAST_0 = (*WEIGHTS, *SCHEDULED, "projector_hidden", "local_views", "seed")
+SIZES = ("channels", "patch_size", "embedding_size", "predictor_width", "predictor_heads")
+AT_LEAST_1 = (*SIZES, "sigreg_slices", "global_views")
 SHARES = ("ema_start", "ema_end", "warmup_fraction")
 
 Settings = Mapping[str, Any]  # hyper-parameters of ``JEPA`` by name
@@ -41,9 +43,47 @@ def check_numbers(settings: Settings) -> None:
         raise ConfigurationError("without stop_gradient the target is the online encoder: set ema_start, ema_end to 0.")
 
 
-def build_view(settings: Settings) -> RandomView:
-    """Build the augmentation of whole batches, whose arguments are hyper-parameters."""
-    return RandomView(**{field.name: settings[field.name] for field in fields(RandomView)})
+def build_views(settings: Settings) -> list[RandomView]:
+    """Build the augmentation of each view: of view A and view B, or of all global views and then all local ones.
+
+    Raises:
+        ConfigurationError: for numbers of views or a range of crops that cannot work.
+    """
+    view = RandomView(**{name: settings[name] for name in VIEW})
+    num_global, num_local = settings["global_views"], settings["local_views"]
+    _check_number_of_views(settings)
+    low, high = settings["local_scale"]
+    if not 0.0 < low <= high <= 1.0:
+        raise ConfigurationError("local_scale must be two shares of the area, 0 < low <= high <= 1.")
+    size = settings["local_size"] if has_local_size(settings) else None
+    local = replace(view, crop_scale=low, largest_crop=high, size=size)
+    views = [view] * num_global + [local] * num_local
+    if settings["crop_aspect"] > 1.0 and all(each.crop_scale == 1.0 for each in views):
+        raise ConfigurationError(
+            "crops of the whole image have its aspect: lower crop_scale, or leave out crop_aspect."
+        )
+    return views
+
+
+def _check_number_of_views(settings: Settings) -> None:
+    num_global, num_local = settings["global_views"], settings["local_views"]
+    if not settings["centre_weight"] and (num_global, num_local) != (2, 0):
+        raise ConfigurationError(
+            "without centre_weight there are two views: give it a value above 0, or leave out global_views and "
+            "local_views."
+        )
+    if num_global + num_local < 2:
+        raise ConfigurationError("one view has nothing to agree with: raise global_views or local_views.")
+    if num_global < 2 and (settings["token_weight"] or settings["embedding_weight"]):
+        raise ConfigurationError(
+            "patches are hidden in the first global view, and the second is seen whole: set global_views to 2 or more, "
+            "or token_weight and embedding_weight to 0."
+        )
+
+
+def has_local_size(settings: Settings) -> bool:
+    """Return true if there are local views of another size than the images."""
+    return bool(settings["local_views"]) and settings["local_size"] not in (None, settings["image_size"])
 
 
 def build_objective(settings: Settings, *, views_move: bool) -> Objective:
@@ -62,6 +102,7 @@ def build_objective(settings: Settings, *, views_move: bool) -> Objective:
         stop_gradient=settings["stop_gradient"],
         anticollapse=build_anticollapse(settings["anticollapse"], num_slices=settings["sigreg_slices"]),
         anticollapse_on=settings["anticollapse_on"],
+        global_views=settings["global_views"],
     )
     check_pairs(objective, settings["anticollapse"], views_move=views_move)
     return objective
@@ -82,13 +123,25 @@ def check_pairs(objective: Objective, anticollapse: str, *, views_move: bool) ->
 
 
 def build_encoder(settings: Settings, *, with_projector: bool) -> EmbeddingEncoder:
-    """Build the online encoder and its projector; without one the mean token is the embedding."""
+    """Build the online encoder and its projector; without one the mean token is the embedding.
+
+    Raises:
+        ConfigurationError: for an encoder that cannot be built, or local views that patches do not divide.
+    """
+    overrides = settings["encoder_overrides"]
+    if has_local_size(settings):
+        size, patch_size = settings["local_size"], settings["patch_size"]
+        if size < 1 or size % patch_size:
+            raise ConfigurationError(f"local_size {size} must be a multiple of patch_size {patch_size}.")
+        overrides = {"dynamic_img_size": True, **(overrides or {})}
+        if not overrides["dynamic_img_size"]:
+            raise ConfigurationError("local views of another size need dynamic_img_size: leave it out, or local_size.")
     vit = ViTEncoder(
         settings["encoder"],
         image_size=settings["image_size"],
         patch_size=settings["patch_size"],
         channels=settings["channels"],
-        overrides=settings["encoder_overrides"],
+        overrides=overrides,
         pretrained=settings["pretrained"],
         positions=settings["positions"],
         gradient_checkpointing=settings["gradient_checkpointing"],
@@ -105,7 +158,7 @@ def build_encoder(settings: Settings, *, with_projector: bool) -> EmbeddingEncod
 
 
 def build_predictor(settings: Settings, encoder: ViTEncoder) -> Predictor:
-    """Build the predictor of an encoder's tokens; a head that has no part in the loss is not trained."""
+    """Build the predictor from visible to hidden; a head that has no part in the loss is not trained."""
     predictor = Predictor(
         token_width=encoder.width,
         grid_size=encoder.grid_size,

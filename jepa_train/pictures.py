@@ -1,7 +1,8 @@
-"""A picture of masks, and a page on the ``train/`` tags: what TensorBoard shows of training besides curves."""
+"""Pictures of masks and views, and a page on the ``train/`` tags: what TensorBoard shows of training besides curves."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -14,12 +15,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 TARGET_COLOUR = to_rgb("tab:orange")
-MOST_IMAGES, MOST_TARGETS = 6, 4
+MOST_IMAGES, MOST_TARGETS, MOST_VIEWS = 6, 4, 8
 DPI, PANEL, GAP, TITLE = 100, 140, 5, 25  # dots per inch, and pixels: width of a panel, around it, above all
 MEANINGS = {
     "train/loss": "weighted sum of the terms below, of the global batch: what is minimised",
     "train/loss_tokens": "prediction error of the target tokens",
     "train/loss_embedding": "mean squared error of the predicted embedding",
+    "train/loss_centre": "mean squared distance of the views' embeddings from the centre of the global ones",
     "train/loss_anticollapse": "the term against collapse, such as SIGReg",
     "train/loss_spectral": "half the sum of the online encoder's squared spectral norms",
     "train/ema_momentum": "share of the target encoder that a step keeps",
@@ -28,6 +30,7 @@ MEANINGS = {
     "train/context_tokens": "patches of an image that the context encoder sees",
     "train/target_tokens": "patches of an image that are predicted, over all of its blocks",
     "train/masks": "picture: images, what the context encoder sees of them, and what is predicted",
+    "train/views": "picture: the views of images, each over its own range of values",
 }
 
 
@@ -49,15 +52,41 @@ def log_masks(
     trainer: pl.Trainer, images: Tensor, context: Tensor, targets: Tensor, *, grid_size: tuple[int, int]
 ) -> None:
     """Draw the first images of a batch with their masks to every TensorBoard, as ``train/masks``."""
-    if not trainer.is_global_zero:
-        return
-    experiments: list[Any] = [getattr(logger, "experiment", None) for logger in trainer.loggers]
-    boards = [experiment for experiment in experiments if hasattr(experiment, "add_image")]
-    if boards:
+    if boards := _boards(trainer):
         first = slice(MOST_IMAGES)
         picture = masks_picture(images[first], context[first], targets[first], grid_size=grid_size)
         for board in boards:
             board.add_image("train/masks", picture, trainer.global_step)
+
+
+def log_views(trainer: pl.Trainer, views: Sequence[Tensor], *, num_global: int) -> None:
+    """Draw the views of the first images of a batch to every TensorBoard, as ``train/views``."""
+    if boards := _boards(trainer):
+        picture = views_picture([view[:MOST_IMAGES] for view in views[:MOST_VIEWS]], num_global=num_global)
+        for board in boards:
+            board.add_image("train/views", picture, trainer.global_step)
+
+
+def _boards(trainer: pl.Trainer) -> list[Any]:
+    """List the experiments of loggers that take pictures; none beyond the first process."""
+    experiments = [getattr(logger, "experiment", None) for logger in trainer.loggers if trainer.is_global_zero]
+    return [experiment for experiment in experiments if hasattr(experiment, "add_image")]
+
+
+@torch.no_grad()
+def views_picture(views: Sequence[Tensor], *, num_global: int) -> Tensor:
+    """Draw a row for each image, with all of its views.
+
+    Args:
+        views: batches (B, C, H, W), of which local ones may be of another size.
+        num_global: views that are called global; the others are called local.
+
+    Returns:
+        (3, height, width) picture with values from 0 to 1.
+    """
+    numbers = range(1, len(views) + 1)
+    titles = [f"global view {n}" if n <= num_global else f"local view {n - num_global}" for n in numbers]
+    return _grid([displayed(view.float().cpu()) for view in views], titles)
 
 
 @torch.no_grad()

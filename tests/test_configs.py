@@ -169,3 +169,19 @@ def test_the_hugging_face_config_runs(subcommand: str, tmp_path: Path, monkeypat
     cli = main([subcommand, "-c", str(CONFIGS / "hugging_face.yaml"), *quick, *arguments])
     if subcommand == "fit":
         assert torch.isfinite(cli.trainer.callback_metrics["train/loss"])
+
+
+WITH_DATA = sorted(
+    path for path in CONFIGS.glob("*.yaml") if path.stem not in ("ddp", "fsdp")
+)  # which lie over another
+
+
+@pytest.mark.parametrize("path", WITH_DATA, ids=lambda path: path.stem)
+def test_lejepa_can_be_laid_over_every_config(path: Path) -> None:
+    config = parse("-c", str(path), "-c", str(CONFIGS / "objective" / "lejepa.yaml"))
+    arguments: dict[str, Any] = {**config.model.as_dict(), "pretrained": False}
+    with torch.device("meta"):
+        module = JEPA(**{**arguments, "image_size": 4 * arguments["patch_size"]})
+    assert (module.masks, module.predictor) == (None, None)
+    assert module.objective.weights["centre"] == 1.0
+    assert module.objective.anticollapse is not None

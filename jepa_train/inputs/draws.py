@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -66,23 +66,31 @@ class BatchDraws:
         """Seed of this process alone."""
         return seed_of(purpose, seed=self.seed, step=self.step, global_rank=self.global_rank)
 
-    def views(self, view: RandomView, images_a: Tensor, images_b: Tensor) -> tuple[Tensor, Tensor]:
-        """Make a view of each of this process's images (B, C, H, W), which may be the same twice.
+    def views(self, views: Sequence[RandomView], images: Sequence[Tensor]) -> list[Tensor]:
+        """Make views of each of this process's images.
 
         Pixel noise is too large to be drawn for the global batch: each process draws its own.
+
+        Args:
+            views: augmentation of each view.
+            images: one batch (B, C, H, W), or several that show the same samples, of which the views are made in turn.
+
+        Returns:
+            a batch (B, C, H, W) for each view.
         """
-        if view.is_identity:
-            return images_a, images_b
+        sources = [images[number % len(images)] for number in range(len(views))]
+        if all(view.is_identity for view in views):
+            return sources
+        batch_size, most = len(sources[0]), max(view.num_draws for view in views)
         generator = Generator().manual_seed(self.shared_seed(Purpose.VIEWS))
-        draws = self._uniform(2, len(images_a), PLACES, generator)
-        if view.num_draws > PLACES:  # after the others, which stay what they are without these
-            draws = torch.cat([draws, self._uniform(2, len(images_a), view.num_draws - PLACES, generator)], dim=2)
-        noise_generator = Generator(images_a.device).manual_seed(self.own_seed(Purpose.PIXEL_NOISE))
-        view_a, view_b = (
-            view(images, draws=draw, noise_generator=noise_generator)
-            for images, draw in zip((images_a, images_b), draws.unbind(), strict=True)
-        )
-        return view_a, view_b
+        draws = self._uniform(len(views), batch_size, PLACES, generator)
+        if most > PLACES:  # after the others, which stay what they are without these
+            draws = torch.cat([draws, self._uniform(len(views), batch_size, most - PLACES, generator)], dim=2)
+        noise_generator = Generator(sources[0].device).manual_seed(self.own_seed(Purpose.PIXEL_NOISE))
+        return [
+            view(source, draws=draw, noise_generator=noise_generator)
+            for view, source, draw in zip(views, sources, draws, strict=True)
+        ]
 
     def masks(
         self, sampler: Callable[[int, Generator], tuple[Tensor, Tensor]], batch_size: int, device: torch.device

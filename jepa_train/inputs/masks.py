@@ -168,14 +168,14 @@ class MultiBlockMasks:
 
 
 def check_image_size(images: Tensor, size: int) -> None:
-    """See that training images (B, C, H, W) have the size for which masks are made, in pixels.
+    """See that training images (B, C, H, W) have the size for which masks and positions are made, in pixels.
 
     Raises:
         ConfigurationError: where they have not.
     """
     if images.shape[-2:] != (size, size):
         raise ConfigurationError(
-            f"training images have {images.shape[-2]} x {images.shape[-1]} pixels, and masks are made for {size} x "
+            f"training images have {images.shape[-2]} x {images.shape[-1]} pixels, and the model is made for {size} x "
             f"{size}: set image_size, or resize the images. (dynamic_img_size is for evaluation.)"
         )
 

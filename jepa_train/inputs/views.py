@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,8 @@ class RandomView:
 
     Attributes:
         crop_scale: smallest share of the area that a crop keeps; 1 keeps all.
+        largest_crop: largest share of the area that a crop keeps.
+        size: height and width of a view, in pixels; ``None`` keeps those of the image.
         shift: largest shift, as a share of the image side.
         flip: mirror left and right with probability one half.
         noise: standard deviation of white noise added to every pixel.
@@ -29,10 +32,12 @@ class RandomView:
             changes no area: a crop of nearly the whole image has nearly the image's ratio.
 
     Raises:
-        ConfigurationError: for a number out of its range, or an aspect of crops that keep all.
+        ConfigurationError: for a number out of its range.
     """
 
     crop_scale: float = 1.0
+    largest_crop: float = 1.0
+    size: int | None = None
     shift: float = 0.0
     flip: bool = False
     noise: float = 0.0
@@ -47,8 +52,6 @@ class RandomView:
             )
         check_at_least(0, shift=self.shift, noise=self.noise, brightness=self.brightness, contrast=self.contrast)
         check_at_least(1, crop_aspect=self.crop_aspect)
-        if self.crop_aspect > 1.0 and self.crop_scale == 1.0:
-            raise ConfigurationError("crops that keep the whole image have its aspect: lower crop_scale, too.")
 
     @property
     def moves(self) -> bool:
@@ -76,10 +79,10 @@ class RandomView:
             noise_generator: generator on the device of the images.
 
         Returns:
-            (B, C, H, W); pixels beyond the border repeat it.
+            (B, C, H, W), or (B, C, size, size); pixels beyond the border repeat it.
         """
         draws = draws.to(images.device, images.dtype)
-        if self.moves:
+        if self.moves or self.size is not None:
             images = self._resample(images, draws)
         if self.brightness > 0.0 or self.contrast > 0.0:
             images = self._change_intensity(images, 2.0 * draws[:, PLACES + 1 :] - 1.0)
@@ -99,12 +102,13 @@ class RandomView:
         affine[:, 0, 0] = sides[:, 0] * mirror
         affine[:, 1, 1] = sides[:, 1]
         affine[:, :, 2] = offset
-        grid = F.affine_grid(affine, list(images.shape), align_corners=False)
+        size = images.shape[-2:] if self.size is None else (self.size, self.size)
+        grid = F.affine_grid(affine, [*images.shape[:2], *size], align_corners=False)
         return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
     def _sides(self, draws: Tensor) -> Tensor:
         """(B, 2) width and height of crops, as shares of the image's."""
-        area = self.crop_scale + (1.0 - self.crop_scale) * draws[:, 0]
+        area = self.crop_scale + (self.largest_crop - self.crop_scale) * draws[:, 0]
         sides = area.sqrt().unsqueeze(1).expand(-1, 2)
         if self.crop_aspect == 1.0:
             return sides
@@ -118,3 +122,16 @@ class RandomView:
         gain = 1.0 + self.contrast * contrast
         mean = images.mean((1, 2, 3), keepdim=True)
         return torch.addcmul(mean * (1.0 - gain) + self.brightness * brightness, images, gain)
+
+
+def check_views_differ(views: Sequence[RandomView]) -> None:
+    """See that views of one image differ, so that there is something to predict.
+
+    Raises:
+        ConfigurationError: if all are the image itself.
+    """
+    if all(view.is_identity for view in views):
+        raise ConfigurationError(
+            "all views of an image are the same, so there is nothing to predict: set crop_scale, shift, flip, noise, "
+            "brightness, contrast or local_views, or use data that bring a view_b."
+        )

@@ -9,7 +9,13 @@ from jepa_train.objectives.objective import (
     Objective,
     build_anticollapse,
 )
-from jepa_train.objectives.prediction import TOKEN_LOSSES, TokenLoss, embedding_prediction, token_prediction
+from jepa_train.objectives.prediction import (
+    TOKEN_LOSSES,
+    TokenLoss,
+    centre_prediction,
+    embedding_prediction,
+    token_prediction,
+)
 from jepa_train.objectives.sliced_gaussianity import SIGReg, sigreg
 from jepa_train.objectives.spectral import spectral_penalty
 from jepa_train.objectives.term import Anticollapse
@@ -31,6 +37,7 @@ __all__ = [
     "WhiteningMSE",
     "barlow",
     "build_anticollapse",
+    "centre_prediction",
     "embedding_prediction",
     "sigreg",
     "spectral_penalty",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from jepa_train.errors import ConfigurationError
 from jepa_train.objectives.barlow_twins import Barlow
 from jepa_train.objectives.hypersphere import Uniformity
-from jepa_train.objectives.prediction import TokenLoss, token_prediction
+from jepa_train.objectives.prediction import TokenLoss, centre_prediction, token_prediction
 from jepa_train.objectives.sliced_gaussianity import SIGReg
 from jepa_train.objectives.term import Anticollapse
 from jepa_train.objectives.variance_covariance import VICReg
@@ -53,19 +53,21 @@ class Objective(nn.Module):
     """Weights and settings of the loss's terms.
 
     Args:
-        token_weight, embedding_weight, anticollapse_weight, spectral_weight: weights of the terms; one of weight 0 is
-            not computed.
+        token_weight, embedding_weight, centre_weight, anticollapse_weight, spectral_weight: weights of the terms; one
+            of weight 0 is not computed.
         token_loss: ``smooth_l1``, ``l2`` or ``cosine``.
         stop_gradient: let no gradient of the token loss into the target.
         anticollapse: term against collapse, or ``None``.
         anticollapse_on: ``embedding``, ``tokens`` or ``both``.
+        global_views: views whose mean is the centre.
 
     Attributes:
         weights: weights by the names of the terms.
         guarded: what the term against collapse acts on.
 
     Raises:
-        ConfigurationError: for another ``anticollapse_on``, or where nothing is predicted.
+        ConfigurationError: for another ``anticollapse_on``, one that needs masks where there are none, or where nothing
+            is predicted.
     """
 
     def __init__(
@@ -73,28 +75,49 @@ class Objective(nn.Module):
         *,
         token_weight: float,
         embedding_weight: float,
+        centre_weight: float,
         anticollapse_weight: float,
         spectral_weight: float,
         token_loss: TokenLoss,
         stop_gradient: bool,
         anticollapse: Anticollapse | None,
         anticollapse_on: AnticollapseOn,
+        global_views: int = 2,
     ) -> None:
         super().__init__()
         if anticollapse_on not in get_args(AnticollapseOn):
             raise ConfigurationError(f"anticollapse_on must be embedding, tokens or both, got {anticollapse_on!r}.")
-        if not (token_weight or embedding_weight):
-            raise ConfigurationError("nothing is predicted: give token_weight or embedding_weight a value above 0.")
+        if not (token_weight or embedding_weight or centre_weight):
+            raise ConfigurationError(
+                "nothing is predicted: give token_weight, embedding_weight or centre_weight a value above 0."
+            )
         self.weights = {
             "tokens": token_weight,
             "embedding": embedding_weight,
+            "centre": centre_weight,
             "anticollapse": anticollapse_weight,
             "spectral": spectral_weight,
         }
         self.token_loss = token_loss
         self.stop_gradient = stop_gradient
+        self.global_views = global_views
         self.anticollapse = anticollapse if anticollapse_weight else None
         self.guarded = ("embedding", "tokens") if anticollapse_on == "both" else (anticollapse_on,)
+        if self.guards_tokens and not self.hides_patches:
+            raise ConfigurationError(
+                "without a hidden patch there are no two sets of tokens to guard: set anticollapse_on to embedding, or "
+                "give token_weight or embedding_weight a value above 0."
+            )
+
+    @property
+    def hides_patches(self) -> bool:
+        """True if something is predicted from visible patches, so that there are masks and a predictor."""
+        return bool(self.weights["tokens"] or self.weights["embedding"])
+
+    @property
+    def compares_views(self) -> bool:
+        """True if the embeddings of whole views are predicted from each other."""
+        return bool(self.weights["centre"])
 
     @property
     def guards_tokens(self) -> bool:
@@ -109,26 +132,32 @@ class Objective(nn.Module):
     @property
     def needs_embedding(self) -> bool:
         """True if a term reads the embedding z."""
-        return bool(self.weights["embedding"]) or (self.anticollapse is not None and "embedding" in self.guarded)
+        guarded = self.anticollapse is not None and "embedding" in self.guarded
+        return bool(self.weights["embedding"]) or self.compares_views or guarded
 
-    @property
-    def needs_full_image(self) -> bool:
-        """True if a term reads what the online encoder makes of the full image."""
-        return bool(self.weights["embedding"]) or self.anticollapse is not None
+    def seen_whole(self, views: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Choose the views which the online encoder sees whole: all, or view B if a term reads it."""
+        if self.compares_views:
+            return views
+        return views[1:2] if self.weights["embedding"] or self.anticollapse is not None else []
 
     def token_term(self, predicted: Tensor, target: Tensor) -> Tensor:
         """Distance between predicted tokens and the target's, see :func:`token_prediction`."""
         return token_prediction(predicted, target, loss=self.token_loss, stop_gradient=self.stop_gradient)
 
-    def anticollapse_term(self, views: Mapping[str, tuple[Tensor, Tensor]], seed: int) -> Tensor:
+    def centre_term(self, z: Tensor) -> Tensor:
+        """Distance of all views (W, B, K) from the centre of the global ones, see :func:`centre_prediction`."""
+        return centre_prediction(z, num_global=self.global_views)
+
+    def anticollapse_term(self, views: Mapping[str, Sequence[Tensor]], seed: int) -> Tensor:
         """Mean of the term over all that it acts on.
 
         Args:
-            views: two views (B, K) each, for every name in ``guarded``.
+            views: two views (B, K) or more, for every name in ``guarded``.
             seed: seed of the step, see ``Anticollapse``.
         """
         assert self.anticollapse is not None
-        return torch.stack([self.anticollapse(*views[name], seed) for name in self.guarded]).mean()
+        return torch.stack([self.anticollapse.over_views(views[name], seed) for name in self.guarded]).mean()
 
     def total(self, terms: Mapping[str, Tensor]) -> Tensor:
         """Weighted sum of the terms."""

@@ -1,4 +1,4 @@
-"""Prediction losses: tokens of the EMA target, and the embedding of the full image.
+"""Prediction losses: tokens of the EMA target, the embedding of the full image, and the centre of several views.
 
 Both are means over the batch joined over all processes, also where processes hold different numbers of samples.
 """
@@ -66,3 +66,20 @@ def embedding_prediction(predicted: Tensor, z: Tensor) -> Tensor:
     """
     with torch.autocast(predicted.device.type, enabled=False):
         return mean_over_processes((at_least_float32(predicted) - at_least_float32(z).unsqueeze(1)).square())
+
+
+def centre_prediction(z: Tensor, *, num_global: int) -> Tensor:
+    """Mean squared error between the embedding of every view and the centre of the global ones (arXiv 2511.08544).
+
+    The gradient reaches all: there is no predictor, and nothing is detached.
+
+    Args:
+        z: (V, B, K) embeddings of V views of the same B samples, the global ones first.
+        num_global: views whose mean is the centre, from 1 to V.
+
+    Returns:
+        scalar mean over views, samples and coordinates.
+    """
+    with torch.autocast(z.device.type, enabled=False):
+        z = at_least_float32(z)
+        return mean_over_processes((z - z[:num_global].mean(0)).square())

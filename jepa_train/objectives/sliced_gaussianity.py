@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -14,7 +16,7 @@ def sigreg(z: Tensor, directions: Tensor) -> Tensor:
     """Mean Epps-Pulley statistic over directions, of the batch joined over all processes.
 
     Args:
-        z: (B, K) embeddings of this process.
+        z: (B, K) embeddings of this process, or (B, V, K) of V views, whose statistics are averaged.
         directions: (K, S) unit vectors, the same on every process.
 
     Returns:
@@ -26,12 +28,13 @@ def sigreg(z: Tensor, directions: Tensor) -> Tensor:
     with torch.autocast(z.device.type, enabled=False):
         z = at_least_float32(z)
         count = joined_count(z, "SIGReg")
-        sums = sum_over_processes(characteristic_function(z @ directions.to(z)))
+        projections = (z @ directions.to(z)).flatten(1)
+        sums = sum_over_processes(characteristic_function(projections))
         return epps_pulley(sums, count).mean()
 
 
 class SIGReg(Anticollapse):
-    """:func:`sigreg` of both views, averaged.
+    """:func:`sigreg` of all views, averaged, with one sum over processes.
 
     Every step has directions of its own, equal on every process because the step seeds them.
 
@@ -45,6 +48,10 @@ class SIGReg(Anticollapse):
 
     def forward(self, first: Tensor, second: Tensor, seed: int) -> Tensor:
         """(B, K) and (B, K), and the step's seed -> scalar loss."""
+        return self.over_views([first, second], seed)
+
+    def over_views(self, views: Sequence[Tensor], seed: int) -> Tensor:
+        """V views (B, K), and the step's seed -> scalar mean over all views."""
         generator = torch.Generator().manual_seed(seed)
-        directions = random_directions(first.shape[1], self.num_slices, generator=generator)
-        return 0.5 * (sigreg(first, directions) + sigreg(second, directions))
+        directions = random_directions(views[0].shape[1], self.num_slices, generator=generator)
+        return sigreg(torch.stack(list(views), dim=1), directions)

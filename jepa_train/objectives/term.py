@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from jepa_train.errors import ConfigurationError
@@ -34,6 +36,19 @@ class Anticollapse(nn.Module, ABC):
         Raises:
             ConfigurationError: with too few samples over all processes.
         """
+
+    def over_views(self, views: Sequence[Tensor], seed: int) -> Tensor:
+        """Mean of the term over disjoint pairs of views, in their order.
+
+        Of an odd number the last view makes a pair with the first, which so counts twice: no view is left to collapse.
+
+        Args:
+            views: two views (B, K) or more of the same samples.
+            seed: seed of the step.
+        """
+        in_pairs = [*views, views[0]] if len(views) % 2 else views
+        pairs = zip(in_pairs[::2], in_pairs[1::2], strict=True)
+        return torch.stack([self(first, second, seed) for first, second in pairs]).mean()
 
 
 def check_paired(first: Tensor, second: Tensor, term: str) -> None:

@@ -30,6 +30,18 @@ CASES: dict[str, dict[str, Any]] = {
     "barlow": {"anticollapse": "barlow", "token_weight": 0.0},
     "vicreg": {"anticollapse": "vicreg", "anticollapse_on": "both"},
     "sharded": {"anticollapse": "sigreg", "spectral_weight": 0.01},
+    "lejepa": {
+        "token_weight": 0.0,
+        "embedding_weight": 0.0,
+        "centre_weight": 1.0,
+        "global_views": 2,
+        "local_views": 3,
+        "local_size": 8,
+        "crop_aspect": 1.3,
+        "brightness": 0.2,
+        "contrast": 0.3,
+        "ema_start": 0.9,
+    },
 }
 
 

@@ -37,6 +37,7 @@ OVERLAYS = (
     ("sigreg", "on_both"),
     ("sigreg", "tokens_l2"),
     ("sigreg", "tokens_cosine"),
+    ("lejepa",),
 )
 
 
@@ -68,8 +69,7 @@ def losses(overlays: tuple[str, ...], folder: Path) -> list[float]:
         predictor_depth=2,
         num_targets=2,
         sigreg_slices=16,
-        crop_scale=0.5,
-        **settings,
+        **{"crop_scale": 0.5, **settings},
     )
     _draw_weights(module)
     recorded = _Losses()
@@ -94,7 +94,7 @@ def losses(overlays: tuple[str, ...], folder: Path) -> list[float]:
 def _draw_weights(module: JEPA) -> None:
     """Draw weights by ``torch.randn``: every version of torch gives its numbers, but not those of ``trunc_normal_``."""
     torch.manual_seed(0)
-    for part in (module.online, module.predictor):
+    for part in filter(None, (module.online, module.predictor)):
         for name, parameter in part.named_parameters():
             if parameter.requires_grad and (parameter.ndim > 1 or name in QUERIES):
                 parameter.copy_(0.02 * torch.randn_like(parameter))

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 
 from jepa_train.errors import ConfigurationError, RunFailed
 from jepa_train.inputs.masks import MultiBlockMasks
+from jepa_train.models.encoder import gather_tokens
 from jepa_train.module import JEPA
 from jepa_train.objectives import token_prediction
 from jepa_train.optimization import warmup_cosine
@@ -84,7 +85,7 @@ def test_its_loss_is_that_of_the_paper_written_out() -> None:
     module = JEPA(**SMALL, embedding_weight=0.0, anticollapse="none").double().eval()
     images = torch.randn(3, 1, 16, 16, dtype=torch.float64)
     context, targets = MultiBlockMasks((4, 4), num_targets=2)(3, torch.Generator().manual_seed(0))
-    (term,) = module.terms(images, images, context, targets, slice_seed=0).values()
+    (term,) = module.terms([images, images], (context, targets), slice_seed=0).values()
 
     full = torch.nn.functional.layer_norm(module.target.encoder.vit.forward_features(images), (32,))
     vit, predictor = module.online.encoder.vit, module.predictor
@@ -106,7 +107,7 @@ def test_the_anticollapse_term_acts_where_it_is_told(on: str) -> None:
     module = JEPA(**SMALL, anticollapse_on=on, predictor_mode="per_block").double()
     images = torch.randn(8, 1, 16, 16, dtype=torch.float64)
     context, targets = MultiBlockMasks((4, 4), num_targets=2)(8, torch.Generator().manual_seed(0))
-    term = module.terms(images, images, context, targets, slice_seed=5)["anticollapse"]
+    term = module.terms([images, images], (context, targets), slice_seed=5)["anticollapse"]
     tokens = module.online.encoder(images, context), module.online.encoder(images)
     at_context = tokens[1].gather(1, context.unsqueeze(-1).expand(-1, -1, 32))
     expected = []
@@ -124,8 +125,10 @@ def test_the_token_loss_is_the_chosen_one(token_loss: Any) -> None:
     images = torch.randn(4, 1, 16, 16, dtype=torch.float64)
     context, targets = MultiBlockMasks((4, 4), num_targets=2)(4, torch.Generator().manual_seed(0))
     predicted, _ = module.predictor(module.online.encoder(images, context), context, targets)
-    expected = token_prediction(predicted, module.target_tokens(images, targets), loss=token_loss)
-    assert torch.equal(module.terms(images, images, context, targets, slice_seed=0)["tokens"], expected)
+    full = module.target.encoder(images)
+    at_targets = gather_tokens(full, targets.flatten(1)).unflatten(1, targets.shape[1:])
+    expected = token_prediction(predicted, at_targets, loss=token_loss)
+    assert torch.equal(module.terms([images, images], (context, targets), slice_seed=0)["tokens"], expected)
 
 
 def test_without_an_average_the_target_is_the_online_encoder(tmp_path: Path) -> None:
@@ -252,7 +255,7 @@ def test_a_run_of_unknown_length_says_what_to_give(tmp_path: Path) -> None:
 
 def test_images_of_another_size_say_what_to_set(tmp_path: Path) -> None:
     overrides = {**SMALL["encoder_overrides"], "dynamic_img_size": True}
-    with pytest.raises(ConfigurationError, match="16 x 16 pixels, and masks are made for 24 x 24: set image_size"):
+    with pytest.raises(ConfigurationError, match="16 x 16 pixels, and the model is made for 24 x 24: set image_size"):
         train(JEPA(**{**SMALL, "image_size": 24, "encoder_overrides": overrides}), tmp_path)
 
 
@@ -262,7 +265,8 @@ def test_nothing_in_a_step_waits_for_an_accelerator() -> None:
     with FakeTensorMode(allow_non_fake_inputs=True) as fake:
         images = torch.empty(8, 1, 16, 16)
         context, targets = torch.zeros(8, 6, dtype=torch.int64), torch.zeros(8, 2, 4, dtype=torch.int64)
-        terms = module.terms(images, images, fake.from_tensor(context), fake.from_tensor(targets), slice_seed=0)
+        masks = fake.from_tensor(context), fake.from_tensor(targets)
+        terms = module.terms([images, images], masks, slice_seed=0)
         torch.stack(list(terms.values())).sum().backward()
     assert set(terms) == {"tokens", "embedding", "anticollapse"}
 
@@ -321,9 +325,9 @@ def test_a_batch_may_bring_view_b(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     module, seen = JEPA(**SMALL), []
     terms = module.terms
 
-    def keep(view_a: Tensor, view_b: Tensor, *rest: Any, **named: Any) -> dict[str, Tensor]:
-        seen.append((view_a, view_b))
-        return terms(view_a, view_b, *rest, **named)
+    def keep(views: list[Tensor], *rest: Any, **named: Any) -> dict[str, Tensor]:
+        seen.append(views)
+        return terms(views, *rest, **named)
 
     monkeypatch.setattr(module, "terms", keep)
     make_trainer(tmp_path, steps=1).fit(module, DataLoader(Pairs(), batch_size=4), DataLoader(Images(), batch_size=4))

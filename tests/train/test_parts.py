@@ -34,6 +34,22 @@ from tests.train.helpers import SMALL
         ({"crop_scale": 7.0}, "crop_scale is the smallest share"),
         ({"noise": -1.0}, "0 or more"),
         ({"anticollapse": "nonsense", "anticollapse_weight": 0.0}, "anticollapse must be one of"),
+        ({"local_views": 2}, "give it a value above 0, or leave out global_views"),
+        ({"centre_weight": 1.0, "global_views": 1, "token_weight": 0.0, "embedding_weight": 0.0}, "agree with"),
+        ({"centre_weight": 1.0, "global_views": 1, "local_views": 1}, "set global_views to 2 or more"),
+        ({"centre_weight": 1.0, "global_views": 0}, "global_views must be 1 or more"),
+        ({"centre_weight": 1.0, "local_views": 1, "local_scale": (0.3, 0.1)}, "local_scale must be two shares"),
+        ({"centre_weight": 1.0, "local_views": 1, "local_size": 6}, "local_size 6 must be a multiple of patch_size 4"),
+        (
+            {
+                "centre_weight": 1.0,
+                "local_views": 1,
+                "local_size": 8,
+                "encoder_overrides": {**SMALL["encoder_overrides"], "dynamic_img_size": False},
+            },
+            "need dynamic_img_size",
+        ),
+        ({"crop_aspect": 1.3}, "lower crop_scale"),
         ({"anticollapse": "barlow", "anticollapse_on": "tokens", "flip": True}, "show different things after crops"),
     ],
 )
@@ -64,3 +80,18 @@ def test_a_head_without_a_part_in_the_loss_is_not_trained() -> None:
     module = JEPA(**{**SMALL, "token_weight": 0.0})
     assert not any(parameter.requires_grad for parameter in module.predictor.token_head.parameters())
     assert module.predictor.embedding_head is not None
+
+
+def test_local_views_of_another_size_are_seen_by_the_same_weights() -> None:
+    settings = {**SMALL, "centre_weight": 1.0, "crop_scale": 0.5}
+    module = JEPA(**settings, local_views=2, local_size=8, local_scale=(0.1, 0.4))
+    assert [(view.crop_scale, view.largest_crop, view.size) for view in module.views] == [
+        *[(0.5, 1.0, None)] * 2,
+        *[(0.1, 0.4, 8)] * 2,
+    ]
+    assert module.online.encoder(torch.randn(2, 1, 8, 8)).shape == (2, 4, 32)
+    other = JEPA(**settings, local_views=2)
+    assert other.state_dict().keys() == module.state_dict().keys()
+    other.load_state_dict(module.state_dict())
+    images = torch.randn(3, 1, 16, 16)
+    assert torch.equal(other.eval()(images), module.eval()(images))

@@ -14,7 +14,16 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from jepa_train import JEPA
 from jepa_train.data import MixtureDataModule
-from jepa_train.pictures import MEANINGS, displayed, explanation, log_masks, masks_picture, patch_pixels
+from jepa_train.pictures import (
+    MEANINGS,
+    displayed,
+    explanation,
+    log_masks,
+    log_views,
+    masks_picture,
+    patch_pixels,
+    views_picture,
+)
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -62,7 +71,15 @@ def test_only_the_first_process_draws_and_only_for_loggers_that_take_pictures() 
     for first in (False, True):
         trainer: Any = SimpleNamespace(is_global_zero=first, loggers=[other, board], global_step=0)
         log_masks(trainer, images, context, targets, grid_size=(2, 2))
-    assert [tag for tag, *_ in drawn] == ["train/masks"]
+        log_views(trainer, [images, images], num_global=2)
+    assert [tag for tag, *_ in drawn] == ["train/masks", "train/views"]
+
+
+def test_local_views_are_shown_as_large_as_global_ones() -> None:
+    views = [torch.randn(3, 1, size, size) for size in (16, 16, 8)]
+    picture, other = views_picture(views, num_global=2), views_picture([*views[:2], views[2] * -1], num_global=2)
+    assert picture.shape == views_picture([views[0]] * 3, num_global=2).shape
+    assert not torch.equal(picture, other)
 
 
 @pytest.mark.filterwarnings("ignore:The number of training batches")
@@ -76,6 +93,8 @@ def test_every_tag_of_training_is_explained(tmp_path: Path) -> None:
         predictor_width=16,
         predictor_depth=1,
         spectral_weight=0.1,
+        centre_weight=1.0,
+        crop_scale=0.5,
         min_context=1,
     )
     logger = TensorBoardLogger(tmp_path, name="", version="run")

@@ -35,7 +35,7 @@ def test_processes_share_out_the_draws_of_the_global_batch(further: dict[str, An
 
     def drawn(global_rank: int, world_size: int) -> list[torch.Tensor]:
         draws, own = BatchDraws(3, 5, global_rank, world_size), images[global_rank::world_size]
-        return [*draws.masks(masks, len(own), cpu), *draws.views(view, own, own)]
+        return [*draws.masks(masks, len(own), cpu), *draws.views([view, view], [own])]
 
     first, second = drawn(0, 2), drawn(1, 2)
     for whole, *halves in zip(drawn(0, 1), first, second, strict=True):
@@ -58,7 +58,7 @@ VIEWS = {
 @pytest.mark.parametrize("name", GOLDEN)
 def test_views_without_intensities_are_drawn_as_they_were(name: str) -> None:
     images = torch.arange(3 * 2 * 36, dtype=torch.float32).mul(0.37).sin().view(3, 2, 6, 6)
-    first, second = BatchDraws(3, 5, 0, 1).views(VIEWS[name], images, images + 1)
+    first, second = BatchDraws(3, 5, 0, 1).views([VIEWS[name]] * 2, [images, images + 1])
     pixels, *sums = GOLDEN[name]
     found = [first[0, 0, 1, 2], first[2, 1, 5, 5], second[1, 0, 3, 4], second[2, 0, 0, 0]]
     torch.testing.assert_close(torch.stack(found), torch.tensor(pixels), atol=2e-6, rtol=0.0)
@@ -68,23 +68,33 @@ def test_views_without_intensities_are_drawn_as_they_were(name: str) -> None:
 
 def test_intensities_leave_places_and_noise_as_they_are() -> None:
     images = torch.rand(3, 2, 6, 6)
-    plain = BatchDraws(3, 5, 0, 1).views(VIEWS["all"], images, images)
+    plain = BatchDraws(3, 5, 0, 1).views([VIEWS["all"]] * 2, [images])
     faint = RandomView(crop_scale=0.5, shift=0.1, flip=True, noise=0.2, brightness=1e-7, contrast=1e-7)
-    for expected, found in zip(plain, BatchDraws(3, 5, 0, 1).views(faint, images, images), strict=True):
+    for expected, found in zip(plain, BatchDraws(3, 5, 0, 1).views([faint] * 2, [images]), strict=True):
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0.0)
 
 
 def test_pixel_noise_is_of_each_process() -> None:
     images, view = torch.zeros(2, 1, 4, 4), RandomView(noise=1.0)
-    first, second = (BatchDraws(3, 5, global_rank, 2).views(view, images, images)[0] for global_rank in range(2))
+    first, second = (BatchDraws(3, 5, global_rank, 2).views([view], [images])[0] for global_rank in range(2))
     assert not torch.equal(first, second)
-    assert torch.equal(first, BatchDraws(3, 5, 0, 2).views(view, images, images)[0])
+    assert torch.equal(first, BatchDraws(3, 5, 0, 2).views([view], [images])[0])
 
 
-def test_a_second_set_of_images_is_what_view_b_is_made_of() -> None:
+def test_views_are_made_of_the_batches_in_turn() -> None:
     first, second = torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 4, 4)
     draws = BatchDraws(3, 5, 0, 1)
-    assert draws.views(RandomView(), first, second) == (first, second)
-    view_a, view_b = draws.views(RandomView(shift=0.2), first, second)
-    assert torch.equal(view_a, first)
-    torch.testing.assert_close(view_b, second)
+    assert draws.views([RandomView()] * 3, [first, second]) == [first, second, first]
+    moved = draws.views([RandomView(shift=0.2)] * 3, [first, second])
+    for view, expected in zip(moved, (first, second, first), strict=True):
+        torch.testing.assert_close(view, expected)
+
+
+def test_global_views_do_not_depend_on_the_local_ones() -> None:
+    images = torch.rand(3, 1, 8, 8)
+    whole, part = RandomView(crop_scale=0.5, flip=True), RandomView(crop_scale=0.1, largest_crop=0.3, size=4)
+    draws = BatchDraws(3, 5, 0, 1)
+    both, alone = draws.views([whole, whole, part], [images]), draws.views([whole, whole], [images])
+    assert [tuple(view.shape[-2:]) for view in both] == [(8, 8), (8, 8), (4, 4)]
+    for found, expected in zip(both, alone, strict=False):
+        assert torch.equal(found, expected)

@@ -59,6 +59,21 @@ def test_other_image_sizes_where_timm_allows_them() -> None:
     assert torch.equal(encoder(changed, visible), tokens)
 
 
+@pytest.mark.parametrize(("patches", "local"), [(14, 6), (4, 2), (7, 3)])
+def test_fixed_positions_of_another_grid_are_sin_cos_of_the_places_between(patches: int, local: int) -> None:
+    """timm resamples them, bicubic and smoothed; a local view's patches have places spread over the whole image's."""
+    settings = {"image_size": 2 * patches, "patch_size": 2, "overrides": SMALL | {"depth": 1, "dynamic_img_size": True}}
+    vit = ViTEncoder("vit_tiny_patch16_224", **settings).eval().vit
+    nothing = torch.zeros(1, local, local, 32)
+    resampled = vit._pos_embed(nothing)[0].double()
+    places = (torch.arange(local, dtype=torch.float64) + 0.5) * patches / local - 0.5
+    angles = places.unsqueeze(1) * 10000.0 ** (-torch.arange(8, dtype=torch.float64) / 8)
+    rows, columns = angles.repeat_interleave(local, 0), angles.repeat(local, 1)
+    exact = torch.cat([rows.sin(), columns.sin(), rows.cos(), columns.cos()], dim=1)
+    assert float(torch.nn.functional.cosine_similarity(resampled, exact).min()) > 0.995
+    assert float(torch.pdist(resampled).min()) > 0.7 * float(torch.pdist(exact).min())
+
+
 def test_gradient_checkpointing_changes_no_number() -> None:
     images, visible = torch.randn(2, 3, 32, 32), torch.tensor([[0, 1, 4], [2, 9, 15]])
     results = []

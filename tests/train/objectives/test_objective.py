@@ -36,7 +36,8 @@ def test_a_name_builds_its_term(name: str) -> None:
 
 
 def objective(**settings: Any) -> Objective:
-    weights = {"token_weight": 1.0, "embedding_weight": 0.0, "anticollapse_weight": 0.5, "spectral_weight": 0.0}
+    weights = dict.fromkeys(("embedding_weight", "centre_weight", "spectral_weight"), 0.0)
+    weights |= {"token_weight": 1.0, "anticollapse_weight": 0.5}
     others = {"token_loss": "l2", "stop_gradient": True, "anticollapse": Uniformity(), "anticollapse_on": "embedding"}
     return Objective(**{**weights, **others, **settings})
 
@@ -47,20 +48,30 @@ def test_the_total_is_the_weighted_sum_of_the_terms_that_there_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "embedding", "full_image", "tokens"),
+    ("settings", "embedding", "whole", "tokens"),
     [
-        ({}, True, True, False),
-        ({"anticollapse_on": "tokens"}, False, True, True),
-        ({"anticollapse_on": "both"}, True, True, True),
-        ({"anticollapse_weight": 0.0}, False, False, False),
-        ({"anticollapse": None, "embedding_weight": 1.0}, True, True, False),
+        ({}, True, "B", False),
+        ({"anticollapse_on": "tokens"}, False, "B", True),
+        ({"anticollapse_on": "both"}, True, "B", True),
+        ({"anticollapse_weight": 0.0}, False, "", False),
+        ({"anticollapse": None, "embedding_weight": 1.0}, True, "B", False),
+        ({"anticollapse_weight": 0.0, "centre_weight": 1.0}, True, "ABC", False),
+        ({"token_weight": 0.0, "centre_weight": 1.0}, True, "ABC", False),
     ],
 )
-def test_what_the_terms_read_is_known(
-    settings: dict[str, Any], embedding: bool, full_image: bool, tokens: bool
-) -> None:
+def test_what_the_terms_read_is_known(settings: dict[str, Any], embedding: bool, whole: str, tokens: bool) -> None:
     found = objective(**settings)
-    assert (found.needs_embedding, found.needs_full_image, found.guards_tokens) == (embedding, full_image, tokens)
+    views: Any = "ABC"
+    assert (found.needs_embedding, found.guards_tokens) == (embedding, tokens)
+    assert "".join(found.seen_whole(views)) == whole
+    assert found.hides_patches == (settings.get("token_weight") != 0.0)
+
+
+def test_tokens_of_whole_views_are_not_guarded() -> None:
+    with pytest.raises(ConfigurationError, match="set anticollapse_on to embedding"):
+        objective(token_weight=0.0, centre_weight=1.0, anticollapse_on="tokens")
+    with pytest.raises(ConfigurationError, match="nothing is predicted"):
+        objective(token_weight=0.0)
 
 
 def test_the_term_against_collapse_is_a_mean_over_what_it_guards() -> None:

@@ -14,18 +14,20 @@ from tests.train.helpers import TINY_MODEL
 
 OVERLAYS = CONFIGS / "objective"
 CONTROLS = ("weight_decay", "spectral_norm", "i_jepa")
+WHOLE = "lejepa"  # an objective without masks
 MODIFIERS = {"ema_off", "no_stop_gradient", "on_tokens", "on_both", "tokens_l2", "tokens_cosine"}
 TERMS = [name for name in ANTICOLLAPSE_NAMES if name != "none"]
 PAIRINGS = [
     *product((*ANTICOLLAPSE_NAMES, *CONTROLS), ("", "ema_off")),
     *product(TERMS, ("", "ema_off"), ("on_tokens", "on_both")),
+    *product((WHOLE,), ("", "vicreg", "barlow", "none")),
     *product(("sigreg",), ("tokens_l2", "tokens_cosine")),
     *product((*TERMS, "none"), ("no_stop_gradient",)),
 ]
 
 
 def test_there_is_an_overlay_for_each() -> None:
-    assert {path.stem for path in OVERLAYS.glob("*.yaml")} == {*ANTICOLLAPSE_NAMES, *CONTROLS} | MODIFIERS
+    assert {path.stem for path in OVERLAYS.glob("*.yaml")} == {*ANTICOLLAPSE_NAMES, *CONTROLS, WHOLE} | MODIFIERS
 
 
 @pytest.mark.slow
@@ -47,4 +49,4 @@ def test_every_pairing_trains_two_steps(
         not torch.equal(ours, theirs)
         for ours, theirs in zip(cli.model.online.parameters(), cli.model.target.parameters(), strict=True)
     )
-    assert moved != bool({"ema_off", "no_stop_gradient"} & set(overlays))
+    assert moved != bool({"ema_off", "no_stop_gradient", WHOLE} & set(overlays))

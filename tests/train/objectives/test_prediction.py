@@ -8,7 +8,7 @@ import torch
 from scipy.spatial.distance import cosine
 
 from jepa_train.errors import ConfigurationError
-from jepa_train.objectives import TOKEN_LOSSES, TokenLoss, embedding_prediction, token_prediction
+from jepa_train.objectives import TOKEN_LOSSES, TokenLoss, centre_prediction, embedding_prediction, token_prediction
 
 
 def normalised(target: np.ndarray) -> np.ndarray:
@@ -90,3 +90,19 @@ def test_half_precision_tokens_are_compared_in_float32() -> None:
 def test_unknown_token_loss_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="smooth_l1, l2, cosine"):
         token_prediction(torch.ones(1, 2), torch.ones(1, 2), loss="l1")  # type: ignore[arg-type]  # the point of it
+
+
+@pytest.mark.parametrize(("views", "num_global"), [(2, 2), (5, 2), (3, 1)])
+def test_the_distance_from_the_centre_is_a_loop_written_out(views: int, num_global: int) -> None:
+    z = torch.randn(views, 7, 3, dtype=torch.float64)
+    total = 0.0
+    for view in range(views):
+        for sample in range(7):
+            for coordinate in range(3):
+                centre = sum(float(z[number, sample, coordinate]) for number in range(num_global)) / num_global
+                total += (float(z[view, sample, coordinate]) - centre) ** 2
+    assert float(centre_prediction(z, num_global=num_global)) == pytest.approx(total / (views * 7 * 3), rel=1e-12)
+    z.requires_grad_()
+    assert torch.autograd.gradcheck(lambda z: centre_prediction(z, num_global=num_global), z)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert centre_prediction(z.bfloat16(), num_global=num_global).dtype == torch.float32

@@ -94,3 +94,23 @@ def test_one_sample_is_too_few(name: AnticollapseName) -> None:
 @every_term
 def test_terms_have_no_state(name: AnticollapseName) -> None:
     assert term(name).state_dict() == {}
+
+
+@every_term
+def test_more_views_are_a_mean_over_pairs_in_their_order(name: AnticollapseName) -> None:
+    views = [view for seed in range(2) for view in two_views(20, 3, seed)]
+    built = term(name)
+    expected = torch.stack([built(views[0], views[1], 5), built(views[2], views[3], 5)]).mean()
+    torch.testing.assert_close(built.over_views(views, 5), expected)
+    torch.testing.assert_close(built.over_views(views[:2], 5), built(views[0], views[1], 5))
+
+
+@every_term
+def test_of_an_odd_number_no_view_is_left_out(name: AnticollapseName) -> None:
+    views = [*two_views(20, 3), two_views(20, 3, 1)[0]]
+    built = term(name)
+    if name == "sigreg":
+        expected = torch.stack([built(view, view, 5) for view in views]).mean()
+    else:
+        expected = torch.stack([built(views[0], views[1], 5), built(views[2], views[0], 5)]).mean()
+    torch.testing.assert_close(built.over_views(views, 5), expected)
