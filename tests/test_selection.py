@@ -212,7 +212,9 @@ def test_a_tag_that_falls_earlier_than_the_accuracy_warns_of_it() -> None:
     assert found[ALARM].false_alarms == (False,) * 3
 
 
-def test_curves_come_back_as_they_were_recorded(tmp_path: Path) -> None:
+def test_curves_come_back_as_they_were_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curves, "recoveries", lambda folder, steps, images: [len(images) / step for step in steps])
+    monkeypatch.setattr(curves, "probe", lambda: torch.zeros(1_000))
     rows = [{"step": 2, "judge/linear_probe": 0.5, "judge/knn": 0.25, "alarm/collapse": 0.0, "features/lidar": None}]
     rows[0] |= {"features/recovery": 0.25}
     rows += [{**rows[0], "step": 4, "features/lidar": 3.5, "monitor/seconds": 1.0, "train/lr": 0.1, "judge/knn": 0.75}]
@@ -229,7 +231,8 @@ def test_curves_come_back_as_they_were_recorded(tmp_path: Path) -> None:
     for one in (first, curves.kept(tmp_path / "kept")[0]):
         assert list(one.steps) == [2.0, 4.0]
         assert list(one.accuracies["kNN"]) == [0.25, 0.75]
-        assert set(one.tags) == {"features/lidar", "features/recovery", "train/loss"}
+        assert set(one.tags) == {"features/lidar", "features/recovery", "monitor/keep", "train/loss"}
+        assert list(one.tags["monitor/keep"]) == [256.0, 128.0]
         assert list(one.tags["train/loss"]) == [3.0, 0.5]
         assert np.array_equal(one.tags["features/lidar"], [math.nan, 3.5], equal_nan=True)
 

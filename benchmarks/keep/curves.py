@@ -17,6 +17,7 @@ from study.readings import finished, folder_of
 from study.rows import plain
 from torch import Tensor
 
+from jepa_monitor.monitor import DEFAULT_SAMPLES
 from keep.recording import MEASUREMENTS, HalvedFashionMNIST, recoveries
 
 Vector = NDArray[np.float64]
@@ -26,6 +27,7 @@ ALARM = "alarm/collapse"
 NO_SIGNALS = ("judge/", "monitor/", "alarm/", "jacobian/nonfinite_fraction", "jacobian/imprecise_fraction", "train/")
 LOSS = "train/loss"
 RECOVERY = "features/recovery"
+KEEP = "monitor/keep"
 NUM_PROBE = 1_000
 CONTRAST = 0.25  # of configs/fashion_mnist.yaml
 
@@ -70,10 +72,18 @@ def recorded(runs: Path, seeds: int) -> Iterator[Curve]:
             folder = folder_of(name, seed, runs)
             rows = json.loads((folder / MEASUREMENTS).read_text())
             losses = json.loads((folder / "losses.json").read_text())
+            steps = [int(row["step"]) for row in rows]
             if RECOVERY not in rows[-1]:  # runs from before it was measured on the way
-                found = recoveries(folder, [int(row["step"]) for row in rows], probe())
-                rows = [{**row, RECOVERY: value} for row, value in zip(rows, found, strict=True)]
+                rows = _with(RECOVERY, recoveries(folder, steps, probe()), rows)
+            # of as many images as the monitor takes by default, whatever it took on the way
+            rows = _with(KEEP, recoveries(folder, steps, probe()[:DEFAULT_SAMPLES]), rows)
             yield curve_of(name, seed, rows, losses)
+
+
+def _with(
+    tag: str, values: Sequence[float], rows: Sequence[Mapping[str, float | None]]
+) -> list[dict[str, float | None]]:
+    return [{**row, tag: value} for row, value in zip(rows, values, strict=True)]
 
 
 @cache
@@ -95,7 +105,8 @@ def curve_of(
     columns = dict.fromkeys(column for row in rows for column in row)
     values = {column: np.array([_number(row.get(column)) for row in rows]) for column in columns}
     steps = values["step"]
-    tags = {tag: value for tag, value in values.items() if tag != "step" and not tag.startswith(NO_SIGNALS)}
+    silent = {"step", *(tag for tag in values if tag.startswith(NO_SIGNALS))} - {KEEP}
+    tags = {tag: value for tag, value in values.items() if tag not in silent}
     tags |= {f"train/{loss}": _means_between(steps, at_steps) for loss, at_steps in losses.items()}
     accuracies = {judge: values[column] for judge, column in JUDGES.items()}
     return Curve(name, seed, objective_of(name), steps, accuracies, tags, values[ALARM])
