@@ -139,6 +139,24 @@ def score(encoder: Encoder, reading: Reading, methods: tuple[Method, ...]) -> di
     return scored
 
 
+def measure(encoder: Encoder, drawn: Drawn, settings: Settings, scope: Scope, arguments: argparse.Namespace) -> None:
+    """Read and score an encoder that has no rows yet, and keep its rows; one that cannot be scored is left out."""
+    kept = encoder.file(arguments.benchmark, arguments.docs / "detection", ".json")
+    path = encoder.file(arguments.benchmark, arguments.readings, ".pt")
+    try:
+        reading = read(encoder, drawn, settings, path, torch.device(arguments.device))
+        without = () if arguments.flow and not encoder.control else FLOWS
+        methods = tuple(method for method in METHODS if method not in without)
+        chosen = tuple(method for method in methods if not scope.methods or method.name in scope.methods)
+        rows, more = rows_of(reading, score(encoder, reading, chosen), scope)
+    except ConfigurationError:
+        raise
+    except ValueError as error:  # a collapsed encoder has no densities
+        print(f"{encoder.name}, {encoder.output} is left out: {str(error).rstrip('.')}.", file=sys.stderr)
+        return
+    write(encoder, reading, rows, kept, **more)
+
+
 def rows_of(
     reading: Reading, scored: dict[str, dict[str, Tensor]], scope: Scope
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -256,16 +274,8 @@ def main(words: Sequence[str] | None = None) -> int:
 
     try:
         for encoder in encoders:
-            kept = encoder.file(arguments.benchmark, arguments.docs / "detection", ".json")
-            if kept.is_file():
-                continue
-            path = encoder.file(arguments.benchmark, arguments.readings, ".pt")
-            reading = read(encoder, drawn(), settings, path, torch.device(arguments.device))
-            without = () if arguments.flow and not encoder.control else FLOWS
-            methods = tuple(method for method in METHODS if method not in without)
-            chosen = tuple(method for method in methods if not scope.methods or method.name in scope.methods)
-            rows, more = rows_of(reading, score(encoder, reading, chosen), scope)
-            write(encoder, reading, rows, kept, **more)
+            if not encoder.file(arguments.benchmark, arguments.docs / "detection", ".json").is_file():
+                measure(encoder, drawn(), settings, scope, arguments)
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return 1

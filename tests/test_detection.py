@@ -219,6 +219,21 @@ def test_nothing_measured_is_one_sentence(tmp_path: Path, capsys: pytest.Capture
     assert capsys.readouterr().err == "nothing of cifar10 was measured so far: pass --runs or --encoder.\n"
 
 
+@pytest.mark.parametrize(
+    ("benchmark", "sentence"),
+    [("cifar10", "CIFAR10 was not found below {}, in the folders"), ("imagenet", "{}/benchmark_imglist/imagenet/")],
+)
+def test_missing_images_are_one_sentence(
+    benchmark: str, sentence: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [benchmark, "--root", str(tmp_path), "--docs", str(tmp_path), "--readings", str(tmp_path)]
+    assert detection.main([*words, "--encoder", "random:test_vit"]) == 1
+    out, error = capsys.readouterr()
+    assert not out
+    assert sentence.format(tmp_path) in error
+    assert error.count("\n") == 1
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one finished run of a tiny encoder, and made images in ``images``."""
@@ -333,6 +348,20 @@ def test_one_command_measures_runs_and_goes_on_where_it_was_stopped(
     assert detection.main(words) == 0
     again = capsys.readouterr().out
     assert first[first.index("- fashion_mnist") :] == again[again.index("- fashion_mnist") :]
+
+
+def test_an_encoder_that_has_collapsed_is_left_out(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = runs / "fashion_mnist_0" / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    zeros = {name: torch.zeros_like(weight) for name, weight in checkpoint["state_dict"].items()}
+    torch.save(checkpoint | {"state_dict": zeros}, tmp_path / "collapsed.ckpt")
+    words = ["fashion_mnist", "--encoder", str(tmp_path / "collapsed.ckpt"), "--root", str(runs / "images")]
+    words += ["--sets", "MNIST", "--reference", "60", "--calibration", "30", "--scored", "20", "--views", "0"]
+    assert detection.main([*words, "--readings", str(tmp_path / "readings"), "--docs", str(tmp_path)]) == 1
+    errors = capsys.readouterr().err.splitlines()
+    assert [" is left out: " in error for error in errors] == [True, True, False]
 
 
 @pytest.mark.slow

@@ -245,6 +245,10 @@ def curves_figure(verdict: Verdict) -> Figure:
     cells = [cell for line in axes for cell in line]
     for cell in cells[len(first_of) :]:
         cell.set_axis_off()
+    for cell in cells[max(0, len(first_of) - COLUMNS) : len(first_of)]:
+        cell.set_xlabel("optimizer step")
+    for line in axes:
+        line[0].set_ylabel(f"{FIRST}, %")
     for cell, (name, i) in zip(cells, first_of.items(), strict=False):
         curve, accuracy = judged.curves[i], 100.0 * judged.accuracies[i]
         cell.plot(curve.steps, accuracy, "-", color=drawing.GREY, linewidth=1.4)
