@@ -22,7 +22,7 @@ from jepa_train.checkpoints.files import is_sharded, read_checkpoint, written_wh
 from jepa_train.commands.parsing import Parser
 from jepa_train.errors import ConfigurationError
 from jepa_train.model_card import Which, model_card
-from jepa_train.models.encoder import EmbeddingEncoder, ViTEncoder
+from jepa_train.models.encoder import EmbeddingEncoder, TimmEncoder
 from jepa_train.models.projector import Projector
 from jepa_train.module import JEPA
 
@@ -51,11 +51,12 @@ def run_export(arguments: list[str]) -> None:
 
 
 def export(ckpt_path: Path, output: Path, which: Which = "target", overwrite: bool = False) -> list[Path]:
-    """Write the Vision Transformer of a checkpoint as timm loads it, a ``config.json`` for timm, and a model card.
+    """Write the encoder of a checkpoint as timm loads it, a ``config.json`` for timm, and a model card.
 
-    Its output, ``vit(images)``, is the mean token (B, D) before the projector, as ``JEPA.features`` gives it. A model
-    that has a projector has it written too, to ``projector/`` beside the encoder: of its output, the embedding z, are
-    the scores. How images were prepared stands in ``config.json``, where ``timm.data.resolve_data_config`` finds it.
+    The output of a Vision Transformer is the mean token (B, D) before the projector, as ``JEPA.features`` gives it; for
+    other networks the card has the line that makes it of ``forward_features``. A model that has a projector has it
+    written too, to ``projector/`` beside the encoder: of its output, the embedding z, are the scores. How images were
+    prepared stands in ``config.json``, where ``timm.data.resolve_data_config`` finds it.
 
     Args:
         ckpt_path: checkpoint of a run.
@@ -94,7 +95,7 @@ def export(ckpt_path: Path, output: Path, which: Which = "target", overwrite: bo
         projector_file=f"{PROJECTOR}/{output.name}",
         prepared=prepared,
     )
-    contents = {weights_file: _safetensors(branch.encoder.vit)}
+    contents = {weights_file: _safetensors(branch.encoder.network)}
     if projector is not None:
         contents[projector_file] = _safetensors(projector)
     config = timm_config(branch.encoder, prepared.get("data_config", {}))
@@ -172,29 +173,29 @@ def rebuilt(checkpoint: Mapping[str, Any], path: Path) -> JEPA:
     return module.eval()
 
 
-def timm_config(encoder: ViTEncoder, data_config: Mapping[str, Any]) -> dict[str, Any]:
+def timm_config(encoder: TimmEncoder, data_config: Mapping[str, Any]) -> dict[str, Any]:
     """Make the ``config.json`` that ``timm.create_model("local-dir:FOLDER", pretrained=True)`` reads.
 
     Args:
         encoder: what is exported.
         data_config: arguments of ``timm.data.create_transform``, as ``resolve_data_config`` will give them back.
     """
-    settings = encoder.timm_arguments
-    size = settings["img_size"]
+    settings, size = encoder.timm_arguments, encoder.image_size
+    published = encoder.network.pretrained_cfg
     return {
         "architecture": encoder.name,
         "num_classes": 0,
         "num_features": encoder.width,
-        "global_pool": settings["global_pool"],
+        **({"global_pool": settings["global_pool"]} if "global_pool" in settings else {}),
         "model_args": settings,
         "pretrained_cfg": {
             **data_config,
             "architecture": encoder.name,
-            "input_size": [settings["in_chans"], size, size],
-            "fixed_input_size": True,
+            "input_size": [encoder.channels, size, size],
+            "fixed_input_size": "img_size" in settings,
             "num_classes": 0,
             "pool_size": None,
-            "first_conv": "patch_embed.proj",
-            "classifier": "head",
+            "first_conv": published.get("first_conv"),
+            "classifier": published.get("classifier"),
         },
     }

@@ -17,7 +17,7 @@ from jepa_monitor.history import History
 from jepa_train.checkpoints.compatibility import model_arguments
 from jepa_train.commands.run_folder import config_beside, read_yaml
 from jepa_train.data import transforms
-from jepa_train.models.encoder import ViTEncoder
+from jepa_train.models.encoder import TimmEncoder
 
 Which = Literal["target", "context"]
 ENCODERS = {
@@ -32,7 +32,7 @@ def model_card(
     weights_name: str,
     *,
     which: Which,
-    encoder: ViTEncoder,
+    encoder: TimmEncoder,
     projector: nn.Sequential | None,
     projector_file: str,
     prepared: Mapping[str, Any],
@@ -48,8 +48,8 @@ def model_card(
         projector_file: where that is written, seen from the card.
         prepared: what was done to the images, see ``ImageDataModule.preparation``.
     """
-    settings = encoder.timm_arguments
-    size, channels = settings["img_size"], settings["in_chans"]
+    settings, features = encoder.timm_arguments, encoder.mean_in_timm
+    size, channels = encoder.image_size, encoder.channels
     head = {"library_name": "timm", "pipeline_tag": "image-feature-extraction", "tags": ["timm", "jepa"]}
     sections = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
@@ -59,19 +59,19 @@ def model_card(
         f"as below, to their mean token, {encoder.width} numbers. Written by jepa-train from `{ckpt_path.name}`.",
         f"## How to load it\n\nWith timm {timm.__version__}, in the folder of this file:\n\n"
         + _python(
-            'import timm\n\nvit = timm.create_model("local-dir:.", pretrained=True).eval()  # reads config.json\n'
+            'import timm\n\nmodel = timm.create_model("local-dir:.", pretrained=True).eval()  # reads config.json\n'
         )
         + "\n\nor, without that file, with every argument that it needs:\n\n"
         + _python(
             "import timm\nimport torch\n\n"
-            f'vit = timm.create_model(\n    "{encoder.name}",\n    checkpoint_path="{weights_name}",\n'
+            f'model = timm.create_model(\n    "{encoder.name}",\n    checkpoint_path="{weights_name}",\n'
             + "".join(f"    {key}={value!r},\n" for key, value in settings.items())
             + ").eval()\n"
-            f"with torch.no_grad():\n    features = vit(torch.zeros(1, {channels}, {size}, {size}))"
-            f"  # (1, {encoder.width})\n"
+            f"images = torch.zeros(1, {channels}, {size}, {size})\n"
+            f"with torch.no_grad():\n    features = {features}  # (1, {encoder.width})\n"
         ),
         f"## Images\n\n{_images(prepared)}",
-        *([f"## Embedding\n\n{_embedding(projector, projector_file)}"] if projector is not None else []),
+        *([f"## Embedding\n\n{_embedding(projector, projector_file, features)}"] if projector is not None else []),
         f"## Data\n\n{_data_settings(checkpoint, ckpt_path)}",
         f"## Training\n\n{_yaml(model_arguments(checkpoint))}",
         f"## Measurements\n\n{_measurements(checkpoint, which)}",
@@ -89,7 +89,7 @@ def _images(prepared: Mapping[str, Any]) -> str:
     transform = (
         "from timm.data import create_transform\n\ntransform = create_transform(\n"
         + "".join(f"    {key}={value!r},\n" for key, value in prepared["data_config"].items())
-        + ")  # of config.json: create_transform(**resolve_data_config({}, model=vit))\n"
+        + ")  # of config.json: create_transform(**resolve_data_config({}, model=model))\n"
     )
     if "background" not in prepared:
         return (
@@ -110,7 +110,7 @@ def _images(prepared: Mapping[str, Any]) -> str:
     )
 
 
-def _embedding(projector: nn.Sequential, projector_file: str) -> str:
+def _embedding(projector: nn.Sequential, projector_file: str, features: str) -> str:
     layers = "".join(f"    nn.{_plain_name(layer)}({layer.extra_repr()}),\n" for layer in projector)
     size = projector[-1].out_features
     return (
@@ -119,7 +119,7 @@ def _embedding(projector: nn.Sequential, projector_file: str) -> str:
             "from safetensors.torch import load_file\nfrom torch import nn\n\n"
             f"projector = nn.Sequential(\n{layers})\n"
             f'projector.load_state_dict(load_file("{projector_file}"))\n'
-            "projector.eval()  # embeddings = projector(vit(images))\n"
+            f"projector.eval()  # embeddings = projector({features})\n"
         )
     )
 

@@ -20,9 +20,9 @@ from jepa_train.errors import ConfigurationError
 from jepa_train.inputs.draws import BatchDraws, Purpose
 from jepa_train.inputs.masks import MaskMode, MultiBlockMasks, check_image_size
 from jepa_train.inputs.views import check_views_differ
-from jepa_train.models.encoder import PositionKind
+from jepa_train.models.batch_norm import reestimates_statistics
+from jepa_train.models.encoder import PositionKind, ViTEncoder
 from jepa_train.models.predictor import Predictor, PredictorMode
-from jepa_train.models.projector import reestimates_statistics
 from jepa_train.objectives import AnticollapseName, AnticollapseOn, TokenLoss
 from jepa_train.optimization import Schedules, adamw, regroup, steps_of_run, update_ema
 from jepa_train.parallel import check_strategy, shard
@@ -64,12 +64,12 @@ class JEPA(pl.LightningModule):
     Args:
         image_size: height and width of the images, in pixels.
         channels: image channels.
-        encoder: name of a timm Vision Transformer.
+        encoder: name of a timm Vision Transformer; of any timm model where nothing is hidden.
         encoder_overrides: further arguments of ``timm.create_model``, e.g. ``embed_dim``, ``depth``, ``num_heads``,
             ``class_token``, ``reg_tokens``, ``drop_path_rate`` (the target drops nothing).
-        patch_size: height and width of a patch, in pixels; it must divide ``image_size``.
+        patch_size: height and width of a Vision Transformer's patch, in pixels; it must divide ``image_size``.
         pretrained: start from timm's published weights.
-        positions: ``fixed`` sin-cos or ``learned``; pretrained weights bring learned ones.
+        positions: ``fixed`` sin-cos or ``learned`` ones of a Vision Transformer; pretrained weights bring learned ones.
         gradient_checkpointing: less memory for one more forward pass of the encoder.
         compile: compile encoders and predictor in ``fit``; pays off in long runs.
         embedding_size: K, size of the scored embedding z.
@@ -184,11 +184,11 @@ class JEPA(pl.LightningModule):
         check_numbers(settings)
         self.views = build_views(settings)
         self.objective = build_objective(settings, views_move=self.views[0].moves)
-        self.online = build_encoder(settings, with_projector=self.objective.needs_embedding)
+        self.online = build_encoder(settings, self.objective)
         self.target = self.online.frozen_copy()
         self.predictor: Predictor | None = None
         self.masks: MultiBlockMasks | None = None
-        if self.objective.hides_patches:
+        if isinstance(self.online.encoder, ViTEncoder) and self.objective.hides_patches:
             self.predictor = build_predictor(settings, self.online.encoder)
             self.masks = build_masks(settings, self.online.encoder.grid_size)
         self._last_finite_step = 0
@@ -269,7 +269,7 @@ class JEPA(pl.LightningModule):
         loss = self.objective.total(terms)
         check_loss(loss, self.trainer, batch_idx=batch_idx)
         self._log_step(loss, terms, masks)
-        if reestimates_statistics(self.target.projector):
+        if reestimates_statistics(self.target):
             with torch.no_grad():
                 # has no other forward pass, and must not take the statistics of other weights
                 self.target(views[min(1, self.objective.global_views - 1)])
@@ -278,8 +278,9 @@ class JEPA(pl.LightningModule):
     def _show(self, views: list[Tensor], masks: Masks | None) -> None:
         """Log what the ``train/`` tags mean, and pictures of the first batch."""
         log_text(self.trainer, "train/tags", explanation())
-        if masks is not None:
-            log_masks(self.trainer, views[0], *masks, grid_size=self.online.encoder.grid_size)
+        encoder = self.online.encoder
+        if masks is not None and isinstance(encoder, ViTEncoder):
+            log_masks(self.trainer, views[0], *masks, grid_size=encoder.grid_size)
         if self.objective.compares_views:
             log_views(self.trainer, views, num_global=self.objective.global_views)
 
@@ -368,5 +369,5 @@ class JEPA(pl.LightningModule):
         schedules, step = self._schedules, self.trainer.global_step
         optimizer.param_groups[0]["weight_decay"] = schedules.next_weight_decay(step)
         super().optimizer_step(*args, **kwargs)
-        if not reestimates_statistics(self.target.projector):
+        if not reestimates_statistics(self.target):
             update_ema(self.target, self.online, momentum=schedules.ema_momentum(step))

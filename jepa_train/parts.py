@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+import timm
 from torch import nn
 
 from jepa_train.errors import ConfigurationError, check_above_0, check_at_least
 from jepa_train.inputs.masks import MultiBlockMasks
 from jepa_train.inputs.views import RandomView
-from jepa_train.models.encoder import EmbeddingEncoder, ViTEncoder
+from jepa_train.models.encoder import EmbeddingEncoder, ViTEncoder, is_vision_transformer
+from jepa_train.models.feature_maps import FeatureEncoder
 from jepa_train.models.predictor import Predictor
 from jepa_train.models.projector import Projector
 from jepa_train.objectives import Objective, build_anticollapse
@@ -122,12 +124,28 @@ def check_pairs(objective: Objective, anticollapse: str, *, views_move: bool) ->
         )
 
 
-def build_encoder(settings: Settings, *, with_projector: bool) -> EmbeddingEncoder:
+def build_encoder(settings: Settings, objective: Objective) -> EmbeddingEncoder:
     """Build the online encoder and its projector; without one the mean token is the embedding.
 
     Raises:
-        ConfigurationError: for an encoder that cannot be built, or local views that patches do not divide.
+        ConfigurationError: for an encoder that cannot be built, or not for this objective.
     """
+    name = settings["encoder"]
+    # a name that timm does not know, and one of which nothing can be hidden, are refused there
+    plain = objective.hides_patches or not timm.is_model(name) or is_vision_transformer(name)
+    encoder = _vision_transformer(settings) if plain else _feature_encoder(settings)
+    if not objective.needs_embedding:
+        return EmbeddingEncoder(encoder, nn.Identity())
+    projector = Projector(
+        encoder.width,
+        hidden=settings["projector_hidden"],
+        embedding_size=settings["embedding_size"],
+        batch_norm=settings["projector_batch_norm"],
+    )
+    return EmbeddingEncoder(encoder, projector)
+
+
+def _vision_transformer(settings: Settings) -> ViTEncoder:
     overrides = settings["encoder_overrides"]
     if has_local_size(settings):
         size, patch_size = settings["local_size"], settings["patch_size"]
@@ -136,7 +154,7 @@ def build_encoder(settings: Settings, *, with_projector: bool) -> EmbeddingEncod
         overrides = {"dynamic_img_size": True, **(overrides or {})}
         if not overrides["dynamic_img_size"]:
             raise ConfigurationError("local views of another size need dynamic_img_size: leave it out, or local_size.")
-    vit = ViTEncoder(
+    return ViTEncoder(
         settings["encoder"],
         image_size=settings["image_size"],
         patch_size=settings["patch_size"],
@@ -146,15 +164,20 @@ def build_encoder(settings: Settings, *, with_projector: bool) -> EmbeddingEncod
         positions=settings["positions"],
         gradient_checkpointing=settings["gradient_checkpointing"],
     )
-    if not with_projector:
-        return EmbeddingEncoder(vit, nn.Identity())
-    projector = Projector(
-        vit.width,
-        hidden=settings["projector_hidden"],
-        embedding_size=settings["embedding_size"],
-        batch_norm=settings["projector_batch_norm"],
+
+
+def _feature_encoder(settings: Settings) -> FeatureEncoder:
+    if settings["positions"] != "fixed":
+        raise ConfigurationError(f"{settings['encoder']} has the positions of its own: leave positions out.")
+    return FeatureEncoder(
+        settings["encoder"],
+        image_size=settings["image_size"],
+        channels=settings["channels"],
+        sizes=[settings["local_size"]] if has_local_size(settings) else [],
+        overrides=settings["encoder_overrides"],
+        pretrained=settings["pretrained"],
+        gradient_checkpointing=settings["gradient_checkpointing"],
     )
-    return EmbeddingEncoder(vit, projector)
 
 
 def build_predictor(settings: Settings, encoder: ViTEncoder) -> Predictor:

@@ -14,7 +14,8 @@ from torch import nn
 from jepa_train.errors import ConfigurationError, some_of
 from jepa_train.module import JEPA
 
-CLASS_TOKEN = "online.encoder.vit.cls_token"
+VISION_TRANSFORMER = "online.encoder.vit."
+CLASS_TOKEN = f"{VISION_TRANSFORMER}cls_token"
 
 
 def model_arguments(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,6 +31,8 @@ def without_fetching(arguments: Mapping[str, Any], weights: Mapping[str, Any]) -
     """
     if not arguments.get("pretrained"):
         return {}
+    if not any(name.startswith(VISION_TRANSFORMER) for name in weights):
+        return {"pretrained": False}
     class_token = {"class_token": CLASS_TOKEN in weights}
     return {"pretrained": False, "encoder_overrides": class_token | (arguments.get("encoder_overrides") or {})}
 

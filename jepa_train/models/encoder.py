@@ -1,4 +1,4 @@
-"""Context and target encoders: a timm Vision Transformer that can run on the visible patches alone.
+"""Context and target encoders: any timm network, and a Vision Transformer that can run on the visible patches alone.
 
 Shape letters: B images, C channels, H and W pixels, N patches, V visible patches, D width, K embedding.
 """
@@ -6,6 +6,7 @@ Shape letters: B images, C channels, H and W pixels, N patches, V visible patche
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, cast, get_args
 
@@ -24,9 +25,36 @@ PositionKind = Literal["fixed", "learned"]
 # what other arguments say; what would add weights that no loss reaches, or another embedding than the mean token; and
 # what would drop patches beside the masks
 SETTLED = {"img_size", "patch_size", "in_chans", "num_classes", "global_pool", "fc_norm", "patch_drop_rate"}
+SETTLED |= {"features_only", "out_indices"}  # would build another thing than an encoder
 
 
-class ViTEncoder(nn.Module):
+class TimmEncoder(nn.Module):
+    """A network of timm's as an encoder of tokens, whose mean is the representation.
+
+    Attributes:
+        name: name of timm's registry.
+        image_size: height and width of the images, in pixels.
+        channels: image channels.
+        timm_arguments: what ``timm.create_model(name, **timm_arguments)`` builds the network with.
+        network: timm's network.
+        width: D, channels of a token.
+        mean_in_timm: Python that makes mean tokens (B, D) of ``images`` by the network called ``model``.
+    """
+
+    name: str
+    image_size: int
+    channels: int
+    timm_arguments: dict[str, Any]
+    network: Any
+    width: int
+    mean_in_timm: str
+
+    def units(self) -> list[nn.Module]:
+        """List the modules that may be sharded each as a whole, inner ones first."""
+        return [self]
+
+
+class ViTEncoder(TimmEncoder):
     """A timm ``VisionTransformer`` as an encoder of patch tokens.
 
     Args:
@@ -41,10 +69,6 @@ class ViTEncoder(nn.Module):
         pretrained: load timm's published weights, class token and positions included.
         positions: ``fixed`` sin-cos as in I-JEPA, or ``learned``; pretrained weights bring learned ones.
         gradient_checkpointing: keep the inputs of blocks only and compute each block again in the backward pass.
-
-    Attributes:
-        name: as given.
-        timm_arguments: what ``timm.create_model(name, **timm_arguments)`` builds this Vision Transformer with.
 
     Raises:
         ConfigurationError: for an unknown name, a model of another family, overrides that timm refuses or that would
@@ -67,9 +91,8 @@ class ViTEncoder(nn.Module):
         _refuse_what_cannot_be_built(name, image_size, patch_size)
         if positions not in get_args(PositionKind):
             raise ConfigurationError(f"positions must be fixed or learned, got {positions!r}.")
-        if settled := sorted(SETTLED & (overrides or {}).keys()):
-            raise ConfigurationError(f"encoder_overrides cannot set {', '.join(settled)}: leave it out.")
-        self.name = name
+        check_overrides(overrides)
+        self.name, self.image_size, self.channels = name, image_size, channels
         self.timm_arguments: dict[str, Any] = {
             "img_size": image_size,
             "patch_size": patch_size,
@@ -80,8 +103,9 @@ class ViTEncoder(nn.Module):
             **({} if pretrained else {"class_token": False}),
             **(overrides or {}),
         }
-        vit = _created(name, pretrained, self.timm_arguments)
-        self.vit = vit
+        vit = cast("VisionTransformer", created(name, pretrained, self.timm_arguments))
+        self.vit = vit  # the weights' names in checkpoints
+        self.width = int(vit.embed_dim)
         vit.set_grad_checkpointing(gradient_checkpointing)
         if not pretrained:
             if vit.patch_embed.proj.bias is not None:
@@ -89,15 +113,21 @@ class ViTEncoder(nn.Module):
             if positions == "fixed" and vit.pos_embed is not None:
                 _write_fixed_positions(vit)
 
+    mean_in_timm = "model(images)"
+
+    @property
+    def network(self) -> VisionTransformer:
+        """timm's network."""
+        return self.vit
+
+    def units(self) -> list[nn.Module]:
+        """List the modules that may be sharded each as a whole, inner ones first."""
+        return [*self.vit.blocks, self]
+
     @property
     def grid_size(self) -> tuple[int, int]:
         """Patches along height and width."""
         return cast("tuple[int, int]", self.vit.patch_embed.grid_size)
-
-    @property
-    def width(self) -> int:
-        """Channels of a token."""
-        return int(self.vit.embed_dim)
 
     def forward(self, images: Tensor, visible: Tensor | None = None) -> Tensor:
         """Encode images, or only their visible patches.
@@ -129,22 +159,42 @@ def _refuse_what_cannot_be_built(name: str, image_size: int, patch_size: int) ->
     if not timm.is_model(name):
         near = timm.list_models(f"*{name.split('_patch')[0]}*")[:5] or timm.list_models("vit_*_patch16_224")[:5]
         raise ConfigurationError(f"timm has no model named {name!r}; names like it: {', '.join(near)}.")
-    if not timm.models.is_model_in_modules(name, ["vision_transformer"]):
-        raise ConfigurationError(f"{name!r} is not a timm VisionTransformer: choose a vit_* model as the encoder.")
+    if not is_vision_transformer(name):
+        raise ConfigurationError(
+            f"{name!r} is not a timm VisionTransformer, of which patches can be hidden: choose a vit_* model as the "
+            "encoder, or an objective that hides none (-c configs/objective/lejepa.yaml)."
+        )
 
 
-def _created(name: str, pretrained: bool, arguments: dict[str, Any]) -> VisionTransformer:
-    """Build timm's network, or say in one sentence why that does not work."""
+def is_vision_transformer(name: str) -> bool:
+    """Return true for a name of timm's plain Vision Transformers."""
+    return bool(timm.models.is_model_in_modules(name, ["vision_transformer"]))
+
+
+def check_overrides(overrides: dict[str, Any] | None, *, free: Collection[str] = ()) -> None:
+    """See that no override contradicts another argument, but for those that are free.
+
+    Raises:
+        ConfigurationError: naming those that do.
+    """
+    if settled := sorted((SETTLED - set(free)) & (overrides or {}).keys()):
+        raise ConfigurationError(f"encoder_overrides cannot set {', '.join(settled)}: leave it out.")
+
+
+def created(name: str, pretrained: bool, arguments: dict[str, Any]) -> Any:
+    """Build timm's network.
+
+    Raises:
+        ConfigurationError: saying in one sentence why that does not work.
+    """
     try:
-        vit = timm.create_model(name, pretrained=pretrained, **arguments)
+        return timm.create_model(name, pretrained=pretrained, **arguments)
     except TypeError as error:
         raise ConfigurationError(f"timm refuses an argument in encoder_overrides: {error}.") from error
     except (AssertionError, ArithmeticError, RuntimeError, OSError, ValueError) as error:
         what = "fetch the published weights of" if pretrained else "build"
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigurationError(f"timm cannot {what} {name} with {arguments}: {reason.rstrip('.')}.") from error
-    assert isinstance(vit, VisionTransformer)
-    return vit
 
 
 def _patch_tokens(tokens: Tensor, prefix: int) -> Tensor:
@@ -182,11 +232,11 @@ class EmbeddingEncoder(nn.Module):
     """Encoder and projector together: what the EMA follows and what the monitor scores.
 
     Args:
-        encoder: encoder of patch tokens.
+        encoder: encoder of tokens, a ``ViTEncoder`` or a ``FeatureEncoder``.
         projector: map from mean tokens (B, D) to embeddings (B, K); ``nn.Identity`` makes mean tokens the embeddings.
     """
 
-    def __init__(self, encoder: ViTEncoder, projector: nn.Module) -> None:
+    def __init__(self, encoder: TimmEncoder, projector: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
         self.projector = projector
@@ -197,7 +247,7 @@ class EmbeddingEncoder(nn.Module):
 
     def units(self) -> list[nn.Module]:
         """List the modules that may be sharded each as a whole, inner ones first."""
-        return [*self.encoder.vit.blocks, self.encoder, self.projector]
+        return [*self.encoder.units(), self.projector]
 
     def frozen_copy(self) -> EmbeddingEncoder:
         """A copy without gradients that drops nothing, whatever its mode: a target is the whole network."""

@@ -44,7 +44,7 @@ def of_checkpoint(path: Path, pooling: Pooling, image_size: int | None, *, train
     if image_size not in (None, size):
         raise ConfigurationError(f"{path} was trained at {size} px: leave image_size out, it cannot be {image_size}.")
     prepared = data_state(checkpoint)[1]
-    notes = [Z] if chosen == "projection" else [MEAN_TOKEN, *null_note(module.target.encoder.vit, "mean")]
+    notes = [Z] if chosen == "projection" else [MEAN_TOKEN, *null_note(module.target.encoder.network, "mean")]
     if not prepared:
         notes.append(f"{path.name} does not say how images were prepared: ImageNet's mean and deviation are guessed.")
     return Loaded(
@@ -100,7 +100,7 @@ def of_folder(folder: Path, pooling: Pooling, image_size: int | None, *, weights
     stated = _config_of(folder)
     projectors = sorted((folder / PROJECTOR).glob(f"*{SUFFIX}"))
     chosen = _settled(pooling) if projectors else pooling
-    loaded = of_timm(f"{LOCAL}{folder}", "own" if projectors else pooling, image_size, weights=weights)
+    loaded = of_timm(f"{LOCAL}{folder}", "mean" if projectors else pooling, image_size, weights=weights)
     notes = loaded.notes
     if projectors:
         notes = [Z] if chosen == "projection" else [MEAN_TOKEN, *loaded.notes[1:]]

@@ -25,16 +25,14 @@ from jepa_train.parallel import disconnect
 
 GLOBAL_BATCH = 36
 STEPS = 20
+WHOLE: dict[str, Any] = {"token_weight": 0.0, "embedding_weight": 0.0, "centre_weight": 1.0}  # nothing is hidden
 CASES: dict[str, dict[str, Any]] = {
     "sigreg": {"anticollapse": "sigreg"},
     "barlow": {"anticollapse": "barlow", "token_weight": 0.0},
     "vicreg": {"anticollapse": "vicreg", "anticollapse_on": "both"},
     "sharded": {"anticollapse": "sigreg", "spectral_weight": 0.01},
     "lejepa": {
-        "token_weight": 0.0,
-        "embedding_weight": 0.0,
-        "centre_weight": 1.0,
-        "global_views": 2,
+        **WHOLE,
         "local_views": 3,
         "local_size": 8,
         "crop_aspect": 1.3,
@@ -42,6 +40,7 @@ CASES: dict[str, dict[str, Any]] = {
         "contrast": 0.3,
         "ema_start": 0.9,
     },
+    "resnet": {**WHOLE, "encoder": "test_resnet", "encoder_overrides": {}},
 }
 
 
@@ -83,7 +82,6 @@ def main(world_size: int, case: str, folder: Path) -> None:
     module = JEPA(
         image_size=16,
         channels=1,
-        encoder_overrides={"embed_dim": 32, "depth": 2, "num_heads": 2},
         patch_size=4,
         embedding_size=3,
         projector_hidden=16,
@@ -94,7 +92,7 @@ def main(world_size: int, case: str, folder: Path) -> None:
         crop_scale=0.7,
         flip=True,
         anticollapse_weight=0.5,
-        **CASES[case],
+        **{"encoder_overrides": {"embed_dim": 32, "depth": 2, "num_heads": 2}, **CASES[case]},
     )
     losses = Losses()
     best = ModelCheckpoint(folder / f"{case}_{world_size}", monitor="density/spearman", mode="max")

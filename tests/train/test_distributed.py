@@ -20,7 +20,7 @@ def run(world_size: int, case: str, folder: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("case", "world_size"), [("sigreg", 3), ("barlow", 2), ("vicreg", 2), ("sharded", 2), ("lejepa", 2)]
+    ("case", "world_size"), [("sigreg", 3), ("barlow", 2), ("vicreg", 2), ("sharded", 2), ("lejepa", 2), ("resnet", 2)]
 )
 def test_several_processes_equal_one(case: str, world_size: int, tmp_path: Path) -> None:
     (one,) = run(1, case, tmp_path)

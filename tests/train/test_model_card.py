@@ -14,7 +14,7 @@ from jepa_monitor.history import History
 from jepa_train.checkpoints.files import read_checkpoint
 from jepa_train.cli import main
 from jepa_train.module import JEPA
-from tests.train.helpers import reference, run_export
+from tests.train.helpers import SMALL, reference, run_export, saved_by
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -36,11 +36,11 @@ def test_the_card_runs_and_tells_the_truth(which: Literal["target", "context"], 
     for code in blocks(card, "python"):
         exec(code, names)  # one after the other: the later may use what the earlier defined
         with torch.no_grad():
-            assert torch.equal(names["vit"](images), expected)
+            assert torch.equal(names["model"](images), expected)
     module = JEPA.load_from_checkpoint(measured).eval()
     with torch.no_grad():
         embeddings = (module.target if which == "target" else module.online)(images)
-        assert torch.equal(names["projector"](names["vit"](images)), embeddings)
+        assert torch.equal(names["projector"](names["model"](images)), embeddings)
     assert torch.equal(names["transform"](images[0]), images[0])  # known images are what they are
 
     data, model = [yaml.safe_load(text) for text in blocks(card, "yaml")]
@@ -94,3 +94,25 @@ def test_saved_data_settings_are_those_of_the_checkpoint(measured: Path) -> None
     torch.save(checkpoint, "with_data.ckpt")
     main(["export", "--ckpt_path=with_data.ckpt", "--output=encoder.safetensors"])
     assert yaml.safe_load(blocks(Path("encoder.md").read_text(), "yaml")[0]) == {"root": "photographs"}
+
+
+@pytest.mark.filterwarnings("ignore:.* does not say how images were prepared")
+@pytest.mark.parametrize("encoder", ["test_resnet", "test_convnext"])
+def test_the_card_of_another_family_makes_its_features(encoder: str) -> None:
+    settings = {**SMALL, "encoder": encoder, "encoder_overrides": {}, "image_size": 32}
+    module = JEPA(**settings, token_weight=0.0, embedding_weight=0.0, centre_weight=1.0, ema_start=0.0, ema_end=0.0)
+    images = torch.randn(8, 1, 32, 32)
+    module.train()(images)  # moves statistics of batch norm
+    saved_by(module, Path("convolutional.ckpt"))
+    run_export(Path("convolutional.ckpt"))
+    names: dict[str, Any] = {"images": images}
+    codes = blocks(Path("encoder.md").read_text(), "python")
+    features = re.findall(r"features = (model.*?)  #", codes[1])[0]
+    module.eval()
+    for code in codes:
+        exec(code, names)
+        names["images"] = images  # the card has one of zeros
+        with torch.no_grad():
+            torch.testing.assert_close(eval(features, names), module.features(images), rtol=1e-5, atol=1e-6)
+    with torch.no_grad():
+        torch.testing.assert_close(names["projector"](eval(features, names)), module(images), rtol=1e-5, atol=1e-6)

@@ -11,6 +11,8 @@ from jepa_train.errors import ConfigurationError
 from jepa_train.module import JEPA
 from tests.train.helpers import SMALL
 
+WHOLE = {"token_weight": 0.0, "embedding_weight": 0.0, "centre_weight": 1.0}  # nothing is hidden
+
 
 @pytest.mark.parametrize(
     ("settings", "message"),
@@ -50,6 +52,10 @@ from tests.train.helpers import SMALL
             "need dynamic_img_size",
         ),
         ({"crop_aspect": 1.3}, "lower crop_scale"),
+        ({"encoder": "test_resnet"}, "of which patches can be hidden: choose a vit_.*lejepa.yaml"),
+        ({**WHOLE, "encoder": "no_such_model"}, "timm has no model named"),
+        ({**WHOLE, "encoder": "test_resnet"}, "timm refuses an argument in encoder_overrides"),
+        ({**WHOLE, "encoder": "test_resnet", "encoder_overrides": {}, "positions": "learned"}, "leave positions out"),
         ({"anticollapse": "barlow", "anticollapse_on": "tokens", "flip": True}, "show different things after crops"),
     ],
 )

@@ -150,3 +150,21 @@ def test_other_terms_train_on_three_views(anticollapse: str, tmp_path: Path) -> 
     settings = {"anticollapse": anticollapse, "local_views": 1, "crop_scale": 0.5, "gradient_checkpointing": True}
     trainer = train(JEPA(**LEJEPA, **settings), tmp_path, steps=1)
     assert torch.isfinite(trainer.callback_metrics["train/loss"])
+
+
+@pytest.mark.parametrize("encoder", ["test_resnet", "test_convnext"])
+def test_encoders_of_other_families_train_on_views_of_two_sizes(encoder: str, tmp_path: Path) -> None:
+    """A patch that does not divide the images, as of another config, is not theirs."""
+    settings = {**LEJEPA, **LOCAL, "encoder": encoder, "encoder_overrides": {}, "patch_size": 7}
+    if encoder == "test_convnext":  # which cannot take 8 pixels
+        settings |= {"local_size": None, "encoder_overrides": {"patch_size": 1, "stem_type": "patch"}}
+    module = JEPA(**settings, ema_start=0.5, ema_end=0.5)
+    before = {name: parameter.clone() for name, parameter in module.named_parameters()}
+    trainer = train(module, tmp_path, steps=2)
+    assert torch.isfinite(trainer.callback_metrics["train/loss"])
+    still = {name for name, parameter in module.named_parameters() if torch.equal(parameter, before[name])}
+    frozen = {"head.norm.weight", "head.norm.bias"} if encoder == "test_convnext" else set()
+    assert still == {f"{branch}.encoder.network.{name}" for branch in ("online", "target") for name in frozen}
+    images = torch.randn(2, 1, 16, 16)
+    assert module.eval().features(images).shape == (2, module.online.encoder.width)
+    assert module(images).shape == (2, 4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -35,6 +36,22 @@ def test_a_checkpoint_and_its_export_give_z_and_are_prepared_alike(hidden: int, 
     grey = encoder.prepare(picture())
     assert grey.shape == (1, 16, 16)
     assert torch.equal(grey, load_encoder(str(path)).prepare(picture()))
+
+
+@pytest.mark.parametrize(
+    ("name", "overrides"), [("test_resnet", {}), ("test_convnext", {"patch_size": 1, "stem_type": "patch"})]
+)
+def test_encoders_of_other_families_give_z_too(name: str, overrides: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    whole = {"token_weight": 0.0, "embedding_weight": 0.0, "centre_weight": 1.0}
+    written_checkpoint(path, encoder=name, encoder_overrides=overrides, **whole)
+    export(path, tmp_path / "exported" / "model.safetensors")
+    module = rebuilt(read_checkpoint(path), path)
+    with torch.no_grad():
+        for place in (path, tmp_path / "exported"):
+            z, features = (load_encoder(str(place), pooling=pooling).module(IMAGES) for pooling in ("auto", "mean"))
+            torch.testing.assert_close(z, module(IMAGES), rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(features, module.features(IMAGES), rtol=1e-5, atol=1e-6)
 
 
 def test_mean_is_the_token_before_the_projector(tmp_path: Path) -> None:
