@@ -22,7 +22,7 @@ from jepa_train.checkpoints.files import is_sharded, read_checkpoint, written_wh
 from jepa_train.commands.parsing import Parser
 from jepa_train.errors import ConfigurationError
 from jepa_train.model_card import Which, model_card
-from jepa_train.models.encoder import EmbeddingEncoder, TimmEncoder
+from jepa_train.models.encoder import EmbeddingEncoder, TimmEncoder, ViTEncoder
 from jepa_train.models.projector import Projector
 from jepa_train.module import JEPA
 
@@ -68,7 +68,8 @@ def export(ckpt_path: Path, output: Path, which: Which = "target", overwrite: bo
         the files: weights, timm's config, card, and the projector's weights if there are any.
 
     Raises:
-        ConfigurationError: for a file that is no checkpoint of a JEPA, or a place that cannot be written to.
+        ConfigurationError: for a file that is no checkpoint of a JEPA, an encoder that timm cannot build, or a place
+            that cannot be written to.
     """
     ckpt_path, output = Path(ckpt_path), Path(output)
     weights_file, config_file, card_file = output, output.with_name(CONFIG), output.with_suffix(".md")
@@ -78,6 +79,7 @@ def export(ckpt_path: Path, output: Path, which: Which = "target", overwrite: bo
     checkpoint = read_checkpoint(ckpt_path)
     module = rebuilt(checkpoint, ckpt_path)
     branch: EmbeddingEncoder = module.target if which == "target" else module.online
+    _check_timm_builds(branch.encoder)
     prepared = data_state(checkpoint)[1]
     if not prepared:
         rank_zero_warn(
@@ -154,6 +156,14 @@ def _check_place(output: Path, files: list[Path], *, overwrite: bool) -> None:
         raise ConfigurationError(
             f"{output.parent} holds other weights ({others[0]}), between which timm could not tell: choose an --output "
             "in a folder of its own."
+        )
+
+
+def _check_timm_builds(encoder: TimmEncoder) -> None:
+    if isinstance(encoder, ViTEncoder) and encoder.stem != "linear":
+        raise ConfigurationError(
+            "timm has no convolutional stem, so it could not load an export: use the checkpoint itself (with "
+            "JEPA.load_from_checkpoint or rank), or train with stem linear."
         )
 
 

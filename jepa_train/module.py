@@ -23,6 +23,7 @@ from jepa_train.inputs.views import check_views_differ
 from jepa_train.models.batch_norm import reestimates_statistics
 from jepa_train.models.encoder import PositionKind, ViTEncoder
 from jepa_train.models.predictor import Predictor, PredictorMode
+from jepa_train.models.stem import Stem
 from jepa_train.objectives import AnticollapseName, AnticollapseOn, TokenLoss
 from jepa_train.optimization import Schedules, adamw, regroup, steps_of_run, update_ema
 from jepa_train.parallel import check_strategy, shard
@@ -70,6 +71,8 @@ class JEPA(pl.LightningModule):
         patch_size: height and width of a Vision Transformer's patch, in pixels; it must divide ``image_size``.
         pretrained: start from timm's published weights.
         positions: ``fixed`` sin-cos or ``learned`` ones of a Vision Transformer; pretrained weights bring learned ones.
+        stem: ``linear`` patches of a Vision Transformer, or a ``convolutional`` stem of 3 x 3 convolutions, for an even
+            ``patch_size``; what is hidden it sees as zeros.
         gradient_checkpointing: less memory for one more forward pass of the encoder.
         compile: compile encoders and predictor in ``fit``; pays off in long runs.
         embedding_size: K, size of the scored embedding z.
@@ -130,6 +133,7 @@ class JEPA(pl.LightningModule):
         patch_size: int = 16,
         pretrained: bool = False,
         positions: PositionKind = "fixed",
+        stem: Stem = "linear",
         gradient_checkpointing: bool = False,
         compile: bool = False,
         embedding_size: int = 64,

@@ -162,6 +162,7 @@ def _vision_transformer(settings: Settings) -> ViTEncoder:
         overrides=overrides,
         pretrained=settings["pretrained"],
         positions=settings["positions"],
+        stem=settings["stem"],
         gradient_checkpointing=settings["gradient_checkpointing"],
     )
 
@@ -169,6 +170,8 @@ def _vision_transformer(settings: Settings) -> ViTEncoder:
 def _feature_encoder(settings: Settings) -> FeatureEncoder:
     if settings["positions"] != "fixed":
         raise ConfigurationError(f"{settings['encoder']} has the positions of its own: leave positions out.")
+    if settings["stem"] != "linear":
+        raise ConfigurationError(f"{settings['encoder']} has a stem of its own: leave stem out.")
     return FeatureEncoder(
         settings["encoder"],
         image_size=settings["image_size"],

@@ -20,12 +20,13 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from jepa_train.errors import ConfigurationError
+from jepa_train.models.stem import ConvolutionalStem, Stem, hide
 
 PositionKind = Literal["fixed", "learned"]
 # what other arguments say; what would add weights that no loss reaches, or another embedding than the mean token; and
 # what would drop patches beside the masks
 SETTLED = {"img_size", "patch_size", "in_chans", "num_classes", "global_pool", "fc_norm", "patch_drop_rate"}
-SETTLED |= {"features_only", "out_indices"}  # would build another thing than an encoder
+SETTLED |= {"features_only", "out_indices", "embed_layer"}  # would build another thing than what is known here
 
 
 class TimmEncoder(nn.Module):
@@ -68,6 +69,7 @@ class ViTEncoder(TimmEncoder):
             begins at zero, as every bias of timm's blocks does.
         pretrained: load timm's published weights, class token and positions included.
         positions: ``fixed`` sin-cos as in I-JEPA, or ``learned``; pretrained weights bring learned ones.
+        stem: ``linear`` patches, or ``convolutional``, see ``ConvolutionalStem``; what is hidden it sees as zeros.
         gradient_checkpointing: keep the inputs of blocks only and compute each block again in the backward pass.
 
     Raises:
@@ -85,12 +87,19 @@ class ViTEncoder(TimmEncoder):
         overrides: dict[str, Any] | None = None,
         pretrained: bool = False,
         positions: PositionKind = "fixed",
+        stem: Stem = "linear",
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         _refuse_what_cannot_be_built(name, image_size, patch_size)
         if positions not in get_args(PositionKind):
             raise ConfigurationError(f"positions must be fixed or learned, got {positions!r}.")
+        if stem not in get_args(Stem):
+            raise ConfigurationError(f"stem must be linear or convolutional, got {stem!r}.")
+        if pretrained and stem != "linear":
+            raise ConfigurationError(
+                "published weights have a linear stem: leave stem out, or set pretrained to false."
+            )
         check_overrides(overrides)
         self.name, self.image_size, self.channels = name, image_size, channels
         self.timm_arguments: dict[str, Any] = {
@@ -103,12 +112,14 @@ class ViTEncoder(TimmEncoder):
             **({} if pretrained else {"class_token": False}),
             **(overrides or {}),
         }
-        vit = cast("VisionTransformer", created(name, pretrained, self.timm_arguments))
+        self.stem, self.patch_size = stem, patch_size
+        own = {} if stem == "linear" else {"embed_layer": ConvolutionalStem}  # which no file can say
+        vit = cast("VisionTransformer", created(name, pretrained, self.timm_arguments, **own))
         self.vit = vit  # the weights' names in checkpoints
         self.width = int(vit.embed_dim)
         vit.set_grad_checkpointing(gradient_checkpointing)
         if not pretrained:
-            if vit.patch_embed.proj.bias is not None:
+            if stem == "linear" and vit.patch_embed.proj.bias is not None:
                 nn.init.zeros_(vit.patch_embed.proj.bias)
             if positions == "fixed" and vit.pos_embed is not None:
                 _write_fixed_positions(vit)
@@ -143,6 +154,8 @@ class ViTEncoder(TimmEncoder):
         prefix = vit.num_prefix_tokens
         if visible is None:
             return _patch_tokens(vit.forward_features(images), prefix)
+        if self.stem == "convolutional":
+            images = hide(images, visible, self.patch_size)
         tokens = vit._pos_embed(vit.patch_embed(images))
         tokens = torch.cat([tokens[:, :prefix], gather_tokens(tokens[:, prefix:], visible)], dim=1)
         tokens = vit.norm_pre(tokens)
@@ -181,14 +194,16 @@ def check_overrides(overrides: dict[str, Any] | None, *, free: Collection[str] =
         raise ConfigurationError(f"encoder_overrides cannot set {', '.join(settled)}: leave it out.")
 
 
-def created(name: str, pretrained: bool, arguments: dict[str, Any]) -> Any:
-    """Build timm's network.
+def created(name: str, pretrained: bool, arguments: dict[str, Any], **own: Any) -> Any:
+    """Build timm's network; ``own`` are arguments that are no plain types.
 
     Raises:
         ConfigurationError: saying in one sentence why that does not work.
     """
     try:
-        return timm.create_model(name, pretrained=pretrained, **arguments)
+        return timm.create_model(name, pretrained=pretrained, **arguments, **own)
+    except ConfigurationError:
+        raise
     except TypeError as error:
         raise ConfigurationError(f"timm refuses an argument in encoder_overrides: {error}.") from error
     except (AssertionError, ArithmeticError, RuntimeError, OSError, ValueError) as error:

@@ -16,7 +16,7 @@ from jepa_train.checkpoints.files import read_checkpoint
 from jepa_train.cli import main
 from jepa_train.export import export, rebuilt
 from jepa_train.module import JEPA
-from tests.train.helpers import one_sentence, reference, run_export, saved_by
+from tests.train.helpers import SMALL, one_sentence, reference, run_export, saved_by
 
 # one worker trains the run that they share
 pytestmark = [pytest.mark.usefixtures("own_folder"), pytest.mark.xdist_group("export")]
@@ -96,6 +96,13 @@ def test_nothing_is_fetched_for_a_model_that_started_from_published_weights(clas
     with torch.no_grad():
         expected = module.eval().features(images)
         assert torch.equal(timm.create_model("local-dir:.", pretrained=True).eval()(images), expected)
+
+
+def test_a_stem_that_timm_does_not_have_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    saved_by(JEPA(**SMALL, stem="convolutional"), Path("convolutional.ckpt"))
+    message = one_sentence(lambda: run_export(Path("convolutional.ckpt")), capsys)
+    assert "timm has no convolutional stem" in message
+    assert sorted(path.name for path in Path().iterdir()) == ["convolutional.ckpt"]
 
 
 def test_an_export_into_the_same_place_needs_overwrite(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:

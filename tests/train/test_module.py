@@ -66,6 +66,15 @@ def test_a_step_moves_all_that_should_move(tmp_path: Path) -> None:
     torch.testing.assert_close(metrics["train/loss"], expected)
 
 
+@pytest.mark.parametrize("settings", [{}, {"centre_weight": 1.0, "crop_scale": 0.5, "local_views": 1, "local_size": 8}])
+def test_a_convolutional_stem_is_trained(settings: dict[str, Any], tmp_path: Path) -> None:
+    module = JEPA(**SMALL, **settings, stem="convolutional")
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    train(module, tmp_path, steps=2)
+    still = {name for name, value in module.state_dict().items() if torch.equal(value, before[name])}
+    assert still == {"online.encoder.vit.pos_embed", "target.encoder.vit.pos_embed"}
+
+
 def test_plain_i_jepa_trains_encoder_and_predictor_alone(tmp_path: Path) -> None:
     module = JEPA(**SMALL, embedding_weight=0.0, anticollapse="none")
     assert module.predictor.embedding_query is None

@@ -56,6 +56,7 @@ WHOLE = {"token_weight": 0.0, "embedding_weight": 0.0, "centre_weight": 1.0}  # 
         ({**WHOLE, "encoder": "no_such_model"}, "timm has no model named"),
         ({**WHOLE, "encoder": "test_resnet"}, "timm refuses an argument in encoder_overrides"),
         ({**WHOLE, "encoder": "test_resnet", "encoder_overrides": {}, "positions": "learned"}, "leave positions out"),
+        ({**WHOLE, "encoder": "test_resnet", "encoder_overrides": {}, "stem": "convolutional"}, "leave stem out"),
         ({"anticollapse": "barlow", "anticollapse_on": "tokens", "flip": True}, "show different things after crops"),
     ],
 )

@@ -180,6 +180,7 @@ def test_pretrained_weights_come_from_timm(monkeypatch: pytest.MonkeyPatch) -> N
             "timm cannot build test_vit with",
         ),
         ({"name": "test_vit", "image_size": 32, "patch_size": 8, "positions": "sincos"}, "fixed or learned"),
+        ({"name": "test_vit", "image_size": 32, "patch_size": 8, "stem": "deep"}, "linear or convolutional"),
         ({"name": "resnet18", "image_size": 32, "patch_size": 8}, "VisionTransformer"),
     ],
 )

@@ -54,6 +54,14 @@ def test_encoders_of_other_families_give_z_too(name: str, overrides: dict[str, A
             torch.testing.assert_close(features, module.features(IMAGES), rtol=1e-5, atol=1e-6)
 
 
+def test_a_checkpoint_with_a_convolutional_stem_is_ranked(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    written_checkpoint(path, stem="convolutional")
+    with torch.no_grad():
+        z = rebuilt(read_checkpoint(path), path)(IMAGES)
+        torch.testing.assert_close(load_encoder(str(path)).module(IMAGES), z, rtol=1e-5, atol=1e-6)
+
+
 def test_mean_is_the_token_before_the_projector(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     written_checkpoint(path)
