@@ -29,11 +29,13 @@ class Context(NamedTuple):
         tokens: (B, V, D) of the context encoder.
         predicted_tokens: (B, M, T, D).
         predicted_embedding: (B, M, K), or ``None``.
+        masks: indices of the visible patches and of the targets.
     """
 
     tokens: Tensor
     predicted_tokens: Tensor
     predicted_embedding: Tensor | None
+    masks: Masks
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,9 @@ class Step:
         with self._attention(views[0].device):
             context = None if masks is None else self._from_context(views[0], masks)
             full = self._encoded(objective.seen_whole(views))
-        if context is not None and masks is not None and objective.weights["tokens"]:
-            terms["tokens"] = objective.token_term(context.predicted_tokens, self.target_tokens(views[0], masks[1]))
+        if context is not None and objective.weights["tokens"]:
+            target = self.target_tokens(views[0], context.masks[1])
+            terms["tokens"] = objective.token_term(context.predicted_tokens, target)
         if full:
             seen = full if context is None or objective.compares_views else [context.tokens, *full]
             z_WBK = self._embedded(seen)
@@ -76,8 +79,8 @@ class Step:
                 terms["embedding"] = embedding_prediction(context.predicted_embedding, z_WBK[1])
             if objective.anticollapse is not None:
                 guarded: dict[str, Sequence[Tensor]] = {"embedding": z_WBK.unbind()}
-                if context is not None and masks is not None and objective.guards_tokens:
-                    at_context = gather_tokens(seen[1], masks[0])
+                if context is not None and objective.guards_tokens:
+                    at_context = gather_tokens(seen[1], context.masks[0])
                     guarded["tokens"] = [context.tokens.flatten(0, 1), at_context.flatten(0, 1)]
                 terms["anticollapse"] = objective.anticollapse_term(guarded, slice_seed)
         if objective.weights["spectral"]:
@@ -97,7 +100,8 @@ class Step:
     def _from_context(self, view_a: Tensor, masks: Masks) -> Context:
         assert self.predictor is not None
         context_BVD = self.online.encoder(view_a, masks[0])
-        return Context(context_BVD, *self.predictor(context_BVD, *masks))
+        predicted_BMTD, predicted_BMK = self.predictor(context_BVD, *masks)
+        return Context(context_BVD, predicted_BMTD, predicted_BMK, masks)
 
     def _encoded(self, views: Sequence[Tensor]) -> list[Tensor]:
         """Tokens (B, N, D) of each view, in one pass for all that follow each other in the same size."""
