@@ -31,6 +31,7 @@ CASES: dict[str, dict[str, Any]] = {
     "barlow": {"anticollapse": "barlow", "token_weight": 0.0},
     "vicreg": {"anticollapse": "vicreg", "anticollapse_on": "both"},
     "sharded": {"anticollapse": "sigreg", "spectral_weight": 0.01},
+    "sharded_resnet": {**WHOLE, "encoder": "test_resnet", "encoder_overrides": {}},
     "lejepa": {
         **WHOLE,
         "local_views": 3,
@@ -68,7 +69,7 @@ def strategy_of(case: str, world_size: int) -> Strategy | str:
     if world_size == 1:
         return "auto"
     limits: dict[str, Any] = {"process_group_backend": "gloo", "timeout": timedelta(seconds=60)}
-    if case == "sharded":
+    if case.startswith("sharded"):
         return ModelParallelStrategy(data_parallel_size=world_size, tensor_parallel_size=1, **limits)
     return DDPStrategy(**limits)
 
@@ -98,7 +99,7 @@ def main(world_size: int, case: str, folder: Path) -> None:
     best = ModelCheckpoint(folder / f"{case}_{world_size}", monitor="density/spearman", mode="max")
     trainer = pl.Trainer(
         max_steps=STEPS,
-        precision="32-true" if case == "sharded" else "64-true",  # double: what differs is wrong, not rounded
+        precision="32-true" if case.startswith("sharded") else "64-true",  # double: what differs is wrong, not rounded
         accelerator="cpu",
         devices=world_size,
         strategy=strategy_of(case, world_size),

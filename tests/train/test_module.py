@@ -23,6 +23,17 @@ from jepa_train.objectives import token_prediction
 from jepa_train.optimization import warmup_cosine
 from tests.train.helpers import SMALL
 
+CONVOLUTIONAL: dict[str, Any] = {
+    "encoder": "test_resnet",
+    "encoder_overrides": {},
+    "crop_scale": 0.5,
+    "local_views": 1,
+    "local_size": 8,
+    "token_weight": 0.0,
+    "embedding_weight": 0.0,
+    "centre_weight": 1.0,
+}
+
 
 class Images(torch.utils.data.Dataset[dict[str, Tensor]]):
     def __len__(self) -> int:
@@ -165,7 +176,10 @@ def test_the_target_drops_nothing_and_dropped_paths_do_not_depend_on_the_global_
 @pytest.mark.slow
 # raised inside torch 2.14's compiler, which looks at .grad of what it traces
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
-def test_compiled_training_is_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("settings", [{}, CONVOLUTIONAL, {"stem": "convolutional"}], ids=["masks", "resnet", "stem"])
+def test_compiled_training_is_training(
+    settings: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     compile_module = torch.nn.Module.compile
 
     def without_code_generation(module: torch.nn.Module, **settings: Any) -> None:
@@ -175,7 +189,7 @@ def test_compiled_training_is_training(tmp_path: Path, monkeypatch: pytest.Monke
     weights = []
     for compile in (False, True):
         torch.manual_seed(0)
-        module = JEPA(**SMALL, compile=compile)
+        module = JEPA(**{**SMALL, **settings}, compile=compile)
         train(module, tmp_path, steps=2)
         assert all("_orig_mod" not in name for name in module.state_dict())
         weights.append(torch.cat([parameter.detach().flatten() for parameter in module.parameters()]))

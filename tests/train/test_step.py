@@ -8,6 +8,7 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.data import DataLoader
@@ -27,21 +28,25 @@ def views_of(module: JEPA, batch_size: int) -> list[Tensor]:
     return [torch.randn(batch_size, 1, size, size, dtype=module.dtype) for size in sizes]
 
 
-def train(module: JEPA, folder: Path, *, steps: int = 3, images: int = 32) -> pl.Trainer:
+def train(
+    module: JEPA, folder: Path, *, steps: int = 3, ckpt_path: Path | None = None, callbacks: Any = None
+) -> pl.Trainer:
     trainer = pl.Trainer(
         max_steps=steps,
         accelerator="cpu",
+        callbacks=callbacks,
         logger=False,
-        enable_checkpointing=False,
+        enable_checkpointing=bool(callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,
         limit_val_batches=0,
         log_every_n_steps=1,
         default_root_dir=folder,
     )
-    dataset: Any = [{"image": image} for image in torch.randn(images, 1, 16, 16)]
+    images = torch.randn(32, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    dataset: Any = [{"image": image} for image in images]
     loader = DataLoader(dataset, batch_size=16)
-    trainer.fit(module, loader, loader)
+    trainer.fit(module, loader, loader, ckpt_path=ckpt_path, weights_only=True)
     return trainer
 
 
@@ -168,3 +173,20 @@ def test_encoders_of_other_families_train_on_views_of_two_sizes(encoder: str, tm
     images = torch.randn(2, 1, 16, 16)
     assert module.eval().features(images).shape == (2, module.online.encoder.width)
     assert module(images).shape == (2, 4)
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+@pytest.mark.parametrize("settings", [{}, {"encoder": "test_resnet", "encoder_overrides": {}}], ids=["vit", "resnet"])
+def test_a_restart_goes_on_bit_for_bit(settings: dict[str, Any], tmp_path: Path) -> None:
+    def built() -> JEPA:
+        torch.manual_seed(0)
+        return JEPA(**{**LEJEPA, **LOCAL, **settings}, brightness=0.2, noise=0.1, ema_start=0.5)
+
+    def saving(name: str) -> ModelCheckpoint:
+        return ModelCheckpoint(tmp_path / name, filename="{step}", every_n_train_steps=2, save_top_k=-1)
+
+    whole, again = built(), built()
+    train(whole, tmp_path, steps=4, callbacks=saving("whole"))
+    train(again, tmp_path, steps=4, callbacks=saving("again"), ckpt_path=tmp_path / "whole" / "step=2.ckpt")
+    for name, value in whole.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name

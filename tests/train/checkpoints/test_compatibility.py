@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from jepa_train.checkpoints.compatibility import weight_shapes
+from jepa_train.checkpoints.compatibility import weight_shapes, without_fetching
 from jepa_train.cli import main
 from jepa_train.module import JEPA
 from tests.train.checkpoints.helpers import run
@@ -81,9 +82,27 @@ def test_settings_that_the_checkpoint_does_not_know_are_named(trained: Path) -> 
         run("validate", "--ckpt_path=older.ckpt", "--model.flip=true")
 
 
-def test_shapes_are_those_of_the_weights_and_no_random_number_is_drawn() -> None:
-    arguments = {"encoder_overrides": {"embed_dim": 16, "depth": 1, "num_heads": 2}, "image_size": 16, "patch_size": 4}
+WHOLE = {"token_weight": 0.0, "embedding_weight": 0.0, "centre_weight": 1.0}  # nothing is hidden
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"encoder_overrides": {"embed_dim": 16, "depth": 1, "num_heads": 2}, "image_size": 16, "patch_size": 4},
+        {"encoder": "test_resnet", "image_size": 16, **WHOLE},
+    ],
+    ids=["vit", "resnet"],
+)
+def test_shapes_are_those_of_the_weights_and_no_random_number_is_drawn(arguments: dict[str, Any]) -> None:
     before = torch.get_rng_state()
     shapes = weight_shapes(arguments)
     assert torch.equal(before, torch.get_rng_state())
     assert shapes == {name: tuple(weight.shape) for name, weight in JEPA(**arguments).state_dict().items()}
+
+
+def test_of_published_weights_only_those_of_a_vision_transformer_may_have_a_class_token() -> None:
+    arguments = {"pretrained": True, "encoder_overrides": {"depth": 1}}
+    vit = without_fetching(arguments, {"online.encoder.vit.cls_token": 0})
+    assert vit == {"pretrained": False, "encoder_overrides": {"class_token": True, "depth": 1}}
+    assert without_fetching(arguments, {"online.encoder.network.conv1.weight": 0}) == {"pretrained": False}
+    assert without_fetching({"pretrained": False}, {}) == {}
