@@ -23,6 +23,7 @@ from study.readings import folder_of
 
 from jepa_monitor import FeatureStatistics
 from jepa_monitor.evaluation import recovery
+from jepa_monitor.tags import meaning_of
 from jepa_train.data import MixtureDataModule
 from jepa_train.data.base import ImageTensors
 from jepa_train.module import JEPA
@@ -284,6 +285,18 @@ def test_all_runs_that_are_measured_can_be_selected_from() -> None:
 
 
 @pytest.mark.slow
+def test_the_page_of_tags_says_what_it_costs_to_keep_a_checkpoint() -> None:
+    found = curves.kept(ROOT / "docs" / "selection")
+    verdict = page.Verdict.of(found, page.FIRST)
+    kept, last = (verdict.cost(rule)[0] for rule in (curves.KEEP, page.LAST))
+    tag = meaning_of(curves.KEEP)
+    assert tag is not None
+    expected = f"Over {len(found)} short runs this checkpoint had {kept:.1f} points"
+    assert expected in tag.row
+    assert f"the last one {last:.1f}" in tag.row
+    assert verdict.ratio(page.ONE, page.LAST)[2] <= page.GOAL
+
+
 def test_the_page_shows_what_the_kept_curves_print() -> None:
     text = (ROOT / "docs" / "selection.md").read_text()
     assert page.tables(curves.kept(ROOT / "docs" / "selection")) in text

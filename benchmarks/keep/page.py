@@ -256,6 +256,6 @@ def curves_figure(verdict: Verdict) -> Figure:
         kept[ONE] = position_of_best(judged.combined(verdict.chosen[ONE][i], i, curve.objective))
         for size, (rule, at) in zip((9, 6, 3.5), kept.items(), strict=True):
             cell.plot(curve.steps[at], accuracy[at], "o", color=COLOURS[rule], markersize=size, markeredgewidth=0)
-        cell.set_title(name, fontsize=9, color=drawing.GREY)
+        cell.set_title(name.removeprefix("spoiled "), fontsize=9, color=drawing.GREY)
     drawing.legend(made, {rule: COLOURS[rule] for rule in (LAST, LOWEST, ONE)})
     return made
