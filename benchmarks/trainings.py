@@ -196,7 +196,7 @@ class Supervised(JEPA):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         """Compute the cross-entropy of the labels."""
-        _, view = self._draws().views(self.view, batch["image"], batch["image"])
+        _, view, *_ = self._draws().views(self.views, [batch["image"]])
         loss = nn.functional.cross_entropy(self.head(self.online(view)), batch["label"])
         self.log("train/loss", loss)
         return loss
