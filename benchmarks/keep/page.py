@@ -15,7 +15,7 @@ from study.rows import labels
 
 from jepa_monitor.ranking import spearman
 from keep import falls
-from keep.curves import JUDGES, LOSS, Curve, Vector
+from keep.curves import JUDGES, KEEP, LOSS, Curve, Vector
 from keep.rules import (
     Interval,
     Judged,
@@ -119,7 +119,21 @@ def summary(curves: Sequence[Curve], verdicts: Mapping[str, Verdict]) -> str:
     """Print the number of runs, and whether the goal is reached by each judge."""
     names, objectives = labels([vars(curve) for curve in curves], "name"), {curve.objective for curve in curves}
     head = f"{len(curves)} runs of {len(names)} trainings with {len(objectives)} objectives."
-    return "\n".join([head, "", *(f"- {judge}: {goal(verdict)}" for judge, verdict in verdicts.items())])
+    goals = [f"- {judge}: {goal(verdict)}" for judge, verdict in verdicts.items()]
+    return "\n".join([head, "", *goals, *parts(verdicts[FIRST])])
+
+
+def parts(verdict: Verdict) -> list[str]:
+    """Print what rules cost in runs whose settings were spoiled, and in the others."""
+    spoiled = np.array([name.startswith("spoiled") for name in verdict.judged.groups])
+    rules = [rule for rule in (LAST, LOWEST, KEEP) if rule in verdict.costs]
+    return [
+        f"- {what}, {there.sum()} runs, {FIRST}: "
+        + ", ".join(f"{shown(rule)} {verdict.costs[rule][there].mean():.2f}" for rule in rules)
+        + "."
+        for what, there in (("settings spoiled on purpose", spoiled), ("others", ~spoiled))
+        if there.any()
+    ]
 
 
 def goal(verdict: Verdict) -> str:

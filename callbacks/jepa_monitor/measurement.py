@@ -24,7 +24,7 @@ from .probe.reference import FurtherReference
 from .probe.shards import Shard, gather_by_index
 from .probe.sparing import PROBE, Sparing
 from .ranking import knn_distance
-from .readings import Readings, Scores
+from .readings import KEEP, Readings, Scores
 from .runtime.distributed import broadcast, fail_together, process_count
 from .runtime.plan import CALIBRATION_SAMPLES, Plan, Trial, can_estimate
 
@@ -56,7 +56,10 @@ def read(
         further: reference samples beyond those of the facts.
     """
     z = method.embeddings(probe)
-    z_reference, knn = None, None
+    z_reference, knn, features = None, None, None
+    if facts.pixels is not None:
+        with sparing.attempt("the module's method features", (KEEP,)):
+            features = z if method.represent is None else method.features(probe)
     with sparing.attempt("the reference", tag_groups.reference_tags(ood)):
         z_reference, knn = _embed_reference(method, facts.reference, further, z)
     # z is equal on all processes, so that from here on they all go the same way
@@ -92,7 +95,7 @@ def read(
         dtype=method.dtype,
         subspace_rows=measured.subspace_rows,
         subspace_spearman=measured.subspace_spearman,
-        features=None if facts.pixels is None else method.features(probe),
+        features=features,
     )
 
 

@@ -51,9 +51,9 @@ class Method:
         """Embed all processes' samples: (N, K)."""
         return self._everywhere(self.encode, shard)
 
-    def features(self, shard: Shard) -> Tensor | None:
-        """Features (N, D) of all processes' samples, where embeddings are others."""
-        return None if self.represent is None else self._everywhere(self.represent, shard)
+    def features(self, shard: Shard) -> Tensor:
+        """Features (N, D) of all processes' samples: embeddings, where no others are known."""
+        return self._everywhere(self.represent or self.encode, shard)
 
     def _everywhere(self, encode: Encode, shard: Shard) -> Tensor:
         with fail_together(self.device):

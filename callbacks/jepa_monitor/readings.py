@@ -11,6 +11,8 @@ from torch import Tensor
 from .density import IntrinsicDimension
 from .runtime.concise import Concise
 
+KEEP = "monitor/keep"
+
 
 @dataclass(frozen=True, repr=False)
 class Scores(Concise):
@@ -54,7 +56,8 @@ class Readings(Concise):
         dtype: precision of the Jacobians, whose rounding scores have.
         subspace_rows: rows of a sample, of the r-dimensional volume's subspace; 0 if all Jacobians are exact.
         subspace_spearman: rank correlation of volumes in it with exact ones, held out; ``None`` if all are exact.
-        features: (N, D) features before a projector; ``None`` where embeddings are features.
+        features: (N, D) features before a projector, or embeddings where no others are known; ``None`` where they are
+            not compared with inputs.
     """
 
     z: Tensor

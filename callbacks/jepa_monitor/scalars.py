@@ -26,7 +26,7 @@ from .ranking import (
     typicality,
     why_unrankable,
 )
-from .readings import Readings, Scores
+from .readings import KEEP, Readings, Scores
 
 # bounds of the alarms
 LOWEST_RANK_RATIO = 0.1
@@ -36,7 +36,6 @@ LOWEST_VARIANCE_SHARE = 1e-6
 LOW_VARIANCE_SHARE, FALL_OF_VARIANCE_SHARE = 2e-3, 0.1
 TURNED_OVER = -0.3
 FEWEST_FITTED = 12  # below it, a probe is too small for a density
-KEEP = "monitor/keep"
 
 MESSAGES = {
     "alarm/collapse": "the embeddings have collapsed",
@@ -169,15 +168,14 @@ def _dimension_scalars(readings: Readings) -> dict[str, float]:
 
 def _keep(readings: Readings, facts: ProbeFacts) -> dict[str, float]:
     """Share of the inputs that a linear map finds in the features, by which a checkpoint is kept: docs/selection.md."""
-    if facts.pixels is None:
+    if facts.pixels is None or readings.features is None:
         return {}
-    features, inputs = _finite(readings, facts.pixels)
-    return {KEEP: math.nan if why_unrecovered(features, inputs) else recovery(features, inputs)}
+    known = _finite(readings.features, facts.pixels)
+    return {KEEP: math.nan if why_unrecovered(*known) else recovery(*known)}
 
 
-def _finite(readings: Readings, inputs: Tensor) -> tuple[Tensor, Tensor]:
+def _finite(features: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
     """Features and inputs of the samples of which both are finite."""
-    features = readings.z if readings.features is None else readings.features
     finite = torch.isfinite(features).all(1) & torch.isfinite(inputs).all(1)
     return features[finite], inputs[finite]
 
@@ -195,8 +193,9 @@ def problems(readings: Readings, facts: ProbeFacts, *, advice: str) -> list[str]
         found.append(f"there is no log density of a Gaussian embedding: {readings.problem_of_gaussian}")
     if found and len(readings.z) <= max(readings.z.shape[1], FEWEST_FITTED):
         found[-1] = f"{found[-1].rstrip('.')}; to measure more than {len(readings.z)} samples, {advice}."
-    is_said = readings.problem and readings.features is None  # of the same embeddings
-    if facts.pixels is not None and not is_said and (why := why_unrecovered(*_finite(readings, facts.pixels))):
+    is_said = readings.problem and readings.features is readings.z
+    compared = None if facts.pixels is None or readings.features is None else _finite(readings.features, facts.pixels)
+    if compared and not is_said and (why := why_unrecovered(*compared)):
         found.append(f"{KEEP} is NaN: {why}.")
     if bool(is_imprecise(readings.log_singular, readings.dtype).any()):
         found.append(

@@ -314,11 +314,12 @@ TAGS = (
     Tag(
         "monitor/keep",
         "which checkpoint to keep: share of the inputs' principal components that a linear map finds in the features, "
-        "those before a projector where the module has a method features. Over 63 short runs this checkpoint had 0.3 "
-        "points of linear-probe accuracy less than the best of its run on average, and the last one 4.6",
+        "those before a projector where the module has a method features. Over 63 short runs on Fashion-MNIST, 36 of "
+        "them with settings that were spoiled on purpose, this checkpoint had 0.3 points of linear-probe accuracy less "
+        "than the best of its run on average, and the last one 4.6; in the 27 others 0.2 and 0.3. Noise in the inputs "
+        "counts as theirs: do not follow it where images are noisy",
         collapsed="NaN or 0",
         better="higher",
-        needs="images, or inputs of few numbers",
     ),
     Tag("monitor/reference", "reference embeddings that the density is fitted to; 0 if it is fitted to the probe's"),
     Tag("monitor/samples", "samples with a Jacobian, the same for the whole run"),

@@ -26,9 +26,10 @@ def test_samples_come_back_in_the_order_of_their_indices() -> None:
     torch.testing.assert_close(found, encode(inputs.double()).detach())
 
 
-def test_features_are_there_where_they_are_not_the_embeddings() -> None:
+def test_features_are_the_embeddings_where_no_others_are_known() -> None:
     inputs = Shard(torch.arange(COUNT), torch.randn(COUNT, 5))
-    assert method()[1].features(inputs) is None
+    _, read = method()
+    torch.testing.assert_close(read.features(inputs), read.embeddings(inputs))
     _, read = method(represent=lambda x: 2.0 * x)
     torch.testing.assert_close(read.features(inputs), 2.0 * inputs.inputs.double())
 

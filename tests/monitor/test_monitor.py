@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,49 @@ def test_a_checkpoint_is_kept_by_the_features_that_a_module_offers(tmp_path: Pat
     of_embeddings = monitor()  # an encoder that is given is what is measured
     trainer(tmp_path, of_embeddings).validate(module, loader(seed=1), verbose=False)
     assert of_embeddings.values["monitor/keep"] == pytest.approx(recovery(module(x).detach(), x.flatten(1)), abs=1e-5)
+
+
+class Gives(Autoencoder):
+    """A module whose method ``features`` gives something else than vectors of images, or is none."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__()
+        if what == "a submodule":
+            self.features = nn.ModuleList([nn.Linear(3, 2)])
+        elif what == "a dictionary":
+            self.features = lambda x: {"z": self(x)}
+        elif what == "two arguments":
+            self.features = lambda x, layer: self(x)
+        else:
+            self.features = lambda x: self(x)[:, 0]
+
+
+@pytest.mark.parametrize("what", ["a submodule", "a dictionary", "two arguments", "numbers"])
+def test_another_method_called_features_costs_its_own_tag_alone(tmp_path: Path, what: str) -> None:
+    callback = monitor(encoder="encoder", on_error="warn") if what == "a submodule" else monitor(encoder=None)
+    callback.on_error = "warn"
+    best = ModelCheckpoint(tmp_path / "best", monitor="monitor/keep", mode="max")
+    run = trainer(tmp_path, callback, best, enable_checkpointing=True)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        run.fit(Gives(what), loader(), loader(seed=1))
+    assert callback.values["monitor/failed"] == 0.0
+    assert math.isfinite(callback.values["density/spearman"])
+    if what == "a submodule":  # which may stand behind others, and is not called
+        assert math.isfinite(callback.values["monitor/keep"])
+    elif what != "numbers":
+        assert math.isnan(float(run.callback_metrics["monitor/keep"]))
+        assert sum("the module's method features is left out" in str(warning.message) for warning in caught) == 1
+
+
+def test_the_tag_is_there_after_a_first_measurement_that_failed(tmp_path: Path) -> None:
+    def broken(module: nn.Module, x: Tensor) -> Tensor:
+        raise RuntimeError("broken")
+
+    callback = monitor(encoder=broken, on_error="warn")
+    best = ModelCheckpoint(tmp_path / "best", monitor="monitor/keep", mode="max")
+    with pytest.warns(UserWarning, match="broken"):
+        trainer(tmp_path, callback, best, enable_checkpointing=True).fit(Autoencoder(), loader(), loader(seed=1))
 
 
 def test_validate_under_inference_mode_repeats_the_last_measurement(tmp_path: Path) -> None:

@@ -94,8 +94,10 @@ def test_tags_of_what_is_not_there_are_absent() -> None:
 
 def test_a_checkpoint_is_kept_by_what_the_features_know_of_the_inputs() -> None:
     inputs = cloud(12)[:40]
-    assert "monitor/keep" not in scalars(readings(), FACTS)  # inputs of no images
-    of_embeddings = scalars(readings(), replace(FACTS, pixels=inputs))["monitor/keep"]
+    whole = replace(readings(), features=readings().z)
+    assert "monitor/keep" not in scalars(whole, FACTS)  # inputs of no images
+    assert "monitor/keep" not in scalars(readings(), replace(FACTS, pixels=inputs))  # features that failed
+    of_embeddings = scalars(whole, replace(FACTS, pixels=inputs))["monitor/keep"]
     assert of_embeddings == pytest.approx(recovery(readings().z, inputs))
     features = replace(readings(), features=inputs[:, :6])
     values = scalars(features, replace(FACTS, pixels=inputs))
@@ -103,16 +105,19 @@ def test_a_checkpoint_is_kept_by_what_the_features_know_of_the_inputs() -> None:
     assert values["monitor/keep"] > of_embeddings
     for broken, why in (
         (replace(readings(), features=torch.ones(40, 6)), "collapsed to a point"),
-        (replace(readings(), features=inputs / 0.0), "there are fewer than 4 samples"),
+        (
+            replace(readings(), features=inputs / 0.0),
+            "there are fewer than 4 samples of which features and inputs are finite",
+        ),
     ):
         assert math.isnan(scalars(broken, replace(FACTS, pixels=inputs))["monitor/keep"])
         (reason,) = [text for text in problems(broken, replace(FACTS, pixels=inputs), advice="") if "keep" in text]
         assert why in reason
     some = torch.cat([inputs[:30], inputs[30:] / 0.0])
-    values = scalars(readings(), replace(FACTS, pixels=some))
+    values = scalars(whole, replace(FACTS, pixels=some))
     assert values["monitor/keep"] == pytest.approx(recovery(readings().z[:30], inputs[:30]))
     constant = replace(FACTS, pixels=torch.ones(40, 12))
-    assert "monitor/keep is NaN: the inputs do not vary." in problems(readings(), constant, advice="")
+    assert "monitor/keep is NaN: the inputs do not vary." in problems(whole, constant, advice="")
 
 
 def test_each_nan_has_a_reason() -> None:

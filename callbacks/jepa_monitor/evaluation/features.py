@@ -73,7 +73,7 @@ def recovery(z: Tensor, inputs: Tensor, *, components: int = COMPONENTS, ridge: 
 def why_unrecovered(z: Tensor, inputs: Tensor) -> str | None:
     """Reason why the recovery of inputs (N, D) from features (N, K) has no value, or ``None``."""
     if len(z) < FEWEST_RECOVERED:
-        return f"there are fewer than {FEWEST_RECOVERED} samples"
+        return f"there are fewer than {FEWEST_RECOVERED} samples of which features and inputs are finite"
     if unfit := why_unfit(z):
         return unfit
     return "the inputs do not vary" if is_constant(inputs) else None

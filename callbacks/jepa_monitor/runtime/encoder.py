@@ -92,8 +92,12 @@ def resolve_encoders(module: nn.Module, encoder: Encoders, pool: Pool) -> dict[s
 
 
 def resolve_features(module: nn.Module, pool: Pool) -> Encode | None:
-    """Find the function from inputs to (B, D) features that a module offers as its method ``features``, if it does."""
-    if not callable(getattr(module, "features", None)):
+    """Find the function from inputs to (B, D) features that a module offers as its method ``features``, if it does.
+
+    A submodule of that name may stand behind others, so that it is not called with inputs.
+    """
+    features = getattr(module, "features", None)
+    if isinstance(features, nn.Module) or not callable(features):
         return None
     return resolve_encoders(module, {"features": "features"}, pool)["features"][0]
 
