@@ -39,6 +39,7 @@ from jepa_monitor import (
     intrinsic_dimension,
 )
 from jepa_monitor.density import log_singular_values
+from jepa_monitor.gaussianity.cloud import principal_axes
 from jepa_monitor.ranking import auroc, spearman
 from jepa_train.data import MixtureDataModule
 from jepa_train.data.mixture import cosine_patterns
@@ -93,13 +94,13 @@ class Cloud:
 
     def white(self) -> Cloud:
         """Coordinates in which the reference has the covariance I."""
-        variances, axes = _principal_axes(self.reference)
+        variances, axes = principal_axes(self.reference - self.reference.mean(0))
         kept = variances > 1e-10 * variances[-1]
         return self.mapped((axes[:, kept] / variances[kept].sqrt()).T)
 
     def truncated(self, share: float = 0.99) -> Cloud:
         """The leading principal components that hold this share of the variance."""
-        variances, axes = _principal_axes(self.reference)
+        variances, axes = principal_axes(self.reference - self.reference.mean(0))
         left_out = (variances.cumsum(0) < (1.0 - share) * variances.sum()).sum()
         return self.mapped(axes[:, left_out:].T)
 
@@ -109,10 +110,6 @@ COORDINATES: Mapping[str, Callable[[Cloud], Cloud]] = {
     "white": Cloud.white,
     "truncated": Cloud.truncated,
 }
-
-
-def _principal_axes(z: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.linalg.eigh(torch.cov(z.T).reshape(z.shape[1], z.shape[1]))
 
 
 def scores(cloud: Cloud, fit: Fit | None, rank: int, *, volume: bool = True) -> dict[str, Tensor]:

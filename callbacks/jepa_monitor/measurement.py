@@ -58,7 +58,7 @@ def read(
     """
     z = method.embeddings(probe)
     z_reference, knn, features = None, None, None
-    if facts.pixels is not None:
+    if facts.components is not None:
         with sparing.attempt("the module's method features", (KEEP,)):
             features = z if method.represent is None else method.features(probe)
     with sparing.attempt("the reference", tag_groups.reference_tags(ood)):

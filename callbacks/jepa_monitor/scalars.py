@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import tag_groups
 from .density.volume import EPS, TOLERANCE_NATS, counts_rounding, is_imprecise
-from .evaluation.features import recovery, why_unrecovered
+from .evaluation.features import explained, why_unexplained
 from .gaussianity import gaussianity_statistics
 from .probe.facts import ProbeFacts
 from .probe.sparing import further_set
@@ -168,16 +168,10 @@ def _dimension_scalars(readings: Readings) -> dict[str, float]:
 
 def _keep(readings: Readings, facts: ProbeFacts) -> dict[str, float]:
     """Share of the inputs that a linear map finds in the features, by which a checkpoint is kept: docs/selection.md."""
-    if facts.pixels is None or readings.features is None:
+    if facts.components is None or readings.features is None:
         return {}
-    known = _finite(readings.features, facts.pixels)
-    return {KEEP: math.nan if why_unrecovered(*known) else recovery(*known)}
-
-
-def _finite(features: Tensor, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Features and inputs of the samples of which both are finite."""
-    finite = torch.isfinite(features).all(1) & torch.isfinite(inputs).all(1)
-    return features[finite], inputs[finite]
+    unknown = why_unexplained(readings.features, facts.components)
+    return {KEEP: math.nan if unknown else explained(readings.features, facts.components)}
 
 
 def problems(readings: Readings, facts: ProbeFacts, *, advice: str) -> list[str]:
@@ -194,9 +188,9 @@ def problems(readings: Readings, facts: ProbeFacts, *, advice: str) -> list[str]
     if found and len(readings.z) <= max(readings.z.shape[1], FEWEST_FITTED):
         found[-1] = f"{found[-1].rstrip('.')}; to measure more than {len(readings.z)} samples, {advice}."
     is_said = readings.problem and readings.features is readings.z
-    compared = None if facts.pixels is None or readings.features is None else _finite(readings.features, facts.pixels)
-    if compared and not is_said and (why := why_unrecovered(*compared)):
-        found.append(f"{KEEP} is NaN: {why}.")
+    if facts.components is not None and readings.features is not None and not is_said:
+        why = why_unexplained(readings.features, facts.components)
+        found += [f"{KEEP} is NaN: {why}."] if why else []
     if bool(is_imprecise(readings.log_singular, readings.dtype).any()):
         found.append(
             f"JEPA-SCORE of some samples (jacobian/imprecise_fraction) may be off by more than {TOLERANCE_NATS} nats, "

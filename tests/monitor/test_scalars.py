@@ -15,6 +15,7 @@ from jepa_monitor.density import IntrinsicDimension
 from jepa_monitor.evaluation import recovery
 from jepa_monitor.gaussianity import gaussianity_statistics
 from jepa_monitor.probe.facts import ProbeFacts
+from jepa_monitor.probe.pixels import principal_components
 from jepa_monitor.readings import Readings, Scores
 from jepa_monitor.scalars import MESSAGES, alarms, changes, problems, scalars, variance_share
 
@@ -94,30 +95,32 @@ def test_tags_of_what_is_not_there_are_absent() -> None:
 
 def test_a_checkpoint_is_kept_by_what_the_features_know_of_the_inputs() -> None:
     inputs = cloud(12)[:40]
-    whole = replace(readings(), features=readings().z)
+    whole, known = replace(readings(), features=readings().z), replace(FACTS, components=principal_components(inputs))
     assert "monitor/keep" not in scalars(whole, FACTS)  # inputs of no images
-    assert "monitor/keep" not in scalars(readings(), replace(FACTS, pixels=inputs))  # features that failed
-    of_embeddings = scalars(whole, replace(FACTS, pixels=inputs))["monitor/keep"]
+    assert "monitor/keep" not in scalars(readings(), known)  # features that failed
+    of_embeddings = scalars(whole, known)["monitor/keep"]
     assert of_embeddings == pytest.approx(recovery(readings().z, inputs))
     features = replace(readings(), features=inputs[:, :6])
-    values = scalars(features, replace(FACTS, pixels=inputs))
+    values = scalars(features, known)
     assert values["monitor/keep"] == pytest.approx(recovery(inputs[:, :6], inputs))
     assert values["monitor/keep"] > of_embeddings
     for broken, why in (
         (replace(readings(), features=torch.ones(40, 6)), "collapsed to a point"),
         (
             replace(readings(), features=inputs / 0.0),
-            "there are fewer than 4 samples of which features and inputs are finite",
+            "0 of 40 samples have finite features and inputs",
         ),
     ):
-        assert math.isnan(scalars(broken, replace(FACTS, pixels=inputs))["monitor/keep"])
-        (reason,) = [text for text in problems(broken, replace(FACTS, pixels=inputs), advice="") if "keep" in text]
+        assert math.isnan(scalars(broken, known)["monitor/keep"])
+        (reason,) = [text for text in problems(broken, known, advice="") if "keep" in text]
         assert why in reason
     some = torch.cat([inputs[:30], inputs[30:] / 0.0])
-    values = scalars(whole, replace(FACTS, pixels=some))
+    values = scalars(whole, replace(FACTS, components=principal_components(some)))
     assert values["monitor/keep"] == pytest.approx(recovery(readings().z[:30], inputs[:30]))
-    constant = replace(FACTS, pixels=torch.ones(40, 12))
-    assert "monitor/keep is NaN: the inputs do not vary." in problems(whole, constant, advice="")
+    constant = replace(FACTS, components=principal_components(torch.ones(40, 12)))
+    assert "monitor/keep is NaN: the inputs do not vary, or few of them are finite." in problems(
+        whole, constant, advice=""
+    )
 
 
 def test_each_nan_has_a_reason() -> None:

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..density.neighbours import largest_products
+from ..gaussianity.cloud import principal_axes
 from ..runtime.concise import Concise
 
 # a standard deviation below this share of the column's largest value is rounding of float32 features
@@ -177,14 +178,3 @@ def principal(queries: Tensor, bank: Tensor, *, components: int) -> tuple[Tensor
     mean = bank.double().mean(0)
     axes = principal_axes(bank.double() - mean)[1][:, -components:]
     return (queries.double() - mean) @ axes, (bank.double() - mean) @ axes
-
-
-def principal_axes(centred: Tensor) -> tuple[Tensor, Tensor]:
-    """Variances (R,), from the smallest, and axes (D, R) of B centred samples, (B, D); R is the smaller of B and D."""
-    count, width = centred.shape
-    if width <= count:
-        variances, axes = torch.linalg.eigh(torch.cov(centred.T).reshape(width, width))
-        return variances.clamp_min(0.0), axes
-    # a covariance (D, D) would be mostly directions without variance, at the price of D cubed
-    _, deviations, rows = torch.linalg.svd(centred, full_matrices=False)
-    return deviations.flip(0).square() / (count - 1), rows.flip(0).T

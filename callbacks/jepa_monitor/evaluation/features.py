@@ -10,13 +10,11 @@ from torch.nn import functional as F
 
 from ..gaussianity.cloud import as_float64
 from ..gaussianity.dimension import effective_rank, effective_rank_null
-from .classifiers import principal_axes
+from ..probe.pixels import COMPONENTS, FEWEST_SAMPLES, principal_components
 
 # what float32 rounding spreads features by, relative to their size
 ROUNDING = 1e-6
-COMPONENTS = 32  # of the inputs, that features are asked for
 RIDGE = 1e-3  # of standardised features
-FEWEST_RECOVERED = 4
 
 
 def feature_statistics(z: Tensor) -> dict[str, float]:
@@ -42,26 +40,36 @@ def feature_statistics(z: Tensor) -> dict[str, float]:
 def recovery(z: Tensor, inputs: Tensor, *, components: int = COMPONENTS, ridge: float = RIDGE) -> float:
     """Share of the inputs' first principal components that a linear map finds in the features.
 
-    Components are of unit variance, so that a faint one counts as much as a strong one. A ridge regression is fitted to
-    every other sample and judged by the samples between them, and the other way round: features that know a sample by
-    heart gain nothing by it.
-
     Args:
-        z: (N, K) finite features.
+        z: (N, K) features.
         inputs: (N, D) what they are features of.
-        components: most components; there are no more than inputs have.
+        components: most components, see :func:`principal_components`.
         ridge: penalty on the weights of standardised features.
 
     Returns:
-        Mean over components of 1 - mean squared error, at least 0 each: from 0 (features know nothing of the inputs,
-        or do not vary) to 1. NaN with fewer than four samples, or where inputs do not vary.
+        See :func:`explained`.
     """
-    z, inputs = as_float64(z), as_float64(inputs)
-    if len(z) < FEWEST_RECOVERED or is_constant(inputs):
+    return explained(z, principal_components(inputs, most=components), ridge=ridge)
+
+
+def explained(z: Tensor, targets: Tensor, *, ridge: float = RIDGE) -> float:
+    """Mean share of the targets' variance that a linear map finds in the features.
+
+    A ridge regression is fitted to every other sample and judged by the samples between them, and the other way round:
+    features that know a sample by heart gain nothing by it. Samples that are not finite are left out.
+
+    Args:
+        z: (N, K) features.
+        targets: (N, C), as :func:`principal_components` makes them.
+        ridge: penalty on the weights of standardised features.
+
+    Returns:
+        Mean over targets of 1 - mean squared error over mean square, at least 0 each: from 0 (features know nothing, or
+        do not vary) to 1. NaN with fewer than 16 samples, or without targets.
+    """
+    z, targets = _finite(z, targets)
+    if len(z) < FEWEST_SAMPLES or not targets.shape[1]:
         return math.nan
-    variances, axes = principal_axes(inputs - inputs.mean(0))
-    there = (variances > ROUNDING * variances[-1]).nonzero().flatten()[-components:]
-    targets = (inputs - inputs.mean(0)) @ axes[:, there] / variances[there].sqrt()
     errors = torch.empty_like(targets)
     for held_out in (slice(0, None, 2), slice(1, None, 2)):
         fitted = slice(1 - (held_out.start or 0), None, 2)
@@ -70,13 +78,23 @@ def recovery(z: Tensor, inputs: Tensor, *, components: int = COMPONENTS, ridge: 
     return float((1.0 - unexplained).clamp_min(0.0).mean())
 
 
-def why_unrecovered(z: Tensor, inputs: Tensor) -> str | None:
-    """Reason why the recovery of inputs (N, D) from features (N, K) has no value, or ``None``."""
-    if len(z) < FEWEST_RECOVERED:
-        return f"there are fewer than {FEWEST_RECOVERED} samples of which features and inputs are finite"
-    if unfit := why_unfit(z):
-        return unfit
-    return "the inputs do not vary" if is_constant(inputs) else None
+def why_unexplained(z: Tensor, targets: Tensor) -> str | None:
+    """Reason why :func:`explained` of features (N, K) and targets (N, C) says nothing, or ``None``."""
+    if len(targets) < FEWEST_SAMPLES:
+        return f"{len(targets)} samples are fewer than {FEWEST_SAMPLES}"
+    if not targets.shape[1]:
+        return "the inputs do not vary, or few of them are finite"
+    known, _ = _finite(z, targets)
+    if len(known) < FEWEST_SAMPLES:
+        return f"{len(known)} of {len(z)} samples have finite features and inputs"
+    return why_unfit(known)
+
+
+def _finite(z: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Features and targets of the samples of which both are finite, in float64."""
+    z, targets = as_float64(z), as_float64(targets)
+    finite = torch.isfinite(z).all(1) & torch.isfinite(targets).all(1)
+    return z[finite], targets[finite]
 
 
 def _ridge_regression(z: Tensor, targets: Tensor, queries: Tensor, ridge: float) -> Tensor:
@@ -84,8 +102,13 @@ def _ridge_regression(z: Tensor, targets: Tensor, queries: Tensor, ridge: float)
     mean, spread = z.mean(0), z.std(0, correction=0)
     scale = torch.where(spread > ROUNDING * z.abs().amax(0), spread, math.inf)  # what does not vary says nothing
     known, asked = (z - mean) / scale, (queries - mean) / scale
-    gram = known.T @ known / len(z) + ridge * torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
-    weights: Tensor = torch.linalg.solve(gram, known.T @ (targets - targets.mean(0)) / len(z))
+    centred = targets - targets.mean(0)
+    count, width = z.shape
+    identity = ridge * count * torch.eye(min(count, width), dtype=z.dtype, device=z.device)
+    if width <= count:
+        weights: Tensor = torch.linalg.solve(known.T @ known + identity, known.T @ centred)
+    else:  # the same weights by the smaller of the two matrices
+        weights = known.T @ torch.linalg.solve(known @ known.T + identity, centred)
     return targets.mean(0) + asked @ weights
 
 

@@ -119,3 +119,14 @@ def gaussian_white(n: int, axes: int, *, generator: torch.Generator) -> Tensor:
     lower = torch.linalg.cholesky((z.double().T @ z.double()) / n).float()
     white: Tensor = torch.linalg.solve_triangular(lower, z.T, upper=False).T
     return white.contiguous()
+
+
+def principal_axes(centred: Tensor) -> tuple[Tensor, Tensor]:
+    """Variances (R,), from the smallest, and axes (D, R) of B centred samples, (B, D); R is the smaller of B and D."""
+    count, width = centred.shape
+    if width <= count:
+        variances, axes = torch.linalg.eigh(torch.cov(centred.T).reshape(width, width))
+        return variances.clamp_min(0.0), axes
+    # a covariance (D, D) would be mostly directions without variance, at the price of D cubed
+    _, deviations, rows = torch.linalg.svd(centred, full_matrices=False)
+    return deviations.flip(0).square() / (count - 1), rows.flip(0).T

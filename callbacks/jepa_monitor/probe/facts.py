@@ -15,7 +15,7 @@ from .. import tag_groups
 from ..ranking import compressed_size
 from ..runtime.concise import Concise
 from ..runtime.distributed import fail_together
-from .pixels import has_pixels, pixels
+from .pixels import has_pixels, pixels, principal_components
 from .shards import Shard, gather_by_index
 from .sparing import Sparing
 
@@ -66,7 +66,7 @@ class ProbeFacts(Concise):
         complexity: (N,) compressed bytes.
         reference: this process's shard of the reference inputs, or ``None``.
         coordinates: (N, r) latent coordinates that are known of the probe, or ``None``.
-        pixels: (N, D) the inputs, images shrunk to few numbers; ``None`` where inputs are others.
+        components: (N, C) principal components of the inputs; ``None`` where distances between these mean nothing.
     """
 
     truths: Mapping[str, Tensor]
@@ -75,7 +75,7 @@ class ProbeFacts(Concise):
     reference: Shard | None
     coordinates: Tensor | None = None
     headline: str | None = None
-    pixels: Tensor | None = None
+    components: Tensor | None = None
 
 
 def probe_facts(
@@ -121,7 +121,7 @@ def probe_facts(
         reference=reference,
         coordinates=known,
         headline=next(iter(log_densities), None),
-        pixels=everywhere(pixels) if has_pixels(shard.inputs) else None,
+        components=principal_components(everywhere(pixels)) if has_pixels(shard.inputs) else None,
     )
 
 

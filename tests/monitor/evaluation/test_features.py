@@ -83,7 +83,16 @@ def test_recovery_goes_from_nothing_to_everything() -> None:
     assert recovery(torch.ones(400, 3), inputs) == 0.0
     assert recovery(torch.randn(40, 300), torch.randn(40, 12)) < 0.1  # learnt by heart
     assert math.isnan(recovery(inputs, torch.ones(400, 12)))
-    assert math.isnan(recovery(inputs[:3], inputs[:3]))
+    assert math.isnan(recovery(inputs[:15], inputs[:15]))
+    for count in (16, 32, 64):  # with fewer samples there are fewer components, and no zero that means nothing
+        few = torch.randn(count, 6) @ torch.randn(6, 200)
+        assert recovery(few @ torch.randn(200, 3), few) > 0.05
+
+
+def test_wide_features_have_the_same_weights_by_the_smaller_matrix() -> None:
+    inputs, narrow = torch.randn(60, 9), torch.randn(60, 20)
+    padded = torch.cat([narrow, torch.zeros(60, 40)], 1)  # 30 samples are fitted to: 20 < 30 < 60
+    assert recovery(padded, inputs) == pytest.approx(recovery(narrow, inputs))
 
 
 @settings(max_examples=20, deadline=None)

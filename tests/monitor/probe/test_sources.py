@@ -47,6 +47,7 @@ class Measured(TensorDataset):
         self.log_densities = {"truth": -torch.arange(float(count))}
 
 
+@pytest.mark.filterwarnings("ignore:JEPAScoreMonitor. monitor/keep is NaN. .* samples are fewer than 16")
 @pytest.mark.parametrize("kind", ["whole", "split", "split twice", "sampler", "more than are measured"])
 def test_truths_by_sample_follow_the_samples(tmp_path: Path, kind: str) -> None:
     dataset = Measured(24)
