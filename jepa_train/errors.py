@@ -5,7 +5,8 @@ The command line prints the message alone, without a traceback.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterator, Sequence
 
 
 class ConfigurationError(ValueError):
@@ -31,6 +32,19 @@ def one_line(text: object) -> str:
 def some_of(names: list[str], most: int = 3) -> str:
     """Name the first ones, and the number of the others."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def nearest(name: str, names: Sequence[str], *, cutoff: float = 0.5) -> list[str]:
+    """Find up to four names: those that go on where this one ends, else those that resemble it.
+
+    Args:
+        name: name that is none of them.
+        names: those to choose from.
+        cutoff: least resemblance, from 0 to 1.
+    """
+    return [other for other in names if other.startswith(name)][:4] or difflib.get_close_matches(
+        name, names, n=4, cutoff=cutoff
+    )
 
 
 def counted(count: int, thing: str, things: str | None = None) -> str:

@@ -35,6 +35,7 @@ from jepa_train.parts import (
     build_views,
     check_numbers,
     check_pairs,
+    has_average,
 )
 from jepa_train.pictures import explanation, log_masks, log_text, log_views
 from jepa_train.step import Masks, Step
@@ -99,7 +100,8 @@ class JEPA(pl.LightningModule):
         anticollapse: ``sigreg``, ``vicreg``, ``barlow``, ``whitening_mse``, ``uniformity`` or ``none``.
         anticollapse_on: ``embedding``, ``tokens`` or ``both``.
         sigreg_slices: random directions of SIGReg per step.
-        spectral_weight: weight of half the sum of the online encoder's squared spectral norms, a control.
+        spectral_weight: weight of half the sum of squared spectral norms of the online encoder's linear layers, a
+            control.
         global_views: views whose embeddings have the centre, with ``centre_weight`` alone.
         local_views: further views, of small crops, that are drawn to the centre.
         local_scale: smallest and largest share of an image's area in a local view.
@@ -343,7 +345,7 @@ class JEPA(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine learning rate per optimizer step; weight decay on matrices only."""
-        if self.dtype in (torch.bfloat16, torch.float16) and self.hparams["ema_start"]:
+        if self.dtype in (torch.bfloat16, torch.float16) and has_average(self.hparams):
             raise ConfigurationError(
                 "weights in half precision cannot follow an EMA, whose steps are smaller than their digits: use "
                 "--trainer.precision bf16-mixed."

@@ -6,23 +6,22 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import timm
 from torch import nn
 
 from jepa_train.errors import ConfigurationError, check_above_0, check_at_least
 from jepa_train.inputs.masks import MultiBlockMasks
 from jepa_train.inputs.views import RandomView
-from jepa_train.models.encoder import EmbeddingEncoder, ViTEncoder, is_vision_transformer
+from jepa_train.models.encoder import EmbeddingEncoder, ViTEncoder, check_name, is_vision_transformer
 from jepa_train.models.feature_maps import FeatureEncoder
 from jepa_train.models.predictor import Predictor
 from jepa_train.models.projector import Projector
-from jepa_train.objectives import Objective, build_anticollapse
+from jepa_train.objectives import Objective, build_anticollapse, linear_weights
 
 WEIGHTS = ("token_weight", "embedding_weight", "centre_weight", "anticollapse_weight", "spectral_weight")
 VIEW = ("crop_scale", "shift", "flip", "noise", "brightness", "contrast", "crop_aspect")
 SCHEDULED = ("learning_rate_start", "learning_rate_end", "weight_decay", "weight_decay_end")
 AT_LEAST_0 = (*WEIGHTS, *SCHEDULED, "projector_hidden", "local_views", "seed")
-SIZES = ("channels", "patch_size", "embedding_size", "predictor_width", "predictor_heads")
+SIZES = ("image_size", "channels", "patch_size", "embedding_size", "predictor_width", "predictor_heads")
 AT_LEAST_1 = (*SIZES, "sigreg_slices", "global_views")
 SHARES = ("ema_start", "ema_end", "warmup_fraction")
 
@@ -41,8 +40,13 @@ def check_numbers(settings: Settings) -> None:
         if not 0.0 <= settings[name] <= 1.0:
             raise ConfigurationError(f"{name} must lie between 0 and 1, got {settings[name]}.")
     check_above_0(learning_rate=settings["learning_rate"])
-    if not settings["stop_gradient"] and (settings["ema_start"] or settings["ema_end"]):
+    if not settings["stop_gradient"] and has_average(settings):
         raise ConfigurationError("without stop_gradient the target is the online encoder: set ema_start, ema_end to 0.")
+
+
+def has_average(settings: Settings) -> bool:
+    """Return true if the target is a moving average at some step: momentum is a straight line between its ends."""
+    return bool(settings["ema_start"] or settings["ema_end"])
 
 
 def build_views(settings: Settings) -> list[RandomView]:
@@ -131,9 +135,10 @@ def build_encoder(settings: Settings, objective: Objective) -> EmbeddingEncoder:
         ConfigurationError: for an encoder that cannot be built, or not for this objective.
     """
     name = settings["encoder"]
-    # a name that timm does not know, and one of which nothing can be hidden, are refused there
-    plain = objective.hides_patches or not timm.is_model(name) or is_vision_transformer(name)
-    encoder = _vision_transformer(settings) if plain else _feature_encoder(settings)
+    check_name(name, hides_patches=objective.hides_patches)  # before its sizes
+    encoder = _vision_transformer(settings) if is_vision_transformer(name) else _feature_encoder(settings)
+    if objective.weights["spectral"]:
+        linear_weights(encoder)  # refuses an encoder without any
     if not objective.needs_embedding:
         return EmbeddingEncoder(encoder, nn.Identity())
     projector = Projector(

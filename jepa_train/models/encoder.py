@@ -19,10 +19,11 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from jepa_train.errors import ConfigurationError
+from jepa_train.errors import ConfigurationError, nearest
 from jepa_train.models.stem import ConvolutionalStem, Stem, hide
 
 PositionKind = Literal["fixed", "learned"]
+PLAIN = "vision_transformer"  # timm's module of plain Vision Transformers
 # what other arguments say; what would add weights that no loss reaches, or another embedding than the mean token; and
 # what would drop patches beside the masks
 SETTLED = {"img_size", "patch_size", "in_chans", "num_classes", "global_pool", "fc_norm", "patch_drop_rate"}
@@ -91,7 +92,12 @@ class ViTEncoder(TimmEncoder):
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        _refuse_what_cannot_be_built(name, image_size, patch_size)
+        check_name(name, hides_patches=True)
+        if image_size % patch_size:
+            raise ConfigurationError(
+                f"image_size {image_size} is not divisible by patch_size {patch_size}: choose a patch size that "
+                "divides it, or resize the images."
+            )
         if positions not in get_args(PositionKind):
             raise ConfigurationError(f"positions must be fixed or learned, got {positions!r}.")
         if stem not in get_args(Stem):
@@ -163,16 +169,18 @@ class ViTEncoder(TimmEncoder):
         return _patch_tokens(vit.norm(tokens), prefix)
 
 
-def _refuse_what_cannot_be_built(name: str, image_size: int, patch_size: int) -> None:
-    if image_size % patch_size:
-        raise ConfigurationError(
-            f"image_size {image_size} is not divisible by patch_size {patch_size}: choose a patch size that "
-            "divides it, or resize the images."
-        )
+def check_name(name: str, *, hides_patches: bool) -> None:
+    """See that timm has a model of this name, and one of which patches can be hidden, if that is needed.
+
+    Raises:
+        ConfigurationError: naming the nearest of those that can be chosen.
+    """
     if not timm.is_model(name):
-        near = timm.list_models(f"*{name.split('_patch')[0]}*")[:5] or timm.list_models("vit_*_patch16_224")[:5]
-        raise ConfigurationError(f"timm has no model named {name!r}; names like it: {', '.join(near)}.")
-    if not is_vision_transformer(name):
+        module = PLAIN if hides_patches else ""
+        near = nearest(name, timm.list_models(module=module))
+        like = f"names like it: {', '.join(near)}" if near else f"timm.list_models(module={module!r}) has all"
+        raise ConfigurationError(f"timm has no model named {name!r}; {like}.")
+    if hides_patches and not is_vision_transformer(name):
         raise ConfigurationError(
             f"{name!r} is not a timm VisionTransformer, of which patches can be hidden: choose a vit_* model as the "
             "encoder, or an objective that hides none (-c configs/objective/lejepa.yaml)."
@@ -181,7 +189,7 @@ def _refuse_what_cannot_be_built(name: str, image_size: int, patch_size: int) ->
 
 def is_vision_transformer(name: str) -> bool:
     """Return true for a name of timm's plain Vision Transformers."""
-    return bool(timm.models.is_model_in_modules(name, ["vision_transformer"]))
+    return bool(timm.models.is_model_in_modules(name, [PLAIN]))
 
 
 def check_overrides(overrides: dict[str, Any] | None, *, free: Collection[str] = ()) -> None:

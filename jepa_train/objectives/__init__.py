@@ -17,7 +17,7 @@ from jepa_train.objectives.prediction import (
     token_prediction,
 )
 from jepa_train.objectives.sliced_gaussianity import SIGReg, sigreg
-from jepa_train.objectives.spectral import spectral_penalty
+from jepa_train.objectives.spectral import linear_weights, spectral_penalty
 from jepa_train.objectives.term import Anticollapse
 from jepa_train.objectives.variance_covariance import VICReg, vicreg
 from jepa_train.objectives.whitening import WhiteningMSE, whitening_mse
@@ -39,6 +39,7 @@ __all__ = [
     "build_anticollapse",
     "centre_prediction",
     "embedding_prediction",
+    "linear_weights",
     "sigreg",
     "spectral_penalty",
     "token_prediction",

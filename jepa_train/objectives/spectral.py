@@ -25,11 +25,23 @@ def spectral_penalty(module: nn.Module) -> Tensor:
     Raises:
         ConfigurationError: where no linear layer is trainable.
     """
+    return 0.5 * torch.stack([_largest_squared(matrix) for matrix in linear_weights(module)]).sum()
+
+
+def linear_weights(module: nn.Module) -> list[Tensor]:
+    """List the trainable weights (P, Q) of linear layers, each once.
+
+    Raises:
+        ConfigurationError: where there are none, as in a network of convolutions.
+    """
     layers = (layer for layer in module.modules() if isinstance(layer, nn.Linear))
-    matrices = {id(layer.weight): layer.weight for layer in layers if layer.weight.requires_grad}.values()
-    if not matrices:
-        raise ConfigurationError("the spectral penalty needs a module with trainable linear layers.")
-    return 0.5 * torch.stack([_largest_squared(matrix) for matrix in matrices]).sum()
+    weights = list({id(layer.weight): layer.weight for layer in layers if layer.weight.requires_grad}.values())
+    if not weights:
+        raise ConfigurationError(
+            "spectral_weight looks at linear layers, and the encoder has none that are trained: choose another "
+            "encoder, or leave spectral_weight at 0."
+        )
+    return weights
 
 
 def _largest_squared(matrix: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +15,7 @@ from timm.data.config import resolve_data_config
 from timm.models import resolve_model_input_args
 from torch import nn
 
-from jepa_train.errors import ConfigurationError, one_line
+from jepa_train.errors import ConfigurationError, nearest, one_line
 from jepa_train.ranking.families import PooledModel, Pooling, family_of, null_note, settled
 
 LOCAL = "local-dir:"
@@ -58,7 +57,7 @@ def check_is_published(name: str) -> None:
     architecture, _, tag = name.partition(".")
     published = timm.list_pretrained()
     if not timm.is_model(architecture):
-        near = _nearest(name, published if tag else timm.list_models())
+        near = nearest(name, published if tag else timm.list_models())
         like = f"names like it are {', '.join(near)}" if near else "timm.list_pretrained() returns those there are"
         raise ConfigurationError(f"there is no file, no folder and no timm model {name!r}: {like}.")
     of_architecture = [other for other in published if other.split(".")[0] == architecture]
@@ -67,15 +66,8 @@ def check_is_published(name: str) -> None:
             f"timm has no weights of {name}: give those of a file as {name}=FILE, or random:{name} for random ones."
         )
     if tag and name not in published:
-        near = _nearest(name, of_architecture, cutoff=0.0)
+        near = nearest(name, of_architecture, cutoff=0.0)
         raise ConfigurationError(f"timm has no weights {tag!r} of {architecture}: there are {', '.join(near)}.")
-
-
-def _nearest(name: str, names: list[str], *, cutoff: float = 0.5) -> list[str]:
-    """Find up to four names: those that go on where this one ends, else those that resemble it."""
-    return [other for other in names if other.startswith(name)][:4] or difflib.get_close_matches(
-        name, names, n=4, cutoff=cutoff
-    )
 
 
 def build(

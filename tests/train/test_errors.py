@@ -6,7 +6,16 @@ import math
 
 import pytest
 
-from jepa_train.errors import ConfigurationError, chain, check_above_0, check_at_least, counted, one_line, some_of
+from jepa_train.errors import (
+    ConfigurationError,
+    chain,
+    check_above_0,
+    check_at_least,
+    counted,
+    nearest,
+    one_line,
+    some_of,
+)
 
 
 def test_a_chain_goes_from_an_error_to_its_first_cause() -> None:
@@ -44,3 +53,11 @@ def test_the_first_number_that_is_not_above_0_is_named(value: float) -> None:
 @pytest.mark.parametrize(("count", "text"), [(0, "0 images"), (1, "1 image"), (2, "2 images")])
 def test_nouns_agree_with_their_number(count: int, text: str) -> None:
     assert counted(count, "image") == text
+
+
+def test_the_nearest_names_go_on_or_resemble() -> None:
+    names = ["resnet18", "resnet50", "vit_tiny", "vit_small", "vit_base", "vit_large"]
+    assert nearest("vit_", names) == names[2:]
+    assert nearest("resnet81", names)[0] == "resnet18"
+    assert nearest("nothing", names) == []
+    assert len(nearest("nothing", names, cutoff=0.0)) == 4

@@ -256,9 +256,10 @@ def test_gradients_can_be_clipped(precision: Any, tmp_path: Path) -> None:
     assert trainer.optimizers[0].defaults["fused"] == (precision == "32-true")
 
 
-def test_weights_in_half_precision_cannot_follow_an_average(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ends", [(0.996, 1.0), (0.0, 0.9), (0.9, 0.0)])
+def test_weights_in_half_precision_cannot_follow_an_average(ends: tuple[float, float], tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="bf16-mixed"):
-        train(JEPA(**SMALL), tmp_path, precision="bf16-true")
+        train(JEPA(**SMALL, ema_start=ends[0], ema_end=ends[1]), tmp_path, precision="bf16-true")
 
 
 def test_blocks_are_computed_again_in_half_precision_with_the_same_attention(tmp_path: Path) -> None:

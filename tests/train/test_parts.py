@@ -54,6 +54,18 @@ WHOLE = {"token_weight": 0.0, "embedding_weight": 0.0, "centre_weight": 1.0}  # 
         ({"crop_aspect": 1.3}, "lower crop_scale"),
         ({"encoder": "test_resnet"}, "of which patches can be hidden: choose a vit_.*lejepa.yaml"),
         ({**WHOLE, "encoder": "no_such_model"}, "timm has no model named"),
+        (
+            {"encoder": "no_such_model", "image_size": 17},
+            "'no_such_model'; timm.list_models",
+        ),
+        ({"encoder": "vit_tyni_patch16_224"}, "names like it: vit_tiny_patch16_224"),
+        ({**WHOLE, "encoder": "resnet81"}, "names like it: resnet"),
+        ({**WHOLE, "encoder": "resnet81", "local_views": 1, "local_size": 7}, "names like it: resnet"),
+        ({"image_size": -16}, "image_size must be 1 or more"),
+        (
+            {**WHOLE, "encoder": "test_resnet", "encoder_overrides": {}, "spectral_weight": 0.1},
+            "spectral_weight looks at linear layers, and the encoder has none",
+        ),
         ({**WHOLE, "encoder": "test_resnet"}, "timm refuses an argument in encoder_overrides"),
         ({**WHOLE, "encoder": "test_resnet", "encoder_overrides": {}, "positions": "learned"}, "leave positions out"),
         ({**WHOLE, "encoder": "test_resnet", "encoder_overrides": {}, "stem": "convolutional"}, "leave stem out"),
