@@ -161,6 +161,11 @@ class MeasuringCallback(pl.Callback, ABC):
         """Last value of each tag."""
         return self._schedule.last
 
+    @property
+    def step_measured(self) -> int:
+        """Optimizer step of the last measurement in this call of the Trainer; -1 before."""
+        return self._schedule.step_measured
+
     # hooks
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ MOST_MEASUREMENTS = 64
 MOST_SPECTRA = 24
 MOST_SINGULAR_VALUES = 64
 MOST_FOLLOWED = 8
+T = TypeVar("T")
 _NAMES_OF_NOW = {
     "monitor/seconds(s)": "monitor/seconds",
     "monitor/overhead(%)": "monitor/overhead_percent",
@@ -37,6 +39,7 @@ class History:
         percentiles: optimizer step to (F,) their percentile of log density.
         previous: (n,) log density of the last measurement, from which the next one's stability is taken.
         alarms: tag to reason of each alarm that is on.
+        beside: tag of an evaluation by another callback to its values by optimizer step, of at most 64.
     """
 
     def __init__(self) -> None:
@@ -48,6 +51,7 @@ class History:
         self.percentiles: dict[int, Tensor] = {}
         self.previous: Tensor | None = None
         self.alarms: dict[str, str] = {}
+        self.beside: dict[str, dict[int, float]] = {}
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -71,6 +75,13 @@ class History:
         for tag, value in values.items():
             self.values.setdefault(tag, [float("nan")] * len(self.steps))[-1] = value
 
+    def note(self, step: int, values: Mapping[str, float]) -> None:
+        """Remember what another callback measured at a step; twice the same step is once."""
+        for tag, value in values.items():
+            column = self.beside.setdefault(tag, {})
+            column[int(step)] = float(value)
+            _thin_out(column, MOST_MEASUREMENTS)
+
     def append_ranking(self, step: int, log_density: Tensor, mean_log_spectrum: Tensor | None) -> None:
         """Remember the order of the samples and the spectrum; the first measurement chooses the images to follow."""
         self.previous = log_density.float()
@@ -84,12 +95,8 @@ class History:
             room = max(0, max(self.followed) + 1 - len(log_density))
             known = np.pad(percentiles(log_density), (0, room), constant_values=np.nan)
             self.percentiles[step] = torch.from_numpy(known[self.followed]).float()
-        for kept in (self.spectra, self.percentiles):
-            if len(kept) > MOST_SPECTRA:
-                steps = list(kept)
-                stays = {steps[i] for i in thinned(len(steps))}
-                for gone in set(steps) - stays:
-                    del kept[gone]
+        _thin_out(self.spectra, MOST_SPECTRA)
+        _thin_out(self.percentiles, MOST_SPECTRA)
 
     def last(self) -> dict[str, float]:
         """Last value of each tag that is not NaN; NaN where there is none."""
@@ -109,8 +116,9 @@ class History:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned."""
-        for name in vars(self):
+        for name in vars(self).keys() - {"beside"}:
             setattr(self, name, state[name])
+        self.beside = state.get("beside", {})  # older checkpoints lack it
         names = map(current_name, state["values"]["tags"])
         self.values = dict(zip(names, state["values"]["table"].tolist(), strict=True))
         self.percentiles = _unpacked(state["percentiles"])
@@ -140,6 +148,14 @@ def _unpacked(packed: dict[str, Any]) -> dict[int, Tensor]:
 def thinned(count: int) -> list[int]:
     """Positions that stay of ``count``: every other one, the first and the last among them."""
     return sorted({*range(0, count - 1, 2), count - 1})
+
+
+def _thin_out(column: dict[int, T], most: int) -> None:
+    """Remove every other step of a column that has become too long."""
+    if len(column) > most:
+        steps = list(column)
+        for gone in set(range(len(steps))) - set(thinned(len(steps))):
+            del column[steps[gone]]
 
 
 def spread_over(values: Tensor, count: int) -> list[int]:

@@ -19,6 +19,7 @@ from .errors import require_whole
 from .history import History
 from .measurement import read, try_out
 from .method import Method
+from .pictures.charts import EVALUATED
 from .pictures.illustrations import illustrate
 from .probe.facts import LogDensity
 from .probe.samples import ImagesKey, LabelsKey
@@ -395,14 +396,23 @@ class JEPAScoreMonitor(MeasuringCallback):
             # the first one also reads data and draws null values
             cost = self._reading_seconds if self._reads_data else seconds
             budget.record_measurement(moment.step, cost, failed=failed)
+        if moment.is_fitting:
+            self.history.append(moment.step, moment.epoch, found.values)
+            self._note_evaluations(trainer)
         self._is_drawn = failed or not moment.is_fitting or budget.allows_pictures()
         if self._is_drawn and not failed:
             with self._guarded(pl_module, "pictures"):
                 self._draw(trainer, pl_module, moment.step)
-        if moment.is_fitting:
-            if not math.isnan(overhead := budget.overhead_percent(moment.step)):
-                found.values["monitor/overhead_percent"] = overhead
-            self.history.append(moment.step, moment.epoch, found.values)
+        if moment.is_fitting and not math.isnan(overhead := budget.overhead_percent(moment.step)):
+            found.values["monitor/overhead_percent"] = overhead
+            self.history.correct({"monitor/overhead_percent": overhead})
+
+    def _note_evaluations(self, trainer: pl.Trainer) -> None:
+        """Remember accuracies that other callbacks have measured, for the story of the run."""
+        for callback in _callbacks(trainer):
+            if isinstance(callback, MeasuringCallback) and callback.step_measured >= 0 and callback is not self:
+                found = {tag: value for tag, value in callback.values.items() if tag in EVALUATED}
+                self.history.note(callback.step_measured, found)
 
     def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int) -> None:
         """Log pictures and histograms of the last measurement, on the first process."""

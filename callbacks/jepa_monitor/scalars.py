@@ -259,7 +259,7 @@ def alarms(
     fallen = variance < LOW_VARIANCE_SHARE and variance < FALL_OF_VARIANCE_SHARE * first_variance_share
     if variance < LOWEST_VARIANCE_SHARE or fallen:
         found["alarm/collapse"] = f"their variance is {variance:.1e} of their mean square"
-    elif rank_ratio < max(LOWEST_RANK_RATIO, 1.05 / embedding_size) and embedding_size > 1:
+    elif rank_ratio < lowest_rank_ratio(embedding_size) and embedding_size > 1:
         found["alarm/collapse"] = f"their effective rank is {rank_ratio:.3f} of a Gaussian's"
     nonfinite = values.get("jacobian/nonfinite_fraction", 0.0)
     if nonfinite > 0.0:
@@ -268,6 +268,11 @@ def alarms(
     if stability < TURNED_OVER:
         found["alarm/turned_over"] = f"rank correlation {stability:.2f}"
     return found
+
+
+def lowest_rank_ratio(embedding_size: int) -> float:
+    """``gaussianity/effective_rank_ratio`` below which K-dimensional embeddings have collapsed: a tenth, or a line."""
+    return max(LOWEST_RANK_RATIO, 1.05 / embedding_size)
 
 
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -15,6 +15,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from jepa_monitor import JEPAScoreMonitor
+from jepa_monitor.callback import MeasuringCallback
 from jepa_train.errors import ConfigurationError, check_above_0, check_at_least
 
 CLASS_PATH = "jepa_monitor.JEPAScoreMonitor"
@@ -40,7 +41,7 @@ def add_monitor_option(parser: LightningArgumentParser) -> None:
 
 
 def callbacks_with_monitor(settings: Namespace, built: Namespace) -> list[pl.Callback]:
-    """List the callbacks of ``--trainer.callbacks`` behind the monitor of ``--monitor``.
+    """List the callbacks of ``--trainer.callbacks``, and the monitor of ``--monitor`` behind the evaluations.
 
     A config may list its monitors in ``trainer.callbacks`` instead. Then the one of the option is left out, unless its
     settings were changed.
@@ -64,7 +65,10 @@ def callbacks_with_monitor(settings: Namespace, built: Namespace) -> list[pl.Cal
             "--monitor has settings of its own, and trainer.callbacks lists a JEPAScoreMonitor of the same name: move "
             "its settings to monitor: in the config, or leave one of them out with --monitor=null."
         )
-    return [built.monitor, *callbacks]
+    # behind the evaluations, whose accuracies its story of the run shows
+    evaluations = [callback for callback in callbacks if isinstance(callback, MeasuringCallback)]
+    others = [callback for callback in callbacks if not isinstance(callback, MeasuringCallback)]
+    return [*evaluations, built.monitor, *others]
 
 
 def _is_unchanged(monitor: Namespace | None) -> bool:

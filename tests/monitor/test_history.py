@@ -58,6 +58,25 @@ def test_tags_of_a_checkpoint_have_the_names_of_now(before: str, now: str) -> No
     assert again.values == {now: [1.0, 2.0]}
 
 
+def test_values_of_other_callbacks_survive_and_are_thinned() -> None:
+    history, again = History(), History()
+    for step in range(100):
+        history.note(step, {"knn/accuracy": step / 100})
+    history.note(99, {"knn/accuracy": 0.5})
+    again.load_state_dict(history.state_dict())
+    assert again.beside == history.beside
+    column = again.beside["knn/accuracy"]
+    assert len(column) <= MOST_MEASUREMENTS
+    assert (min(column), max(column), column[99]) == (0, 99, 0.5)
+
+
+def test_a_checkpoint_from_before_other_callbacks_were_noted_is_read() -> None:
+    older = {name: value for name, value in long_history(2).state_dict().items() if name != "beside"}
+    again = History()
+    again.load_state_dict(older)
+    assert again.beside == {}
+
+
 def test_spectra_of_whitened_embeddings_are_not_continued() -> None:
     history, again = long_history(2), History()
     older = {name: value for name, value in history.state_dict().items() if name != "coordinates"}

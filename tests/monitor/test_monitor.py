@@ -16,8 +16,9 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
-from jepa_monitor import JEPAScoreMonitor
+from jepa_monitor import JEPAScoreMonitor, OnlineKNN
 from jepa_monitor.evaluation import recovery
+from tests.monitor.evaluation.helpers import Labelled, tuples
 from tests.monitor.helpers import Autoencoder, Memory, images, loader, monitor, read_events, trainer, true_log_density
 
 # the frozen part of the project below is meant to be in eval mode
@@ -60,6 +61,7 @@ def test_everything_is_in_tensorboard(tmp_path: Path) -> None:
     assert [event.step for event in events.Scalars("density/stability")] == [6, 12]
     assert [event.step for event in events.Scalars("monitor/overhead_percent")] == [6, 12]
     assert set(tags["images"]) == {
+        "density/story",
         "density/score_against_truth",
         "density/histogram",
         "density/gallery",
@@ -74,6 +76,8 @@ def test_everything_is_in_tensorboard(tmp_path: Path) -> None:
     for tag in ("density/log_density", "density/jepa_score"):
         assert [event.step for event in events.Histograms(tag)] == [0, 6, 12]
         assert all(event.histogram_value.num == 48 for event in events.Histograms(tag))
+    # the story has the measurement that it is drawn at
+    assert len({event.encoded_image_string for event in events.Images("density/story")}) == 3
     page = events.Tensors("JEPA-SCORE/tags/text_summary")[0].tensor_proto.string_val[0].decode()
     assert "`density/spearman`" in page
     assert "custom_scalars__config__" in tags["tensors"]
@@ -299,3 +303,13 @@ def test_the_seconds_are_those_that_it_took(tmp_path: Path) -> None:
     assert 0.02 * len(calls) <= seconds <= callback.seconds_spent <= time.monotonic() - started
     (percent,) = callback.history.values["monitor/overhead_percent"]
     assert percent >= 100.0 * seconds / (time.monotonic() - started)
+
+
+@pytest.mark.filterwarnings("ignore:OnlineKNN")
+def test_accuracies_of_an_evaluation_before_it_are_part_of_its_history(tmp_path: Path) -> None:
+    knn, callback = OnlineKNN(encoder="encoder", k=3), monitor(log_density=None)
+    trainer(tmp_path, knn, callback).fit(Labelled(), tuples(48), tuples(24, 1))
+    found = callback.history.beside
+    assert found.keys() == {"knn/accuracy", "knn/accuracy_pixels"}
+    assert list(found["knn/accuracy"]) == [6, 12]
+    assert found["knn/accuracy"][12] == knn.values["knn/accuracy"]

@@ -1,5 +1,8 @@
 """The canvas all pictures share: sizes in pixels, fixed margins, one look, and no trace left in matplotlib.
 
+Pictures are transparent with words in mid-grey, because TensorBoard shows them on white and on dark grey, and narrow,
+because it shows them first at a width of 250 pixels, where words must still be legible.
+
 matplotlib is imported inside the functions: it takes about 200 ms, and ``import jepa_monitor`` should not pay for it.
 Constrained layout would draw each figure twice, hence the fixed margins.
 """
@@ -26,12 +29,15 @@ if TYPE_CHECKING:
 Pixels = NDArray[np.uint8]
 Parameters = ParamSpec("Parameters")
 
-BLUE, ORANGE, GREY, INK = "#1f77b4", "#d95f02", "#888888", "#222222"
-OTHERS = ("#d95f02", "#1b9e77", "#7570b3", "#e7298a", "#a6761d", "#555555")
-MISSING = (0.72, 0.72, 0.72)
-WIDTH, HEIGHT, DPI = 900, 600, 150
-BELOW = 118  # pixels for the x axis and a legend
-TITLE, LABEL, SMALL, TINY = 10.0, 9.0, 8.0, 6.5  # points
+# of Okabe and Ito, which people with any kind of colour vision tell apart
+BLUE, ORANGE, GREEN, PURPLE, RED = "#3a9bdc", "#e69f00", "#009e73", "#cc79a7", "#d55e00"
+OTHERS = (RED, GREEN, PURPLE, ORANGE)
+GREY, INK = "#888888", "#858585"  # mid-grey is as far from white as from TensorBoard's dark grey
+INK_LEVEL = int(INK[1:3], 16)
+MISSING = (0.6, 0.6, 0.6)
+WIDTH, HEIGHT, DPI = 640, 450, 150
+BELOW, ENTRY = 118, 32  # pixels for the x axis and a legend, and for a line of one that is stacked
+TITLE, LABEL, SMALL, TINY = 10.0, 9.0, 8.5, 7.0  # points
 NOTHING = "no finite values"
 # what stays the user's: where figures go, and fonts, which names in other scripts may need
 _USERS = ("backend", "interactive", "toolbar", "timezone", "font.family", "font.sans-serif")
@@ -65,11 +71,11 @@ def _default_style() -> Iterator[None]:
 
 
 def canvas(width: int = WIDTH, height: int = HEIGHT) -> Figure:
-    """Make an empty white figure of that many pixels."""
+    """Make an empty, transparent figure of that many pixels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="none")
     FigureCanvasAgg(figure)
     return figure
 
@@ -91,9 +97,12 @@ def panel(
     axes = figure.add_axes(
         (left / width, bottom / height, (width - left - right) / width, (height - top - bottom) / height)
     )
+    axes.set_facecolor("none")
+    for side in axes.spines.values():
+        side.set_color(GREY)
     axes.set_axisbelow(True)
     if grid:
-        axes.grid(True, color=GREY, alpha=0.25, linewidth=0.8)
+        axes.grid(True, color=GREY, alpha=0.3, linewidth=0.8)
     axes.tick_params(labelsize=SMALL, colors=INK)
     axes.set_title(title, fontsize=TITLE, color=INK, y=1.0)  # a given height: seeking a free one takes 4 ms an axes
     axes.set_xlabel(x, fontsize=LABEL, color=INK)
@@ -108,25 +117,30 @@ def size(figure: Figure) -> tuple[int, int]:
 
 
 def render(figure: Figure, sheet: Pixels | None = None) -> Tensor:
-    """Render a figure, (3, H, W), uint8, with what :func:`paper` holds where the figure is white."""
+    """Render a figure, (4, H, W) with red, green, blue and opacity, uint8, below what :func:`paper` holds."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     drawn = figure.canvas
     assert isinstance(drawn, FigureCanvasAgg)
     drawn.draw()
     pixels = np.asarray(drawn.buffer_rgba())
-    image = np.empty((3, *pixels.shape[:2]), dtype=np.uint8)
-    for channel, plane in enumerate(image):  # one by one: quicker than a transpose
-        plane[:] = pixels[..., channel]
-        if sheet is not None:
-            np.minimum(plane, sheet[..., channel], out=plane)
-    return torch.from_numpy(image)
+    if sheet is not None:
+        pixels = np.where(sheet[..., 3:] > 0, sheet, pixels)
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
 def paper(figure: Figure) -> Pixels:
-    """White pixels, (H, W, 3), for images of final size: imshow and figimage would resample them, for 40 ms."""
+    """Transparent pixels, (H, W, 4), for images of final size: imshow and figimage would resample them, for 40 ms."""
     width, height = size(figure)
-    return np.full((height, width, 3), 255, dtype=np.uint8)
+    return np.zeros((height, width, 4), dtype=np.uint8)
+
+
+def paste(sheet: Pixels, pixels: Pixels, *, left: int, top: int) -> None:
+    """Put (h, w, 3) or (h, w, 4) pixels on a sheet; three channels are opaque."""
+    height, width, channels = pixels.shape
+    place = sheet[top : top + height, left : left + width]
+    place[..., 3] = 255
+    place[..., :channels] = pixels
 
 
 def nothing(title: str, *, width: int = WIDTH, height: int = HEIGHT) -> Tensor:
@@ -145,7 +159,7 @@ def legend_below(figure: Figure, axes: Axes) -> None:
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of a legend: a line of this colour, style and width (points), and one or more lines of text."""
+    """One entry of a legend: a line of this colour, style and width (points), and its words."""
 
     text: str
     colour: str
@@ -154,14 +168,13 @@ class Entry:
     alpha: float = 1.0
 
 
-def legend_beside(figure: Figure, entries: Sequence[Entry], *, left: float, top: float) -> None:
+def legend_stacked(figure: Figure, entries: Sequence[Entry], *, left: float, top: float) -> None:
     """Add a legend of one column from there down, pixels; by hand, as matplotlib's takes 2 ms an entry."""
     from matplotlib.lines import Line2D
 
     width, height = size(figure)
-    y = top
-    for entry in entries:
-        lines = entry.text.count("\n") + 1
+    for position, entry in enumerate(entries):
+        y = top + ENTRY * position
         middle = 1.0 - (y + 10) / height
         style: Any = entry.style
         figure.add_artist(
@@ -176,7 +189,6 @@ def legend_beside(figure: Figure, entries: Sequence[Entry], *, left: float, top:
             )
         )
         figure.text((left + 36) / width, 1.0 - y / height, entry.text, va="top", fontsize=SMALL, color=INK)
-        y += 20 * lines + 12
 
 
 def colours(fractions: ArrayLike, name: str = "viridis") -> Floats:
@@ -205,7 +217,7 @@ def colour_bar(
 
     Args:
         figure: gets the words.
-        sheet: (H, W, 3), gets the colours.
+        sheet: (H, W, 4), gets the colours.
         shades: (S, 3), 0 to 1, from the top down.
         ticks: height from the top, 0 to S, to name.
         left, top, height: pixels; with a label, 115 are needed at the right of ``left``.
@@ -213,10 +225,12 @@ def colour_bar(
     """
     wide, (full_width, full_height) = 22, size(figure)
     fields = np.linspace(0, len(shades), height, endpoint=False).astype(int)
-    sheet[top : top + height, left : left + wide] = (255 * shades[fields, None]).round()
+    bar = np.repeat((255 * shades[fields, None]).round().astype(np.uint8), wide, axis=1)
+    paste(sheet, bar, left=left, top=top)
+    tick = np.full((1, 5, 3), INK_LEVEL, dtype=np.uint8)
     for place, name in ticks.items():
         down = top + place / len(shades) * height
-        sheet[min(round(down), top + height - 1), left + wide : left + wide + 5] = 34
+        paste(sheet, tick, left=left + wide, top=min(round(down), top + height - 1))
         figure.text(
             (left + wide + 10) / full_width,
             1 - down / full_height,
@@ -244,15 +258,15 @@ def percentile_bar(figure: Figure, sheet: Pixels, *, left: int, top: int, height
     colour_bar(figure, sheet, colours(np.linspace(1, 0, 200)), names, left=left, top=top, height=height, label=label)
 
 
-def stamp(sheet: Pixels, text: str, *, x: float, y: float, points: float, white: bool = False) -> None:
+def stamp(sheet: Pixels, text: str, *, x: float, y: float, points: float, level: int = INK_LEVEL) -> None:
     """Write a number into an image: a text of matplotlib's takes 0.5 ms, and galleries have hundreds.
 
     Args:
-        sheet: (H, W, 3), written to.
+        sheet: (H, W, 4), written to.
         text: characters out of ``0123456789-.enaif/``.
         x, y: its centre, pixels from the left and the top.
         points: height of its letters.
-        white: white letters, for a dark ground.
+        level: grey level of the letters, 0 (black) to 255.
     """
     glyphs = _glyphs(points)
     ink = np.concatenate([glyphs[character] for character in text], axis=1)
@@ -260,7 +274,10 @@ def stamp(sheet: Pixels, text: str, *, x: float, y: float, points: float, white:
     top, left = max(0, round(y - height / 2)), max(0, round(x - width / 2))
     where = sheet[top : top + height, left : left + width]
     cover = ink[: where.shape[0], : where.shape[1], None]
-    where[:] = (where * (1 - cover) + (255 if white else 34) * cover).round().astype(np.uint8)
+    below = where[..., 3:] / 255.0 * (1 - cover)
+    opacity = cover + below
+    where[..., :3] = ((where[..., :3] * below + level * cover) / np.maximum(opacity, 1e-6)).round()
+    where[..., 3:] = (255 * opacity).round()
 
 
 @functools.lru_cache(maxsize=8)
@@ -273,7 +290,7 @@ def _glyphs(points: float) -> dict[str, Floats]:
         figure.text(
             (position + 0.25) / len(characters), 0.3, character, fontsize=points, color="black", family="DejaVu Sans"
         )
-    ink = 1.0 - render(figure)[0].numpy() / 255.0
+    ink = render(figure)[3].numpy() / 255.0
     digits = np.flatnonzero(ink[:, : 10 * pitch].any(1))
     ink = ink[digits[0] - 1 : digits[-1] + 3]  # a line of two more below keeps the slash whole
     found = {}

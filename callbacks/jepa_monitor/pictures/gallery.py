@@ -25,6 +25,7 @@ from .figure import (
     nothing,
     panel,
     paper,
+    paste,
     percentile_bar,
     picture,
     plain,
@@ -36,10 +37,10 @@ from .scales import Floats, evenly_spaced, to_numpy
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-MOST_ROWS, MOST_IMAGES, MOST_THUMBNAILS = 11, 8, 16
+MOST_ROWS, MOST_IMAGES, MOST_THUMBNAILS = 11, 5, 16
 MOST_NUMBERED = 12
 # pixels of a gallery: its width, its header, the scores under a row, between images, between the sides, at the right
-GALLERY_WIDTH, HEAD, TEXT, GAP, MIDDLE, EDGE = 1040, 46, 26, 4, 28, 14
+GALLERY_WIDTH, HEAD, TEXT, GAP, MIDDLE, EDGE = 640, 46, 26, 4, 24, 14
 # pixels around the strips of a gallery over training: a thumbnail's distance, and the room at three edges
 APART, LEFT, BESIDE, ABOVE, BELOW = 12, 30, 130, 50, 78
 
@@ -68,10 +69,10 @@ def gallery_picture(rows: Sequence[GalleryRow]) -> Tensor:
     """Images of highest log density on the left, of lowest on the right, the score in nats under each.
 
     Args:
-        rows: up to 11 of up to 8 images a side are shown. Grey levels are common to all.
+        rows: up to 11 of up to 5 images a side are shown. Grey levels are common to all.
 
     Returns:
-        (3, H, W), uint8.
+        (4, H, W), uint8.
     """
     rows = rows[:MOST_ROWS]
     span = pixel_range([images for row in rows for images in (row.highest, row.lowest)])
@@ -124,7 +125,7 @@ class _Layout:
         tile = int(min(84, (GALLERY_WIDTH - names - MIDDLE - EDGE - GAP * (left + right)) / (left + right)))
         extents = left * (tile + GAP), right * (tile + GAP)
         needed = names + sum(extents) + MIDDLE + EDGE
-        width = max(GALLERY_WIDTH * 2 // 3, needed)
+        width = max(600, needed)
         return cls(width, HEAD + len(rows) * (tile + TEXT) + 8, names + (width - needed) // 2, tile, extents)
 
     @property
@@ -134,10 +135,10 @@ class _Layout:
 
 
 def _draw_headers(figure: Figure, layout: _Layout) -> None:
-    headers = ("highest log density (nats)", "lowest log density (nats)")
+    headers = ("highest log density, nats", "lowest log density, nats")
     for start, extent, header in zip(layout.starts, layout.extents, headers, strict=True):
         if extent:
-            wide = extent >= 270  # else only "highest", "lowest": half a row may be one image wide
+            wide = extent >= 240  # else only "highest", "lowest": half a row may be one image wide
             x = start + (extent - GAP) / 2 if wide else start
             words, side = (header, "center") if wide else (header.split()[0], "left")
             x, y = x / layout.width, 1 - HEAD / 2 / layout.height
@@ -151,7 +152,7 @@ def _put_images(
     values = to_numpy(scores)
     for column, image in enumerate(thumbnails(images[:MOST_IMAGES], tile, span)):
         x = left + column * (tile + GAP)
-        sheet[top : top + tile, x : x + tile] = image
+        paste(sheet, image, left=x, top=top)
         stamp(sheet, _number(float(values[column])), x=x + tile / 2, y=top + tile + 11, points=TINY)
 
 
@@ -165,7 +166,7 @@ def gallery_over_training_picture(images: Tensor, steps: Sequence[int], percenti
         percentiles: (S, n), 0 to 100 %, of log density among the probe at that step; NaN is grey.
 
     Returns:
-        (3, H, W), uint8.
+        (4, H, W), uint8.
     """
     values = to_numpy(percentiles).T[:MOST_THUMBNAILS]
     images = images[:MOST_THUMBNAILS]
@@ -209,11 +210,11 @@ class _Strips:
     @classmethod
     def of(cls, count: int, measured: int) -> _Strips:
         """Make thumbnails and cells as large as there is room, and centre them where the picture could be narrower."""
-        tile = min(80, 900 // count)
-        room = 960 - LEFT - tile - APART - BESIDE
+        tile = min(56, 640 // count)
+        room = 640 - LEFT - tile - APART - BESIDE
         cell = min(160, max(1, room // measured))
         needed = LEFT + tile + APART + cell * measured + BESIDE
-        width = max(700, needed)
+        width = max(620, needed)
         height = max(300, ABOVE + (tile + GAP) * count + BELOW)
         return cls(width, height, count, measured, LEFT + (width - needed) // 2, tile, cell)
 
@@ -238,14 +239,14 @@ def _put_strips(sheet: Pixels, strips: _Strips, images: Tensor, values: Floats) 
     shades, tile = colours(values / 100), strips.tile
     for row, image in enumerate(thumbnails(images, tile, pixel_range([images]) or (0.0, 1.0))):
         y = ABOVE + row * strips.pitch + GAP // 2
-        sheet[y : y + tile, strips.left : strips.left + tile] = image
+        paste(sheet, image, left=strips.left, top=y)
         cells = np.repeat((255 * shades[row]).round().astype(np.uint8), strips.cell, axis=0)
-        sheet[y : y + tile, strips.start : strips.end] = cells
+        paste(sheet, np.repeat(cells[None], tile, axis=0), left=strips.start, top=y)
         for position, value in enumerate(values[row] if strips.measured <= MOST_NUMBERED else ()):
             if math.isfinite(value):
-                dark = float(shades[row, position] @ (0.299, 0.587, 0.114)) < 0.5
+                level = 255 if float(shades[row, position] @ (0.299, 0.587, 0.114)) < 0.5 else 0
                 x = strips.start + (position + 0.5) * strips.cell
-                stamp(sheet, f"{value:.0f}".replace("-0", "0"), x=x, y=y + tile / 2, points=SMALL, white=dark)
+                stamp(sheet, f"{value:.0f}".replace("-0", "0"), x=x, y=y + tile / 2, points=SMALL, level=level)
 
 
 def _draw_steps(figure: Figure, strips: _Strips, steps: Sequence[int]) -> None:
@@ -280,7 +281,7 @@ def pixel_range(images: Sequence[Tensor]) -> tuple[float, float] | None:
 
 
 def thumbnails(images: Tensor, tile: int, span: tuple[float, float]) -> Pixels:
-    """Images scaled to a square of pixels, centred on white; what is not finite is grey.
+    """Images scaled to a square of pixels, centred, with nothing beside them; what is not finite is grey.
 
     Args:
         images: (n, C, H, W).
@@ -288,10 +289,10 @@ def thumbnails(images: Tensor, tile: int, span: tuple[float, float]) -> Pixels:
         span: the values that become black and white.
 
     Returns:
-        (n, tile, tile, 3).
+        (n, tile, tile, 4), with opacity.
     """
     if not len(images):
-        return np.zeros((0, tile, tile, 3), dtype=np.uint8)
+        return np.zeros((0, tile, tile, 4), dtype=np.uint8)
     low, high = span
     shown = _channels(images).float()
     height, width = shown.shape[-2:]
@@ -300,9 +301,10 @@ def thumbnails(images: Tensor, tile: int, span: tuple[float, float]) -> Pixels:
     shown = functional.interpolate(shown, size=target, mode="area" if scale < 1 else "nearest").double()
     shown = ((shown - low) / max(high - low, 1e-300)).clamp(0, 1)
     shown = torch.where(torch.isfinite(shown), shown, 0.5)
-    sheet = torch.full((len(shown), 3, tile, tile), 255, dtype=torch.uint8)
+    sheet = torch.zeros((len(shown), 4, tile, tile), dtype=torch.uint8)
     top, left = (tile - target[0]) // 2, (tile - target[1]) // 2
-    sheet[:, :, top : top + target[0], left : left + target[1]] = (255 * shown).round().to(torch.uint8)
+    place = sheet[:, :, top : top + target[0], left : left + target[1]]
+    place[:, :3], place[:, 3] = (255 * shown).round().to(torch.uint8), 255
     pixels: Pixels = sheet.permute(0, 2, 3, 1).numpy()
     return pixels
 

@@ -12,20 +12,23 @@ from ..history import History
 from ..probe.sources import Prepared
 from ..ranking import auroc, spearman
 from ..readings import Readings
+from .charts import Course, alarms_of, charts_of
 from .gallery import GalleryRow, gallery_over_training_picture, gallery_picture
 from .norms import norm_qq_picture
 from .plots import heat_map_picture, histogram_picture, scatter_picture
 from .spectrum import spectrum_over_training_picture, spectrum_picture
+from .story import MOST_SHOWN, story_picture
 
-IMAGES_A_SIDE = 8
+IMAGES_A_SIDE = 5
 MOST_CLASSES = 10
 
 
 def illustrate(readings: Readings, prepared: Prepared, history: History) -> dict[str, Tensor]:
-    """Draw the pictures that the readings give: tag to (3, H, W), uint8."""
+    """Draw the pictures that the readings give: tag to (4, H, W), uint8."""
     density, facts = readings.scores.log_density, prepared.facts
     n = len(density)
-    found = {"gaussianity/norm_qq": norm_qq_picture(readings.z, readings.z_white)}
+    found = {"density/story": _story(readings, prepared, history)} if len(history) else {}
+    found["gaussianity/norm_qq"] = norm_qq_picture(readings.z, readings.z_white)
     if readings.rank and torch.isfinite(readings.log_singular).all(1).any():
         found["jacobian/spectrum"] = spectrum_picture(readings.log_singular, readings.rank)
         if len(history.spectra) > 1:
@@ -59,6 +62,19 @@ def illustrate(readings: Readings, prepared: Prepared, history: History) -> dict
                 torch.stack(list(history.percentiles.values()))[:, there],
             )
     return found
+
+
+def _story(readings: Readings, prepared: Prepared, history: History) -> Tensor:
+    """Draw the course of the run, beside the most and the least typical images of the probe."""
+    density, course = readings.scores.log_density, Course(history.steps, history.values)
+    sides: dict[str, Tensor] = {}
+    finite = torch.isfinite(density).nonzero().flatten().tolist()
+    if finite and prepared.probe.inputs.ndim == 4:
+        extremes = _gallery_row("", finite, density, prepared, MOST_SHOWN)
+        sides = {"highest": extremes.highest, "lowest": extremes.lowest}
+    num_samples, embedding_size = readings.z.shape
+    charts = charts_of(course, history.beside, num_samples=num_samples, embedding_size=embedding_size)
+    return story_picture(charts, alarms_of(course), **sides)
 
 
 def _gallery(density: Tensor, prepared: Prepared) -> list[GalleryRow]:

@@ -6,7 +6,21 @@ import numpy as np
 from scipy.special import gammaincinv
 from torch import Tensor
 
-from .figure import BLUE, GREY, ORANGE, canvas, legend_below, nothing, panel, picture, render
+from .figure import (
+    BELOW,
+    BLUE,
+    ENTRY,
+    GREY,
+    HEIGHT,
+    ORANGE,
+    Entry,
+    canvas,
+    legend_stacked,
+    nothing,
+    panel,
+    picture,
+    render,
+)
 from .scales import Floats, log_axis, to_numpy
 
 
@@ -21,28 +35,31 @@ def norm_qq_picture(z: Tensor, z_white: Tensor | None) -> Tensor:
         z_white: (N, L) whitened embeddings, unit variance in each of L directions.
 
     Returns:
-        (3, H, W), uint8.
+        (4, H, W), uint8.
     """
-    title = "squared norm of the embedding against N(0, I)"
-    clouds = [("raw z", "K", z, BLUE, "o")]
+    title = "squared norm of embeddings z"
+    clouds = [("z", z, BLUE, "o")]
     if z_white is not None:
-        clouds.append(("whitened z", "L", z_white, ORANGE, "s"))
-    figure = canvas()
+        clouds.append(("whitened", z_white, ORANGE, "s"))
+    below = 85 + ENTRY * (len(clouds) + 1)
+    height = HEIGHT - BELOW + below
+    figure = canvas(height=height)
     axes = panel(
         figure,
+        bottom=below,
         title=title,
-        x="chi-square quantile, K or L degrees of freedom",
-        y="quantile of ||z||^2 (embedding unit^2)",
+        x="expected of N(0, I): chi-square quantile",
+        y="squared norm",
     )
+    entries = []
     expected, observed = [np.zeros(0)], [np.zeros(0)]
-    for name, size, cloud, colour, marker in clouds:
+    for name, cloud, colour, marker in clouds:
         theory, squared = norm_quantiles(cloud)
         positive = squared > 0
         left_out = len(cloud) - int(positive.sum())
-        label = f"{name}, {size} = {cloud.shape[1]}" + (f" ({left_out} left out)" if left_out else "")
-        axes.plot(
-            theory[positive], squared[positive], marker, color=colour, markersize=3, alpha=0.7, mew=0, label=label
-        )
+        label = f"{name}, {cloud.shape[1]} dimensions" + (f" ({left_out} left out)" if left_out else "")
+        axes.plot(theory[positive], squared[positive], marker, color=colour, markersize=3, alpha=0.7, mew=0)
+        entries.append(Entry(label, colour, width=4))
         expected.append(theory[positive])
         observed.append(squared[positive])
     x, y = np.concatenate(expected), np.concatenate(observed)
@@ -51,8 +68,9 @@ def norm_qq_picture(z: Tensor, z_white: Tensor | None) -> Tensor:
     log_axis(axes, "x", x)
     ends = axes.get_xlim()
     log_axis(axes, "y", np.concatenate([y, ends]))
-    axes.plot(ends, ends, color=GREY, linestyle="--", linewidth=1.2, zorder=1, label="N(0, I)")
-    legend_below(figure, axes)
+    axes.plot(ends, ends, color=GREY, linestyle="--", linewidth=1.2, zorder=1)
+    entries.append(Entry("N(0, I)", GREY, "--"))
+    legend_stacked(figure, entries, left=125, top=height - below + 80)
     return render(figure)
 
 

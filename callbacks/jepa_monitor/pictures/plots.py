@@ -13,14 +13,14 @@ from torch import Tensor
 from .figure import (
     BLUE,
     DPI,
+    ENTRY,
     HEIGHT,
     OTHERS,
-    WIDTH,
     Entry,
     canvas,
     colours,
     legend_below,
-    legend_beside,
+    legend_stacked,
     nothing,
     panel,
     paper,
@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_BINS = 50
-HEAT_WIDTH, HEAT_HEIGHT, HEAT_NARROWEST, HEAT_COLUMNS = 1080, 420, 620, 4  # pixels, and panels a row
+X_AXIS = 85  # pixels
+HEAT_WIDTH, HEAT_HEIGHT, HEAT_NARROWEST, HEAT_COLUMNS = 640, 420, 620, 2  # pixels, and panels a row
 LEFT, BESIDE, GAP, ABOVE, BELOW = 115, 125, 24, 50, 75  # pixels around and between the panels
 STYLES = ("-", "--", ":")
 
@@ -54,10 +55,10 @@ def scatter_picture(
         truth_name: name of the truth, of which there may be several.
 
     Returns:
-        (3, H, W), uint8.
+        (4, H, W), uint8.
     """
     rho = f"{spearman:.3f}" if math.isfinite(spearman) else "undefined"
-    title = f"{plain(name)} against {plain(truth_name)}, Spearman {rho}"
+    title = f"{plain(name)} and {plain(truth_name)}: Spearman {rho}"
     x, y = to_numpy(truth).ravel(), to_numpy(score).ravel()
     both = np.isfinite(x) & np.isfinite(y)
     if not both.any():
@@ -95,17 +96,17 @@ def histogram_picture(
         aurocs: name of a set to its AUROC against the probe, 0 to 1.
 
     Returns:
-        (3, H, W), uint8.
+        (4, H, W), uint8.
     """
     title = f"{plain(name)} of the probe and of other sets" if len(sets) > 1 else f"{plain(name)} of the probe"
-    height = max(HEIGHT, 110 + 56 * len(sets))
+    below = X_AXIS + ENTRY * len(sets)
+    height = HEIGHT - X_AXIS - ENTRY + below
     finite = {label: values[np.isfinite(values)] for label, values in ((k, to_numpy(v)) for k, v in sets.items())}
     edges = bin_edges([values for values in finite.values() if len(values)])
     if edges is None:
         return nothing(title, height=height)
-    beside = 250 if len(sets) > 1 else 170
     figure = canvas(height=height)
-    axes = panel(figure, right=beside, bottom=85, title=title, x=f"{plain(name)} (nats)", y="share of samples per nat")
+    axes = panel(figure, bottom=below, title=title, x=f"{plain(name)} (nats)", y="share of samples per nat")
     entries = []
     for position, (label, values) in enumerate(finite.items()):
         count = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0]
@@ -123,7 +124,7 @@ def histogram_picture(
     axes.set_xlim(*limits(edges, 0.02))
     axes.set_ylim(bottom=0.0)
     axes.locator_params(axis="y", nbins=6)
-    legend_beside(figure, entries, left=WIDTH - beside + 15, top=55)
+    legend_stacked(figure, entries, left=125, top=height - below + 80)
     return render(figure)
 
 
@@ -147,13 +148,13 @@ def bin_edges(sets: list[Floats]) -> Floats | None:
 
 
 def _words(label: str, count: int, aurocs: Mapping[str, float]) -> str:
-    lines = [plain(label, 18)]
+    words = plain(label, 24)
     if not count:
-        lines.append("no finite values")
-    elif label in aurocs:
-        value = aurocs[label]
-        lines.append(f"AUROC {value:.3f}" if math.isfinite(value) else "AUROC undefined")
-    return "\n".join(lines)
+        return f"{words}: no finite values"
+    if label not in aurocs:
+        return words
+    value = aurocs[label]
+    return f"{words}: AUROC {value:.3f}" if math.isfinite(value) else f"{words}: AUROC undefined"
 
 
 @picture
@@ -168,7 +169,7 @@ def heat_map_picture(coordinates: Tensor, panels: Mapping[str, Tensor]) -> Tenso
         panels: name to (N,) values in any unit; what is not finite is grey.
 
     Returns:
-        (3, H, W), uint8.
+        (4, H, W), uint8.
     """
     points = to_numpy(coordinates)
     there = np.isfinite(points).all(1)
@@ -194,7 +195,7 @@ def heat_map_picture(coordinates: Tensor, panels: Mapping[str, Tensor]) -> Tenso
             right=width - from_left - side,
             top=from_top,
             bottom=height - from_top - side,
-            title=plain(label, side // 14),
+            title=plain(label, side // 10),
             x="latent 1" if is_lowest else "",
             y="latent 2" if column == 0 else "",
             grid=False,

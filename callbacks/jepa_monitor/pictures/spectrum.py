@@ -31,6 +31,7 @@ from .scales import Floats, evenly_spaced, log_axis, to_numpy
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+DARKEST, PALEST = 0.2, 0.92  # shades of the first and the last step
 MOST_NATS = 600.0  # beyond, a figure has no room: exp(600) is 1e260
 
 
@@ -43,7 +44,7 @@ def spectrum_picture(log_singular: Tensor, rank: int) -> Tensor:
         rank: r, drawn as a cut.
 
     Returns:
-        (3, H, W), uint8.
+        (4, H, W), uint8.
     """
     title = "singular values of the Jacobian"
     sigma = _singular_values(log_singular)
@@ -56,7 +57,7 @@ def spectrum_picture(log_singular: Tensor, rank: int) -> Tensor:
         return nothing(title)
     index = np.arange(1, len(median) + 1)
     figure = canvas()
-    axes = panel(figure, title=title, x="index k", y="sigma_k (1 / input unit)")
+    axes = panel(figure, title=title, x="number of the direction", y="1 / input unit")
     log_axis(axes, "y", shown)
     floor = axes.get_ylim()[0]  # where 0 lies on a logarithmic axis
     axes.vlines(
@@ -84,7 +85,7 @@ def spectrum_over_training_picture(steps: Sequence[int], spectra: Tensor, rank: 
         rank: r, the latest.
 
     Returns:
-        (3, H, W), uint8.
+        (4, H, W), uint8.
     """
     from matplotlib.collections import LineCollection
 
@@ -99,10 +100,10 @@ def spectrum_over_training_picture(steps: Sequence[int], spectra: Tensor, rank: 
     sigma, named = sigma[kept], [steps[position] for position in kept.tolist()]
     index = np.arange(1, sigma.shape[1] + 1)
     figure = canvas()
-    axes = panel(figure, right=165, title=title, x="index k", y="sigma_k (1 / input unit)")
+    axes = panel(figure, right=165, title=title, x="number of the direction", y="1 / input unit")
     log_axis(axes, "y", sigma)
-    # without the palest yellow, which white swallows
-    shades = colours(np.linspace(0.0, 0.92, len(kept)) if len(kept) > 1 else [0.0])
+    # without the palest yellow, which white swallows, and the darkest violet, which dark grey does
+    shades = colours(np.linspace(DARKEST, PALEST, len(kept)) if len(kept) > 1 else [DARKEST])
     points = np.stack([np.broadcast_to(index, sigma.shape), sigma], axis=-1)
     axes.add_collection(LineCollection(list(points), colors=shades, linewidths=1.4))
     if len(index) <= 32:

@@ -76,7 +76,7 @@ def log_for_callbacks(
 
 
 def log_pictures(trainer: pl.Trainer, pictures: Mapping[str, Tensor], step: int) -> None:
-    """Log (3, H, W) images to every TensorBoard, whichever package its logger comes from."""
+    """Log images, (3, H, W) or (4, H, W) with opacity, to every TensorBoard, whichever package its logger is of."""
     for experiment in tensorboards(trainer):
         for tag, picture in pictures.items():
             experiment.add_image(tag, picture, step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,16 @@ from torch import Tensor
 from jepa_monitor import pictures
 
 NAN, INF = math.nan, math.inf
+
+
+def line(*values: float, label: str = "log density", **settings: Any) -> pictures.Line:
+    return pictures.Line(label, range(0, 10 * len(values), 10), values, **settings)
+
+
+def story(*charts: pictures.Chart, alarm: tuple[float, ...] = (), images: int = 0) -> Tensor:
+    alarms = {"collapse": (range(len(alarm)), alarm)}
+    sides = {side: torch.rand(images, 1, 8, 8) for side in ("highest", "lowest")} if images else {}
+    return pictures.story_picture(charts, alarms, **sides)
 
 
 def row(count: int = 4, channels: int = 1, title: str = "all") -> pictures.GalleryRow:
@@ -50,6 +61,7 @@ USUAL: dict[str, Callable[[], Tensor]] = {
     "plane": plane,
     "gallery": lambda: pictures.gallery_picture([row(), row(8, title="Ankle boot")]),
     "gallery over training": lambda: over_training(3, 5),
+    "story": lambda: story(pictures.Chart("ranking", [line(0.1, 0.7), line(0.5, 0.5, dashed=True)]), images=3),
 }
 
 
@@ -95,6 +107,9 @@ ODD: dict[str, Callable[[], Tensor]] = {
         [pictures.GalleryRow("a", torch.ones(1, 1, 4, 4), torch.ones(1, 1, 4, 4), *torch.tensor([[1e9], [-1e30]]))]
     ),
     "gallery of many": lambda: pictures.gallery_picture([row(12, 3, "a rather long name of a class")] * 20),
+    "story of one measurement": lambda: story(pictures.Chart("ranking", [line(0.1)])),
+    "story with NaN": lambda: story(pictures.Chart("ranking", [line(0.1, NAN), line(NAN, NAN)]), alarm=(0.0, 1.0, NAN)),
+    "story of many lines": lambda: story(pictures.Chart("x", [line(1.0, 1e9)] * 12, logarithmic=True), images=1),
     "one image over training": lambda: over_training(1, 1),
     "images over many steps": lambda: over_training(20, 40),
 }
@@ -116,15 +131,26 @@ EMPTY: dict[str, Callable[[], Tensor]] = {
         [pictures.GalleryRow("a", torch.full((1, 1, 4, 4), NAN), torch.zeros(0, 1, 4, 4), torch.ones(1), torch.ones(0))]
     ),
     "over training": lambda: over_training(2, 3, NAN),
+    "story": lambda: story(pictures.Chart("ranking", [line(NAN, NAN)])),
     "over no training": lambda: over_training(2, 0),
 }
 
 
 def inked(image: Tensor) -> float:
-    """Share of pixels that are not white."""
-    return float((image.amin(0) < 250).double().mean())
+    """Share of pixels that are not transparent."""
+    return float((image[3] > 5).double().mean())
 
 
 def has(image: Tensor, shade: np.ndarray) -> bool:
     wanted = torch.from_numpy((255 * np.asarray(shade)).round()).to(torch.int16)
-    return bool(((image.to(torch.int16) - wanted[:, None, None]).abs() <= 1).all(0).sum() > 200)
+    return bool(((image[:3].to(torch.int16) - wanted[:, None, None]).abs() <= 1).all(0).sum() > 200)
+
+
+def contrast(first: str, second: str) -> float:
+    """Contrast of two colours, #rrggbb, as WCAG defines it: 1 to 21."""
+    luminances = []
+    for colour in (first, second):
+        level = np.array([int(colour[place : place + 2], 16) for place in (1, 3, 5)]) / 255
+        linear = np.where(level <= 0.04045, level / 12.92, ((level + 0.055) / 1.055) ** 2.4)
+        luminances.append(float(linear @ [0.2126, 0.7152, 0.0722]) + 0.05)
+    return max(luminances) / min(luminances)

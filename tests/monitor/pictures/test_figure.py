@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from jepa_monitor.pictures import figure
-from tests.monitor.pictures.helpers import EMPTY, NAN, ODD, USUAL, inked
+from tests.monitor.pictures.helpers import EMPTY, NAN, ODD, USUAL, contrast, inked
 
 PACKAGE = Path(figure.__file__).parents[1]
 
@@ -26,7 +26,7 @@ def test_an_image_of_sensible_size(draw: Callable[[], Tensor]) -> None:
     assert image.dtype == torch.uint8
     assert image.is_contiguous()
     channels, height, width = image.shape
-    assert channels == 3
+    assert channels == 4
     assert 600 <= width <= 1100
     assert 100 <= height <= 1200
     assert inked(image) > 0.01
@@ -36,10 +36,21 @@ def test_an_image_of_sensible_size(draw: Callable[[], Tensor]) -> None:
     "draw", [*USUAL.values(), *ODD.values(), *EMPTY.values()], ids=[*USUAL, *ODD, *[f"no {k}" for k in EMPTY]]
 )
 def test_nothing_touches_the_edge(draw: Callable[[], Tensor]) -> None:
-    """Clipped text would, and a background that is not white."""
-    image = draw()
-    edge = torch.cat([image[:, 0], image[:, -1], image[:, :, 0], image[:, :, -1]], dim=1)
-    assert int(edge.min()) == 255
+    """Clipped text would, and a background that is not transparent: a white block in TensorBoard's dark mode."""
+    opacity = draw()[3]
+    assert int(torch.cat([opacity[0], opacity[-1], opacity[:, 0], opacity[:, -1]]).max()) == 0
+
+
+def test_words_are_legible_on_white_and_in_dark_mode() -> None:
+    """A contrast of 3, which WCAG asks of large words and of graphics, on both grounds of TensorBoard."""
+    for ground in ("#ffffff", "#303030"):
+        assert contrast(figure.INK, ground) > 3
+
+
+@pytest.mark.parametrize("colour", [figure.BLUE, figure.ORANGE, figure.GREEN, figure.PURPLE, figure.RED])
+def test_lines_are_seen_on_white_and_in_dark_mode(colour: str) -> None:
+    for ground in ("#ffffff", "#303030"):
+        assert contrast(colour, ground) > 2
 
 
 @pytest.mark.parametrize("draw", EMPTY.values(), ids=EMPTY)

@@ -17,31 +17,32 @@ def test_pixels_share_one_range() -> None:
     assert pixel_range([dark, bright, torch.zeros(0, 1, 2, 2)]) == (-4.0, 6.0)
     assert pixel_range([torch.full((1, 1, 2, 2), NAN)]) is None
     square = thumbnails(torch.tensor([[[[-4.0, 1.0], [6.0, NAN]]]]), 2, (-4.0, 6.0))
-    assert square.shape == (1, 2, 2, 3)
+    assert square.shape == (1, 2, 2, 4)
     assert square[0, :, :, 0].tolist() == [[0, 128], [255, 128]]
 
 
 def test_channels_are_colours_only_if_three() -> None:
     colour = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1).expand(1, 3, 4, 4)
-    assert thumbnails(colour, 4, (0.0, 1.0))[0, 0, 0].tolist() == [255, 0, 0]
-    assert thumbnails(colour[:, :2], 4, (0.0, 1.0))[0, 0, 0].tolist() == [255, 255, 255]
+    assert thumbnails(colour, 4, (0.0, 1.0))[0, 0, 0].tolist() == [255, 0, 0, 255]
+    assert thumbnails(colour[:, :2], 4, (0.0, 1.0))[0, 0, 0].tolist() == [255, 255, 255, 255]
 
 
 def test_large_images_are_averaged_and_tall_ones_centred() -> None:
     stripes = torch.tensor([0.0, 1.0]).repeat(8).expand(1, 1, 16, 16)
-    assert set(thumbnails(stripes, 4, (0.0, 1.0)).flatten().tolist()) == {128}
-    tall = thumbnails(torch.zeros(1, 1, 8, 4), 8, (0.0, 1.0))[0, :, :, 0]
-    assert (tall[:, 2:6] == 0).all()
-    assert (tall[:, :2] == 255).all()
+    assert set(thumbnails(stripes, 4, (0.0, 1.0))[..., :3].flatten().tolist()) == {128}
+    tall = thumbnails(torch.zeros(1, 1, 8, 4), 8, (0.0, 1.0))[0, :, :, 3]
+    assert (tall[:, 2:6] == 255).all()
+    assert (tall[:, :2] == 0).all()
 
 
 def test_best_stand_left_and_worst_right() -> None:
     low, high = torch.zeros(2, 1, 4, 4), torch.ones(2, 1, 4, 4)
     rows = [pictures.GalleryRow("a", high, low, torch.ones(2), torch.zeros(2))]
-    tiles = pictures.gallery_picture(rows)[0, 60:100]
-    left, right = tiles.chunk(2, dim=1)
-    assert int((right == 0).sum()) > 1000
-    assert int((left == 0).sum()) == 0
+    image = pictures.gallery_picture(rows)[:, 60:100]
+    black = (image[0] == 0) & (image[3] == 255)
+    left, right = black.chunk(2, dim=1)
+    assert int(right.sum()) > 1000
+    assert int(left.sum()) == 0
 
 
 def test_scores_are_written() -> None:

@@ -38,7 +38,7 @@ def prepared(inputs: Tensor, *, labels: Tensor | None = None) -> Prepared:
 def test_a_first_measurement_gives_one_picture_a_kind() -> None:
     found = illustrate(readings(), prepared(torch.rand(COUNT, 1, 4, 4)), History())
     assert set(found) == OF_DENSITY | OF_EMBEDDING
-    assert all(image.shape[0] == 3 and image.dtype == torch.uint8 for image in found.values())
+    assert all(image.shape[0] == 4 and image.dtype == torch.uint8 for image in found.values())
 
 
 def test_later_ones_show_the_training_too() -> None:

@@ -13,7 +13,7 @@ from tests.monitor.pictures.helpers import has, spectra
 
 def test_steps_differ_in_colour() -> None:
     image = pictures.spectrum_over_training_picture([0, 10, 20], spectra(3), 2)
-    for shade in figure.colours([0.0, 0.46, 0.92]):
+    for shade in figure.colours([0.2, 0.56, 0.92]):
         assert has(image, shade)
 
 

@@ -10,12 +10,15 @@ from typing import Any
 import lightning.pytorch as pl
 import pytest
 import yaml
+from jsonargparse import Namespace
+from lightning.pytorch.callbacks import EarlyStopping
 
 import jepa_monitor
 import jepa_train.data
-from jepa_monitor import JEPAScoreMonitor
+from jepa_monitor import JEPAScoreMonitor, OnlineKNN
 from jepa_train import JEPA
 from jepa_train.cli import JEPACLI, main
+from jepa_train.commands.options import callbacks_with_monitor
 from jepa_train.commands.parsing import Parser
 from jepa_train.export import export
 from jepa_train.ranking import RankingWriter, merge, rank
@@ -90,6 +93,13 @@ def test_null_leaves_it_out_and_a_setting_brings_it_back() -> None:
 def test_a_monitor_among_the_callbacks_is_the_only_one() -> None:
     (monitor,) = monitors(run(overlay("listed.yaml", LISTED)))
     assert monitor.num_samples == 48
+
+
+def test_the_monitor_stands_behind_evaluations_and_before_what_may_follow_it() -> None:
+    settings = Namespace(monitor=Namespace(class_path="jepa_monitor.JEPAScoreMonitor"))
+    stopping, knn, monitor = EarlyStopping("density/spearman"), OnlineKNN(), JEPAScoreMonitor()
+    built = Namespace(monitor=monitor, trainer=Namespace(callbacks=[stopping, knn]))
+    assert callbacks_with_monitor(settings, built) == [knn, monitor, stopping]
 
 
 def test_two_monitors_of_one_name_are_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,118 @@
+"""The charts of the story of a run, from the values that were measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from ..scalars import lowest_rank_ratio
+from .figure import BLUE, GREEN, GREY, INK, ORANGE, OTHERS, PURPLE, plain
+from .story import Chart, Line
+
+COLLAPSED_EP = 0.38  # of N: sliced_ep_ratio of a point
+GAUSSIAN = (0.5, 2.0)  # holds 95 % of sliced_ep_ratio under N(0, I), for K from 8 on
+MOST_SETS = 2
+OF_SETS = "density/ood_auroc_embedding/"
+ALARMS = ("alarm/collapse", "alarm/nonfinite_jacobian", "alarm/turned_over", "monitor/failed")
+ACCURACIES = {"kNN": "knn/accuracy", "linear probe": "linear_probe/accuracy"}
+EVALUATED = tuple(f"{tag}{end}" for tag in ACCURACIES.values() for end in ("", "_pixels"))
+
+
+@dataclass(frozen=True)
+class Course:
+    """Values over steps.
+
+    Attributes:
+        steps: (S) optimizer steps.
+        values: tag to (S) values.
+    """
+
+    steps: Sequence[int]
+    values: Mapping[str, Sequence[float]]
+
+    def __contains__(self, tag: str) -> bool:
+        return tag in self.values
+
+    def line(self, tag: str, label: str, colour: str = BLUE, *, dashed: bool = False) -> Line:
+        """Make a line of a tag."""
+        return Line(label, self.steps, self.values[tag], colour, dashed)
+
+
+def charts_of(
+    course: Course, beside: Mapping[str, Mapping[int, float]], *, num_samples: int, embedding_size: int
+) -> list[Chart]:
+    """Choose the charts that the values give.
+
+    Args:
+        course: values of the monitor.
+        beside: tag of an evaluation to its values by step.
+        num_samples: N, probe samples with an embedding.
+        embedding_size: K.
+    """
+    found = [_ranking(course), _gaussianity(course, num_samples, embedding_size), _dimension(course, embedding_size)]
+    return [chart for chart in [*found, _features(course, beside)] if chart is not None and chart.lines]
+
+
+def alarms_of(course: Course) -> dict[str, tuple[Sequence[int], Sequence[float]]]:
+    """Steps and values of each alarm, by its name."""
+    return {tag.split("/")[1].replace("_", " "): (course.steps, course.values[tag]) for tag in ALARMS if tag in course}
+
+
+def _ranking(course: Course) -> Chart:
+    if "density/spearman" in course:
+        lines = [
+            course.line("density/spearman", "log density"),
+            course.line("density/spearman_jepa_score", "JEPA-SCORE", ORANGE),
+        ]
+        if "density/spearman_gaussian" in course:
+            lines.append(course.line("density/spearman_gaussian", "on pixels", INK, dashed=True))
+        return Chart("rank correlation with the truth", lines, tall=190)
+    sets = [tag for tag in course.values if tag.startswith(OF_SETS)][:MOST_SETS]
+    lines = [
+        course.line(tag, plain(tag.removeprefix(OF_SETS), 11), colour)
+        for tag, colour in zip(sets, OTHERS, strict=False)
+    ]
+    if "density/stability" in course:
+        lines.append(course.line("density/stability", "stability"))
+    chance = [(0.5, "0.5 chance", GREY)] if sets else []
+    title = "other sets told apart (AUROC)" if sets else "ranking against the one before"
+    return Chart(title, lines, tall=190, bounds=chance)
+
+
+def _gaussianity(course: Course, num_samples: int, embedding_size: int) -> Chart:
+    """Draw the statistic that sees shape and scale beside the rank, which sees no scale: only both show a collapse."""
+    tags = {"gaussianity/sliced_ep_ratio": ("sliced EP", BLUE), "gaussianity/effective_rank_ratio": ("rank", GREEN)}
+    lines = [course.line(tag, label, colour) for tag, (label, colour) in tags.items() if tag in course]
+    bounds = [
+        (COLLAPSED_EP * num_samples, "collapse or scale", BLUE),
+        (lowest_rank_ratio(embedding_size), "collapse", GREEN),
+    ]
+    title = "Gaussianity of embeddings (1 = yes)"
+    return Chart(title, lines, tall=200, logarithmic=True, band=(*GAUSSIAN, "Gaussian"), bounds=bounds)
+
+
+def _dimension(course: Course, embedding_size: int) -> Chart | None:
+    tag = "density/intrinsic_dimension"
+    if tag not in course:
+        return None
+    ends = [course.values.get(f"{tag}_{end}") for end in ("low", "high")]
+    interval = None if ends[0] is None or ends[1] is None else (ends[0], ends[1])
+    line = Line("dimensions", course.steps, course.values[tag], PURPLE, interval=interval)
+    return Chart(f"directions in use, of {embedding_size}", [line], tall=110)
+
+
+def _features(course: Course, beside: Mapping[str, Mapping[int, float]]) -> Chart | None:
+    kind = next((name for name, tag in ACCURACIES.items() if tag in beside), None)
+    lines = []
+    if kind is not None:
+        for tag, label, colour, dashed in (
+            (ACCURACIES[kind], "features", BLUE, False),
+            (f"{ACCURACIES[kind]}_pixels", "pixels", INK, True),
+        ):
+            if values := beside.get(tag):
+                lines.append(Line(label, list(values), list(values.values()), colour, dashed))
+    elif "density/spearman" in course:  # a truth says more
+        return None
+    if "monitor/keep" in course:
+        lines.append(course.line("monitor/keep", "keep", ORANGE))
+    return Chart(f"{kind} accuracy, and monitor/keep" if kind else "monitor/keep", lines, tall=130)

@@ -1,0 +1,280 @@
+"""The story of a run in one picture: charts over steps, each line labelled at its end, and images at their side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from .figure import (
+    BLUE,
+    GREY,
+    INK,
+    LABEL,
+    RED,
+    SMALL,
+    TITLE,
+    WIDTH,
+    Pixels,
+    canvas,
+    nothing,
+    panel,
+    paper,
+    paste,
+    picture,
+    plain,
+    render,
+    size,
+)
+from .gallery import pixel_range, thumbnails
+from .scales import Floats, limits, log_axis
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_SHOWN = 3  # images of the highest, and of the lowest density
+# pixels: around the charts, a title, a line of words, a row of alarms, the words at the ends of lines, an image, a gap
+LEFT, ABOVE, BELOW, HEADING, WORDS, ROW, ENDS, TILE, GAP = 78, 12, 72, 40, 23, 24, 176, 88, 6
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a chart.
+
+    Attributes:
+        label: words at its end, before which its last value stands.
+        steps: (S) optimizer steps.
+        values: (S); the line breaks where one is NaN.
+        colour: its colour, and that of its words.
+        dashed: a baseline, which training does not change.
+        interval: (S) lower and upper ends of an interval around it, shaded.
+    """
+
+    label: str
+    steps: Sequence[int]
+    values: Sequence[float]
+    colour: str = BLUE
+    dashed: bool = False
+    interval: tuple[Sequence[float], Sequence[float]] | None = None
+
+    @property
+    def extent(self) -> Floats:
+        """All values that its chart must have room for."""
+        return np.array([*self.values, *(end for ends in self.interval or () for end in ends)], dtype=np.float64)
+
+    @property
+    def words(self) -> str:
+        """Label behind the last value; says so where that is NaN."""
+        last = self.values[-1]
+        return f"{_short(last)} {self.label}" if math.isfinite(last) else f"NaN {self.label}"
+
+    @property
+    def height(self) -> float:
+        """Last finite value, where the words stand; NaN without one."""
+        finite = [value for value in self.values if math.isfinite(value)]
+        return finite[-1] if finite else math.nan
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Lines over steps, under a title.
+
+    Attributes:
+        title: words above it.
+        lines: those whose values are all NaN are words alone.
+        tall: height of the axes, pixels.
+        logarithmic: scale of the values, of which only positive ones are drawn.
+        band: lowest and highest value of a shaded band, and its words.
+        bounds: horizontal lines: value, words and colour.
+    """
+
+    title: str
+    lines: Sequence[Line]
+    tall: int = 150
+    logarithmic: bool = False
+    band: tuple[float, float, str] | None = None
+    bounds: Sequence[tuple[float, str, str]] = ()
+
+
+@picture
+def story_picture(
+    charts: Sequence[Chart],
+    alarms: Mapping[str, tuple[Sequence[int], Sequence[float]]],
+    *,
+    highest: Tensor | None = None,
+    lowest: Tensor | None = None,
+) -> Tensor:
+    """Charts one below the other, alarms under them, and images at their side.
+
+    Args:
+        charts: one or more, from the top down.
+        alarms: name of an alarm to its steps and values, 1 while it is on; those that were never on need no row.
+        highest: (n, C, H, W) most typical images, of which three are shown; or ``None``.
+        lowest: (n, C, H, W) least typical images.
+
+    Returns:
+        (4, H, W), uint8.
+    """
+    lines = [line for chart in charts for line in chart.lines]
+    if not any(math.isfinite(line.height) for line in lines):
+        return nothing("the run so far")
+    rung = {name: rows for name, rows in alarms.items() if np.nansum(rows[1]) > 0}
+    sides = [images for images in (highest, lowest) if images is not None and len(images)]
+    deep = sum(HEADING + chart.tall for chart in charts) + HEADING + ROW * len(rung) + ABOVE + BELOW
+    figure = canvas(WIDTH, max(deep, _depth_of_images(sides)))
+    right = ENDS + (TILE + 2 * GAP if sides else 0)
+    ends = limits(np.array([step for line in lines for step in line.steps], dtype=np.float64))
+    top = ABOVE
+    for chart in charts:
+        axes = _place(figure, chart.title, top=top, tall=chart.tall, right=right, ends=ends)
+        _draw_chart(figure, axes, chart, top=top + HEADING, left=WIDTH - right + 8)
+        top += HEADING + chart.tall
+    names = "alarms" if rung else "alarms: none"
+    axes = _place(figure, names, top=top, tall=max(1, ROW * len(rung)), right=right, ends=ends)
+    _draw_alarms(figure, axes, rung, top=top + HEADING, left=WIDTH - right + 8)
+    _name_steps(axes)
+    sheet = paper(figure)
+    if sides:
+        _put_images(figure, sheet, {"most": highest, "least": lowest}, pixel_range(sides) or (0.0, 1.0))
+    return render(figure, sheet)
+
+
+def _depth_of_images(sides: Sequence[Tensor]) -> int:
+    """Pixels that the images at the side take from the top down."""
+    return ABOVE + sum(2 * WORDS + GAP + (TILE + GAP) * min(len(images), MOST_SHOWN) + ROW for images in sides)
+
+
+def _place(figure: Figure, title: str, *, top: float, tall: float, right: float, ends: tuple[float, float]) -> Axes:
+    """Add axes over the common range of steps, their title flush with their left edge."""
+    height = size(figure)[1]
+    axes = panel(figure, left=LEFT, right=right, top=top + HEADING, bottom=height - top - HEADING - tall)
+    axes.set_xlim(*ends)
+    axes.tick_params(axis="x", labelbottom=False, length=0)
+    axes.locator_params(axis="x", nbins=3, integer=True)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    _write(figure, title, left=LEFT - 60, top=top + HEADING - 16, colour=INK, points=TITLE)
+    return axes
+
+
+def _draw_chart(figure: Figure, axes: Axes, chart: Chart, *, top: float, left: float) -> None:
+    shown = np.concatenate([line.extent for line in chart.lines])
+    shown = np.concatenate([shown, [bound for bound, _, _ in chart.bounds], chart.band[:2] if chart.band else []])
+    if chart.logarithmic:
+        log_axis(axes, "y", shown)
+    else:
+        axes.set_ylim(*limits(shown, 0.08))
+        axes.locator_params(axis="y", nbins=4)
+    words = []
+    if chart.band is not None:
+        axes.axhspan(*chart.band[:2], color=GREY, alpha=0.25, linewidth=0)
+        words.append((math.sqrt(chart.band[0] * chart.band[1]), chart.band[2], INK))
+    for bound, name, colour in chart.bounds:
+        axes.axhline(bound, color=colour, linewidth=1.4, linestyle=":")
+        words.append((bound, name, colour))
+    for line in chart.lines:
+        _draw_line(axes, line)
+        words.append((line.height, line.words, line.colour))
+    heights = [_pixels_down(axes, value, chart.tall) for value, _, _ in words]
+    for down, (_, text, colour) in zip(spread(heights, chart.tall, WORDS), words, strict=True):
+        _write(figure, text, left=left, top=top + down, colour=colour)
+
+
+def _draw_line(axes: Axes, line: Line) -> None:
+    style, marker = ("--", "") if line.dashed else ("-", "o")
+    axes.plot(line.steps, line.values, linestyle=style, marker=marker, markersize=3.5, color=line.colour, linewidth=2.2)
+    if line.interval is not None:
+        axes.fill_between(line.steps, *line.interval, color=line.colour, alpha=0.25, linewidth=0)
+
+
+def _pixels_down(axes: Axes, value: float, tall: float) -> float:
+    """Distance of a value from the upper edge of its axes, pixels; the lower edge for NaN and what has no place."""
+    low, high = axes.get_ylim()
+    if axes.get_yscale() == "log":
+        low, high, value = math.log10(low), math.log10(high), math.log10(value) if value > 0 else math.nan
+    share = (high - value) / (high - low)
+    return tall * min(max(share, 0.0), 1.0) if math.isfinite(share) else tall
+
+
+def spread(heights: Sequence[float], tall: float, apart: float) -> list[float]:
+    """Move heights apart, in their order, so that words at them do not overlap.
+
+    Args:
+        heights: pixels from the top.
+        tall: height that they should stay within.
+        apart: least distance.
+
+    Returns:
+        The new heights, in the order given; the last ones lie beyond ``tall`` only where there is no room above.
+    """
+    order = sorted(range(len(heights)), key=lambda position: heights[position])
+    moved, lowest = {}, tall - apart * (len(order) - 1)
+    before = -math.inf
+    for rank, position in enumerate(order):
+        before = max(before + apart, min(heights[position], max(lowest + apart * rank, apart * rank)))
+        moved[position] = before
+    return [moved[position] for position in range(len(heights))]
+
+
+def _draw_alarms(
+    figure: Figure,
+    axes: Axes,
+    rung: Mapping[str, tuple[Sequence[int], Sequence[float]]],
+    *,
+    top: float,
+    left: float,
+) -> None:
+    """Draw one row an alarm: a square at each measurement while it is on, a dot while it is off."""
+    axes.grid(False)
+    axes.set_yticks([])
+    axes.spines["left"].set_visible(False)
+    axes.set_ylim(len(rung) - 0.5, -0.5) if rung else axes.set_ylim(0, 1)
+    for row, (name, (steps, values)) in enumerate(rung.items()):
+        for is_on, marker, colour in ((False, ".", GREY), (True, "s", RED)):
+            at = [step for step, value in zip(steps, values, strict=True) if (value > 0) == is_on]
+            axes.plot(at, [row] * len(at), marker, color=colour, markersize=7 if is_on else 4, clip_on=False)
+        _write(figure, plain(name, 16), left=left, top=top + ROW * (row + 0.5), colour=RED)
+
+
+def _name_steps(axes: Axes) -> None:
+    axes.tick_params(axis="x", labelbottom=True, length=4)
+    axes.set_xlabel("optimizer step", fontsize=LABEL, color=INK)
+
+
+def _put_images(figure: Figure, sheet: Pixels, sides: Mapping[str, Tensor | None], span: tuple[float, float]) -> None:
+    """Write the columns of images, with words above each."""
+    left, top = WIDTH - TILE - 2 * GAP, ABOVE + WORDS // 2
+    for name, images in _there(sides):
+        for word in (name, "typical"):
+            _write(figure, word, left=left, top=top, colour=INK)
+            top += WORDS
+        for image in thumbnails(images[:MOST_SHOWN], TILE, span):
+            paste(sheet, image, left=left, top=top - WORDS // 2 + GAP)
+            top += TILE + GAP
+        top += ROW
+
+
+def _there(sides: Mapping[str, Tensor | None]) -> Iterator[tuple[str, Tensor]]:
+    for name, images in sides.items():
+        if images is not None and len(images):
+            yield name, images
+
+
+def _write(figure: Figure, text: str, *, left: float, top: float, colour: str, points: float = SMALL) -> None:
+    """Write words from the left, around a height from the top, pixels."""
+    width, height = size(figure)
+    figure.text(left / width, 1 - top / height, text, va="center", fontsize=points, color=colour)
+
+
+def _short(value: float) -> str:
+    """Write a number in at most four characters where that can be done."""
+    if abs(value) >= 99.5:
+        return f"{value:.0f}" if abs(value) < 1e5 else f"{value:.0e}".replace("e+0", "e")
+    if abs(value) >= 9.95:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if abs(value) >= 1.995 else f"{value:.2f}"

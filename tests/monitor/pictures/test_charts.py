@@ -1,0 +1,74 @@
+"""The charts of a run follow from the tags that it has."""
+
+from __future__ import annotations
+
+import pytest
+
+from jepa_monitor.pictures.charts import Course, alarms_of, charts_of
+from jepa_monitor.pictures.story import Chart
+
+STEPS = (0, 10)
+SIZES = {"num_samples": 512, "embedding_size": 8}
+ALWAYS = {
+    "gaussianity/sliced_ep_ratio": (50.0, 1.5),
+    "gaussianity/effective_rank_ratio": (0.5, 0.9),
+    "density/intrinsic_dimension": (3.0, 4.0),
+    "density/intrinsic_dimension_low": (2.9, 3.9),
+    "density/intrinsic_dimension_high": (3.1, 4.1),
+    "density/stability": (0.5, 0.9),
+    "monitor/keep": (0.2, 0.3),
+}
+TRUTH = {
+    "density/spearman": (0.1, 0.9),
+    "density/spearman_jepa_score": (0.2, 0.8),
+    "density/spearman_gaussian": (0.7, 0.7),
+}
+ACCURACIES = {"knn/accuracy": {10: 0.8}, "knn/accuracy_pixels": {10: 0.7}}
+
+
+def labels(chart: Chart) -> list[str]:
+    return [line.label for line in chart.lines]
+
+
+def test_with_a_truth_the_ranking_stands_beside_its_baselines() -> None:
+    ranking, gaussianity, dimension = charts_of(Course(STEPS, ALWAYS | TRUTH), {}, **SIZES)
+    assert labels(ranking) == ["log density", "JEPA-SCORE", "on pixels"]
+    assert [line.dashed for line in ranking.lines] == [False, False, True]
+    assert labels(gaussianity) == ["sliced EP", "rank"]
+    assert dimension.lines[0].interval == ((2.9, 3.9), (3.1, 4.1))
+
+
+def test_without_a_truth_it_is_told_by_other_sets_and_stability() -> None:
+    sets = {f"density/ood_auroc_embedding/{name}": (0.5, 0.9) for name in ("mnist", "corrupted")}
+    ranking, *_ = charts_of(Course(STEPS, ALWAYS | sets), {}, **SIZES)
+    assert labels(ranking) == ["mnist", "corrupted", "stability"]
+    assert [value for value, _, _ in ranking.bounds] == [0.5]
+    alone, *_ = charts_of(Course(STEPS, ALWAYS), {}, **SIZES)
+    assert labels(alone) == ["stability"]
+    assert not alone.bounds
+
+
+def test_gaussianity_has_a_logarithmic_axis_a_band_and_both_collapses() -> None:
+    _, chart, *_ = charts_of(Course(STEPS, ALWAYS), {}, **SIZES)
+    assert chart.logarithmic
+    assert chart.band is not None
+    assert chart.band[0] < 1.0 < chart.band[1]
+    assert [value for value, _, _ in chart.bounds] == pytest.approx([0.38 * 512, 1.05 / 8])
+
+
+def test_accuracies_are_shown_where_an_evaluation_measures_them() -> None:
+    *_, features = charts_of(Course(STEPS, ALWAYS | TRUTH), ACCURACIES, **SIZES)
+    assert labels(features) == ["features", "pixels", "keep"]
+    assert features.lines[0].steps == [10]
+    *_, keep = charts_of(Course(STEPS, ALWAYS), {}, **SIZES)
+    assert labels(keep) == ["keep"]
+
+
+def test_a_first_measurement_without_a_ranking_leaves_that_chart_out() -> None:
+    first = {tag: values for tag, values in ALWAYS.items() if tag != "density/stability"}
+    assert all(chart.lines for chart in charts_of(Course(STEPS, first), {}, **SIZES))
+
+
+def test_alarms_have_the_names_of_their_tags() -> None:
+    course = Course(STEPS, {"alarm/turned_over": (0.0, 1.0), "density/stability": (0.1, 0.2)})
+    assert alarms_of(course) == {"turned over": (STEPS, (0.0, 1.0))}

@@ -1,0 +1,104 @@
+"""The story of a run: lines with their words, no NaN drawn as 0, a logarithmic axis, alarms and images."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from matplotlib.figure import Figure
+
+from jepa_monitor.pictures import Chart, figure
+from jepa_monitor.pictures.story import spread
+from tests.monitor.pictures.helpers import NAN, has, line, story
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Figures that pictures were rendered from."""
+    figures: list[Figure] = []
+
+    def render(made: Figure, sheet: figure.Pixels | None = None) -> torch.Tensor:
+        figures.append(made)
+        return figure.render(made, sheet)
+
+    monkeypatch.setattr("jepa_monitor.pictures.story.render", render)
+    return figures
+
+
+def words(made: Figure) -> list[str]:
+    return [text.get_text() for text in made.texts]
+
+
+def test_each_line_has_its_words_and_last_value_and_there_is_no_legend(drawn: list[Figure]) -> None:
+    lines = [line(0.1, 0.974), line(0.5, 0.72, label="on pixels"), line(3.0, 98.4, label="sliced EP")]
+    story(Chart("ranking", lines, band=(0.5, 2.0, "Gaussian"), bounds=[(190.0, "collapse", figure.BLUE)]))
+    (made,) = drawn
+    expected = {"ranking", "0.97 log density", "0.72 on pixels", "98 sliced EP", "Gaussian", "collapse", "alarms: none"}
+    assert set(words(made)) == expected
+    assert made.legends == []
+    assert all(axes.get_legend() is None for axes in made.axes)
+
+
+def test_words_have_the_colour_of_their_line(drawn: list[Figure]) -> None:
+    story(Chart("ranking", [line(0.1, 0.9, colour=figure.GREEN)]))
+    (text,) = [text for text in drawn[0].texts if "log density" in text.get_text()]
+    (drawn_line,) = drawn[0].axes[0].get_lines()
+    assert text.get_color() == drawn_line.get_color() == figure.GREEN
+
+
+def test_a_missing_value_breaks_the_line_and_is_said(drawn: list[Figure]) -> None:
+    story(Chart("ranking", [line(0.1, NAN, 0.4, NAN), line(NAN, NAN, NAN, NAN, label="other")]))
+    first, second = drawn[0].axes[0].get_lines()
+    heights = [float(value) for value in first.get_ydata()]  # type: ignore[union-attr]
+    assert [math.isnan(value) for value in heights] == [False, True, False, True]
+    assert all(math.isnan(float(value)) for value in second.get_ydata())  # type: ignore[union-attr]
+    assert {"NaN log density", "NaN other"} <= set(words(drawn[0]))
+
+
+def test_a_logarithmic_axis_keeps_small_ratios_apart_from_1(drawn: list[Figure]) -> None:
+    ratios = Chart("Gaussianity", [line(100.0, 1.7)], logarithmic=True, bounds=[(190.0, "collapse", figure.BLUE)])
+    story(ratios)
+    (axes,) = drawn[0].axes[:1]
+    assert axes.get_yscale() == "log"
+    low, high = axes.get_ylim()
+    assert low <= 1.7 <= 190.0 <= high
+
+
+def test_the_steps_are_those_of_all_charts(drawn: list[Figure]) -> None:
+    story(Chart("first", [line(0.1, 0.2)]), Chart("second", [line(*range(9))]))
+    assert len({axes.get_xlim() for axes in drawn[0].axes}) == 1
+
+
+def test_an_alarm_that_was_on_has_a_row(drawn: list[Figure]) -> None:
+    chart = Chart("ranking", [line(0.1, 0.2)])
+    quiet, loud = story(chart, alarm=(0.0, 0.0)), story(chart, alarm=(0.0, 1.0))
+    assert "alarms: none" in words(drawn[0])
+    assert {"alarms", "collapse"} <= set(words(drawn[1]))
+    red = tuple(int(figure.RED[place : place + 2], 16) / 255 for place in (1, 3, 5))
+    assert not (quiet.shape == loud.shape and torch.equal(quiet, loud))
+    assert bool(((loud[0] == round(255 * red[0])) & (loud[1] == round(255 * red[1]))).any())
+
+
+def test_images_stand_at_the_side_under_their_words(drawn: list[Figure]) -> None:
+    chart = Chart("ranking", [line(0.1, 0.2)])
+    alone, beside = story(chart), story(chart, images=5)
+    assert beside.shape[2] == alone.shape[2]
+    assert {"most", "least", "typical"} <= set(words(drawn[1]))
+    assert not has(alone[:, :, -100:], torch.zeros(3).numpy()) or beside.shape[1] > alone.shape[1]
+
+
+@given(st.lists(st.floats(0, 100), max_size=6))
+def test_words_are_moved_apart_in_their_order(heights: list[float]) -> None:
+    moved = spread(heights, 100.0, 15.0)
+    order = sorted(range(len(heights)), key=lambda position: heights[position])
+    gaps = [moved[after] - moved[before] for before, after in pairwise(order)]
+    assert all(gap >= 15.0 - 1e-9 for gap in gaps)
+    assert all(-1e-9 <= place <= 100.0 + 1e-9 for place in moved)
+
+
+def test_words_with_room_stay_where_they_are() -> None:
+    assert spread([80.0, 10.0, 40.0], 100.0, 15.0) == [80.0, 10.0, 40.0]
