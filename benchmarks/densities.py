@@ -1,14 +1,15 @@
 """Densities of embeddings compared: which ranks best within a distribution and out of it, in which coordinates.
 
     python benchmarks/trainings.py FOLDER --seeds 3
-    python benchmarks/densities.py FOLDER [--only WORD ...] [--sensitivity | --tangent] [--json FILE]
+    python benchmarks/densities.py FOLDER [--only WORD ...] [--sensitivity | --tangent | --flow] [--json FILE]
 
 Reads what ``trainings.py`` keeps and trains nothing. Every density is fitted to training images and scores others. A
 cell is the median over seeds: a rank correlation with the true log density, an AUROC against a further set, or seconds.
 Densities are joined to the log volume of as many directions as they have: on a manifold of r, the intrinsic dimension
 of the reference, else of all. ``--sensitivity`` varies what the default chooses: neighbours, size of the reference, r.
 ``--tangent`` puts the volume that images can really change by, along the patterns that a mixture is made of, in the
-place of the volume of the r leading directions; it reads the checkpoints, too.
+place of the volume of the r leading directions; it reads the checkpoints, too. ``--flow`` fits a normalising flow,
+which takes about a minute each.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from jepa_monitor import (
     NeighbourDensity,
     intrinsic_dimension,
 )
-from jepa_monitor.density import log_singular_values
+from jepa_monitor.density import FlowDensity, log_singular_values
 from jepa_monitor.gaussianity.cloud import principal_axes
 from jepa_monitor.ranking import auroc, spearman
 from jepa_train.data import MixtureDataModule
@@ -46,13 +47,14 @@ from jepa_train.data.mixture import cosine_patterns
 from jepa_train.module import JEPA
 
 NUM_REFERENCE = 20_000
-NUM_FOR_MIXTURE = 8_000  # of them: the others would take minutes
+NUM_FOR_LIKELIHOOD = 8_000  # of them, for a mixture or a flow: the others would take minutes
+FLOW_STEPS = 2_000
 KINDS = ("z", "tokens")
 Fit = Callable[[Tensor, int], EmbeddingDensity]
 FITS: Mapping[str, Fit] = {
     "gaussian": lambda z, r: GaussianDensity.fit(z),
     "neighbours": lambda z, r: NeighbourDensity.fit(z, dimension=r),
-    "mixture": lambda z, r: MixtureDensity.fit(z[:NUM_FOR_MIXTURE]),
+    "mixture": lambda z, r: MixtureDensity.fit(z[:NUM_FOR_LIKELIHOOD]),
     "manifold": lambda z, r: ManifoldDensity.fit(z, dimension=r),
 }
 
@@ -213,6 +215,14 @@ def tangent_volume(encode: Callable[[Tensor], Tensor], images: Tensor, direction
     return torch.cat(found)
 
 
+def flow(file: Path, kind: str) -> Iterator[tuple[str, dict[str, float]]]:
+    """Rows of one checkpoint: a normalising flow, whose coordinates are white by themselves."""
+    own = Cloud.load(file, kind)
+    fitted = FlowDensity.fit(own.reference[:NUM_FOR_LIKELIHOOD], max_steps=FLOW_STEPS)
+    for name, volume in (("flow alone", False), ("flow + volume, own", True)):
+        yield name, quality(own, scores(own, lambda z, r: fitted, fitted.size, volume=volume))
+
+
 def timed(rows: Iterator[tuple[str, dict[str, float]]]) -> Iterator[tuple[str, dict[str, float]]]:
     """Add the CPU seconds that each row took: to fit and to score, and in the first row to read."""
     start = time.process_time()
@@ -229,6 +239,7 @@ def main(words: Sequence[str] | None = None) -> None:
     asked = parser.add_mutually_exclusive_group()
     asked.add_argument("--sensitivity", dest="rows", action="store_const", const=varied, default=compared)
     asked.add_argument("--tangent", dest="rows", action="store_const", const=tangent)
+    asked.add_argument("--flow", dest="rows", action="store_const", const=flow)
     parser.add_argument("--json", type=Path, help="write all values here")
     arguments = parser.parse_args(words)
     rows: dict[str, dict[str, list[dict[str, float]]]] = {}

@@ -43,11 +43,18 @@ def runs(tmp_path: Path) -> Path:
     [
         ([], "(intrinsic dimension)", {"Eq. 5", "manifold + volume, own", "mixture + volume, white", "gaussian alone"}),
         (["--sensitivity"], "default", {"500 reference embeddings", "k = 20", "r = 3 for 4", "r = 5 for 4"}),
+        (["--flow"], "flow alone", {"flow + volume, own"}),
     ],
 )
 def test_tables_are_printed_and_kept(
-    option: list[str], first: str, names: set[str], runs: Path, capsys: pytest.CaptureFixture[str]
+    option: list[str],
+    first: str,
+    names: set[str],
+    runs: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(densities, "FLOW_STEPS", 2)
     kept = runs / "rows.json"
     densities.main([str(runs), *option, "--only", "r=4", "--json", str(kept)])
     printed = capsys.readouterr().out

@@ -74,13 +74,16 @@ def from_gaussian(n: int) -> tuple[Tensor, Tensor]:
     return embed_isometrically(z, 10), torch.distributions.Normal(0.0, 1.0).log_prob(z).sum(1)
 
 
+@pytest.mark.parametrize("kind", [NeighbourDensity, ManifoldDensity])
 @pytest.mark.parametrize(("draw", "dimension"), [(uniform_on_sphere, 3), (from_mixture, 2), (from_gaussian, 3)])
-def test_neighbours_are_consistent(draw: Callable[[int], tuple[Tensor, Tensor]], dimension: int) -> None:
+def test_neighbours_and_the_manifold_are_consistent(
+    draw: Callable[[int], tuple[Tensor, Tensor]], dimension: int, kind: type[NeighbourDensity | ManifoldDensity]
+) -> None:
     """The mean log density, which is minus the entropy, is right to 2 %; the error of a single one falls."""
     errors = []
     for n in (500, 8000):
         z, truth = draw(n + 500)
-        fitted = NeighbourDensity.fit(z[500:], dimension=dimension, k=round(math.sqrt(n)))
+        fitted = kind.fit(z[500:], dimension=dimension, k=round(math.sqrt(n)))
         found = fitted.log_density(z[:500])
         errors.append(float((found - truth[:500]).abs().mean()))
     assert float(found.mean()) == pytest.approx(float(truth[:500].mean()), rel=0.02)
@@ -103,6 +106,8 @@ def test_what_is_not_given_is_found() -> None:
     z = embed_isometrically(torch.randn(900, 4), 12)
     fitted = NeighbourDensity.fit(z)
     assert (fitted.dimension, fitted.k) == (4.0, 22)
+    assert [ManifoldDensity.fit(z[:n], dimension=4).along.k for n in (10, 300, 900)] == [9, 32, 32]
+    assert ManifoldDensity.fit(torch.randn(5000, 2), dimension=2).along.k == 40
 
 
 def test_copies_have_a_finite_density() -> None:
