@@ -29,6 +29,7 @@ from jepa_train.checkpoints.compatibility import (
 from jepa_train.checkpoints.files import AtomicCheckpointIO, check_address, read_checkpoint
 from jepa_train.checkpoints.resume import limit_reached
 from jepa_train.checkpoints.stopping import ClosingCheckpoint, StopSignals
+from jepa_train.commands.idle import idle_options
 from jepa_train.commands.mistakes import one_sentence
 from jepa_train.commands.options import add_monitor_option, callbacks_with_monitor, check_run
 from jepa_train.commands.parsing import Parser
@@ -39,6 +40,7 @@ from jepa_train.errors import ConfigurationError
 from jepa_train.export import EXPORT_HELP, run_export
 from jepa_train.module import JEPA
 from jepa_train.parallel import disconnect
+from jepa_train.parts import LOCAL
 from jepa_train.ranking import RankingWriter
 
 PACKAGE = Path(__file__).resolve().parent
@@ -80,6 +82,7 @@ class JEPACLI(LightningCLI):
         if config.get("weights_only") is None:
             config.weights_only = True  # Lightning's own default lets what comes from the web run code
         self.checkpoint: dict[str, Any] | None = None
+        self._given = self._given_options(args)
         self._choose_checkpoint(args)
 
     def _choose_checkpoint(self, args: ArgsType) -> None:
@@ -114,7 +117,8 @@ class JEPACLI(LightningCLI):
             if reached := limit_reached(self.checkpoint, config.trainer, path):
                 self.parser.exit(message=f"{reached}\n")
         # what was asked for, before the checkpoint's hyper-parameters take its place
-        typed, configured = self._given_options(args)
+        *files, typed = self._given
+        configured = [name for file in files for name in file]
         self._typed = {name: config.model[name] for name in typed if name in config.model}
         self._configured = {name: config.model[name] for name in configured if name in config.model}
 
@@ -157,7 +161,12 @@ class JEPACLI(LightningCLI):
         rank_zero_warn(f"The checkpoint {path} decides the model: {_compared(used, differing)}.")
 
     def after_instantiate_classes(self) -> None:
-        """See that the checkpoint's weights are those of the model."""
+        """Warn of options that do nothing, and see that the checkpoint's weights are those of the model."""
+        if self.config.subcommand == "fit":
+            # the module itself warns of local views
+            left_out = {name: reasons for name, reasons in self.model.without_part.items() if name not in LOCAL}
+            for sentence in idle_options(left_out, self._given, self._settings.model.as_dict()):
+                rank_zero_warn(sentence)
         if self.checkpoint is not None:
             check_fits(self.model, self.checkpoint["state_dict"], Path(self._settings.ckpt_path))
             self.checkpoint = None
@@ -198,15 +207,16 @@ class JEPACLI(LightningCLI):
             "python train.py rank FOLDER --encoder CHECKPOINT."
         )
 
-    def _given_options(self, args: ArgsType) -> tuple[list[str], list[str]]:
-        """Names of model options on the command line, and in the config files that the user chose."""
+    def _given_options(self, args: ArgsType) -> list[list[str]]:
+        """Names of model options in each of the config files that the user chose, and last on the command line."""
         typed = [word.removeprefix("--model.").split("=")[0] for word in _words(args) if word.startswith("--model.")]
         # None stands for a config that was given as text
         given = [file for file in self._settings.get("config") or [] if file is not None]
         files = [yaml.safe_load(file.get_content()) for file in given]
         models = [file["model"] for file in files if isinstance(file, dict) and isinstance(file.get("model"), dict)]
-        return [name.split(".")[0].rstrip("+") for name in typed], [
-            name.rstrip("+") for model in models for name in model
+        return [
+            *([name.rstrip("+") for name in model] for model in models),
+            [name.split(".")[0].rstrip("+") for name in typed],
         ]
 
     def after_fit(self) -> None:

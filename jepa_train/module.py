@@ -5,12 +5,14 @@ Shape letters: B images, V context patches, M target blocks, T patches of a bloc
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch.plugins.precision import DoublePrecision, MixedPrecision
+from lightning.pytorch.utilities import rank_zero_warn
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
@@ -28,6 +30,7 @@ from jepa_train.objectives import AnticollapseName, AnticollapseOn, TokenLoss
 from jepa_train.optimization import Schedules, adamw, regroup, steps_of_run, update_ema
 from jepa_train.parallel import check_strategy, shard
 from jepa_train.parts import (
+    LOCAL,
     build_encoder,
     build_masks,
     build_objective,
@@ -36,6 +39,8 @@ from jepa_train.parts import (
     check_numbers,
     check_pairs,
     has_average,
+    what_does_nothing,
+    without_part,
 )
 from jepa_train.pictures import explanation, log_masks, log_text, log_views
 from jepa_train.step import Masks, Step
@@ -58,6 +63,11 @@ class JEPA(pl.LightningModule):
     With the first two at 0 nothing is hidden: there are no masks and no predictor. With both halves view A and view B
     are the first two global views.
     Every argument is a plain type, so a checkpoint rebuilds exactly what was trained.
+
+    A value that cannot work is refused, also where the objective leaves its part out. What is not its default and does
+    nothing is listed in ``without_part``. Since a config may be laid over another that sets more, training itself warns
+    of settings of local views alone, where there are none; the command line warns also of what was given along with, or
+    after, what leaves it out.
 
     Random numbers are a function of (seed, training batch, process): masks, views and SIGReg directions are those of
     the global batch, of which each process takes its share, so that n processes with equal batches train as one; pixel
@@ -124,6 +134,13 @@ class JEPA(pl.LightningModule):
         weight_decay: weight decay at the start, of matrices and the predictor's queries; see ``parameter_groups``.
         weight_decay_end: weight decay of the last step, to which it goes along a cosine.
         seed: seed of all random numbers of training.
+
+    Attributes:
+        without_part: hyper-parameters that are not their defaults and do nothing, each with the names of those that
+            leave it out.
+
+    Raises:
+        ConfigurationError: for a value that cannot work, by itself or with others.
     """
 
     def __init__(
@@ -197,6 +214,9 @@ class JEPA(pl.LightningModule):
         if isinstance(self.online.encoder, ViTEncoder) and self.objective.hides_patches:
             self.predictor = build_predictor(settings, self.online.encoder)
             self.masks = build_masks(settings, self.online.encoder.grid_size)
+        self.without_part = without_part(settings, inspect.signature(JEPA).parameters, self.objective)
+        of_local_views = {name: reasons for name, reasons in self.without_part.items() if name in LOCAL}
+        self._before_training = self.objective.what_collapses + what_does_nothing(of_local_views, settings)
         self._last_finite_step = 0
 
     def configure_model(self) -> None:
@@ -210,9 +230,15 @@ class JEPA(pl.LightningModule):
             shard([*predictor, *self.online.units(), *self.target.units()], self.device_mesh)
 
     def setup(self, stage: str) -> None:
-        """Compile, if asked to; module by module and in place, so that a checkpoint's names stay the same."""
+        """Compile, if asked to; module by module and in place, so that a checkpoint's names stay the same.
+
+        Before training it warns of what nothing keeps from collapsing, and of settings of local views without any.
+        """
         check_strategy(self.trainer.strategy)
         self._last_finite_step = 0
+        if stage == "fit":
+            for sentence in self._before_training:
+                rank_zero_warn(sentence)
         if stage == "fit" and self.hparams["compile"]:
             for module in (self.online.encoder, self.target.encoder, self.predictor):
                 if module is not None:

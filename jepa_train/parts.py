@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from inspect import Parameter
 from typing import Any
 
 from torch import nn
@@ -13,7 +14,7 @@ from jepa_train.inputs.masks import MultiBlockMasks
 from jepa_train.inputs.views import RandomView
 from jepa_train.models.encoder import EmbeddingEncoder, ViTEncoder, check_name, is_vision_transformer
 from jepa_train.models.feature_maps import FeatureEncoder
-from jepa_train.models.predictor import Predictor
+from jepa_train.models.predictor import Predictor, check_predictor
 from jepa_train.models.projector import Projector
 from jepa_train.objectives import Objective, build_anticollapse, linear_weights
 
@@ -23,13 +24,22 @@ SCHEDULED = ("learning_rate_start", "learning_rate_end", "weight_decay", "weight
 AT_LEAST_0 = (*WEIGHTS, *SCHEDULED, "projector_hidden", "local_views", "seed")
 SIZES = ("image_size", "channels", "patch_size", "embedding_size", "predictor_width", "predictor_heads")
 AT_LEAST_1 = (*SIZES, "sigreg_slices", "global_views")
+MASKED = (
+    *("num_targets", "target_scale", "target_aspect", "context_scale", "min_context", "context_group", "mask_mode"),
+    *("predictor_width", "predictor_depth", "predictor_heads", "predictor_mode"),
+)
+OF_EMBEDDING = ("embedding_size", "projector_hidden", "projector_batch_norm")
+OF_TOKENS = ("token_loss", "stop_gradient")
+LOCAL = ("local_scale", "local_size")
 SHARES = ("ema_start", "ema_end", "warmup_fraction")
 
 Settings = Mapping[str, Any]  # hyper-parameters of ``JEPA`` by name
 
 
 def check_numbers(settings: Settings) -> None:
-    """Check the hyper-parameters that no part checks itself, one by one and with each other.
+    """Check the hyper-parameters that no part checks itself, and those of parts that the objective may leave out.
+
+    A number that cannot work is refused, whether or not its part is built.
 
     Raises:
         ConfigurationError: naming the first that cannot.
@@ -40,6 +50,10 @@ def check_numbers(settings: Settings) -> None:
         if not 0.0 <= settings[name] <= 1.0:
             raise ConfigurationError(f"{name} must lie between 0 and 1, got {settings[name]}.")
     check_above_0(learning_rate=settings["learning_rate"])
+    if settings["local_size"] is not None:
+        check_at_least(1, local_size=settings["local_size"])
+    build_masks(settings, grid_size=(1, 1))  # their ranges do not depend on the grid
+    check_predictor(**{name: settings[f"predictor_{name}"] for name in ("width", "depth", "heads", "mode")})
     if not settings["stop_gradient"] and has_average(settings):
         raise ConfigurationError("without stop_gradient the target is the online encoder: set ema_start, ema_end to 0.")
 
@@ -90,6 +104,60 @@ def _check_number_of_views(settings: Settings) -> None:
 def has_local_size(settings: Settings) -> bool:
     """Return true if there are local views of another size than the images."""
     return bool(settings["local_views"]) and settings["local_size"] not in (None, settings["image_size"])
+
+
+def without_part(
+    settings: Settings, parameters: Mapping[str, Parameter], objective: Objective
+) -> dict[str, tuple[str, ...]]:
+    """List the hyper-parameters that are not their defaults and do nothing, each with those that leave it out.
+
+    Args:
+        settings: all hyper-parameters.
+        parameters: their defaults, as :func:`inspect.signature` gives them.
+        objective: the terms of the loss.
+    """
+    left_out: dict[tuple[str, ...], Sequence[str]] = {}
+    if not objective.hides_patches:
+        left_out["token_weight", "embedding_weight"] = MASKED
+    if not objective.weights["tokens"]:
+        left_out["token_weight",] = OF_TOKENS
+    if not objective.needs_embedding:
+        left_out["embedding_weight", "anticollapse", "anticollapse_on", "anticollapse_weight"] = OF_EMBEDDING
+    elif not settings["projector_hidden"]:
+        left_out["projector_hidden",] = ("projector_batch_norm",)
+    if objective.anticollapse is None:
+        left_out["anticollapse", "anticollapse_weight"] = ("anticollapse_on", "sigreg_slices")
+    elif settings["anticollapse"] != "sigreg":
+        left_out["anticollapse",] = ("sigreg_slices",)
+    if not settings["local_views"]:
+        left_out["local_views",] = LOCAL
+    if not is_vision_transformer(settings["encoder"]):
+        left_out["encoder",] = ("patch_size",)
+    reasons_of = {name: reasons for reasons, names in left_out.items() for name in names}
+    defaults = {name: parameter.default for name, parameter in parameters.items()}
+    return {name: reasons for name, reasons in reasons_of.items() if not _is_same(settings[name], defaults[name])}
+
+
+def _is_same(value: Any, other: Any) -> bool:
+    """Compare values, of which ranges may be tuples or lists."""
+    return bool(value == other or (isinstance(value, (list, tuple)) and list(value) == list(other)))
+
+
+def what_does_nothing(left_out: Mapping[str, tuple[str, ...]], settings: Settings) -> list[str]:
+    """Write one sentence on hyper-parameters that do nothing, or none where there are none.
+
+    Args:
+        left_out: hyper-parameters, each with those that leave it out.
+        settings: values of all.
+    """
+    names_of: dict[tuple[str, ...], list[str]] = {}
+    for name, reasons in left_out.items():
+        names_of.setdefault(reasons, []).append(name)
+    clauses = [
+        f"{', '.join(names)} with {', '.join(f'{reason} {settings[reason]}' for reason in reasons)}"
+        for reasons, names in names_of.items()
+    ]
+    return [f"Settings that do nothing: {'; '.join(clauses)}."] if clauses else []
 
 
 def build_objective(settings: Settings, *, views_move: bool) -> Objective:
@@ -152,10 +220,10 @@ def build_encoder(settings: Settings, objective: Objective) -> EmbeddingEncoder:
 
 def _vision_transformer(settings: Settings) -> ViTEncoder:
     overrides = settings["encoder_overrides"]
+    size, patch_size = settings["local_size"], settings["patch_size"]
+    if size is not None and size % patch_size:
+        raise ConfigurationError(f"local_size {size} must be a multiple of patch_size {patch_size}.")
     if has_local_size(settings):
-        size, patch_size = settings["local_size"], settings["patch_size"]
-        if size < 1 or size % patch_size:
-            raise ConfigurationError(f"local_size {size} must be a multiple of patch_size {patch_size}.")
         overrides = {"dynamic_img_size": True, **(overrides or {})}
         if not overrides["dynamic_img_size"]:
             raise ConfigurationError("local views of another size need dynamic_img_size: leave it out, or local_size.")

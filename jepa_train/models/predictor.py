@@ -14,7 +14,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jepa_train.errors import ConfigurationError
+from jepa_train.errors import ConfigurationError, check_at_least
 from jepa_train.models.encoder import fixed_positions
 
 PredictorMode = Literal["joint", "per_block"]
@@ -57,12 +57,7 @@ class Predictor(nn.Module):
         mode: PredictorMode = "joint",
     ) -> None:
         super().__init__()
-        if width % heads:
-            raise ConfigurationError(f"predictor_width {width} is not divisible by predictor_heads {heads}.")
-        if depth < 1:
-            raise ConfigurationError("predictor_depth must be 1 or more.")
-        if mode not in get_args(PredictorMode):
-            raise ConfigurationError(f"predictor_mode must be joint or per_block, got {mode!r}.")
+        check_predictor(width=width, depth=depth, heads=heads, mode=mode)
         self.mode = mode
         self.register_buffer("positions", fixed_positions(grid_size, width), persistent=False)
         self.input = nn.Linear(token_width, width)
@@ -123,6 +118,21 @@ class Predictor(nn.Module):
             hidden = block(hidden)
         states = _last_block(last, hidden, num_context=context_BVW.shape[1])
         return states.view(B, M, *states.shape[1:])
+
+
+def check_predictor(*, width: int, depth: int, heads: int, mode: str) -> None:
+    """See that a predictor of these sizes can be built.
+
+    Raises:
+        ConfigurationError: for a width that its heads or 4 do not divide, a depth of 0, or another mode.
+    """
+    if width % heads:
+        raise ConfigurationError(f"predictor_width {width} is not divisible by predictor_heads {heads}.")
+    if width % 4:
+        raise ConfigurationError(f"predictor_width must be a multiple of 4, for its positions; got {width}.")
+    check_at_least(1, predictor_depth=depth)
+    if mode not in get_args(PredictorMode):
+        raise ConfigurationError(f"predictor_mode must be joint or per_block, got {mode!r}.")
 
 
 def _query(width: int) -> nn.Parameter:

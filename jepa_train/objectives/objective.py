@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from jepa_train.errors import ConfigurationError
 from jepa_train.objectives.barlow_twins import Barlow
 from jepa_train.objectives.hypersphere import Uniformity
-from jepa_train.objectives.prediction import TokenLoss, centre_prediction, token_prediction
+from jepa_train.objectives.prediction import TokenLoss, centre_prediction, check_token_loss, token_prediction
 from jepa_train.objectives.sliced_gaussianity import SIGReg
 from jepa_train.objectives.term import Anticollapse
 from jepa_train.objectives.variance_covariance import VICReg
@@ -66,8 +66,8 @@ class Objective(nn.Module):
         guarded: what the term against collapse acts on.
 
     Raises:
-        ConfigurationError: for another ``anticollapse_on``, one that needs masks where there are none, or where nothing
-            is predicted.
+        ConfigurationError: for another ``token_loss`` or ``anticollapse_on``, one that needs masks where there are
+            none, or where nothing is predicted.
     """
 
     def __init__(
@@ -87,6 +87,7 @@ class Objective(nn.Module):
         super().__init__()
         if anticollapse_on not in get_args(AnticollapseOn):
             raise ConfigurationError(f"anticollapse_on must be embedding, tokens or both, got {anticollapse_on!r}.")
+        check_token_loss(token_loss)
         if not (token_weight or embedding_weight or centre_weight):
             raise ConfigurationError(
                 "nothing is predicted: give token_weight, embedding_weight or centre_weight a value above 0."
@@ -122,18 +123,36 @@ class Objective(nn.Module):
     @property
     def guards_tokens(self) -> bool:
         """True if the term against collapse acts on tokens."""
-        return self.anticollapse is not None and "tokens" in self.guarded
+        return self._guards("tokens")
 
     @property
     def pairs_tokens(self) -> bool:
         """True if the term against collapse compares the token at one place of two views."""
-        return self.anticollapse is not None and self.anticollapse.paired and "tokens" in self.guarded
+        return self.anticollapse is not None and self.anticollapse.paired and self.guards_tokens
 
     @property
     def needs_embedding(self) -> bool:
         """True if a term reads the embedding z."""
-        guarded = self.anticollapse is not None and "embedding" in self.guarded
-        return bool(self.weights["embedding"]) or self.compares_views or guarded
+        return bool(self.weights["embedding"]) or self.compares_views or self._guards("embedding")
+
+    @property
+    def what_collapses(self) -> list[str]:
+        """Sentences on what is predicted best as a single point, for everything, because no term keeps it from that."""
+        sentences = []
+        if (self.weights["embedding"] or self.compares_views) and not self._guards("embedding"):
+            sentences.append(
+                "Nothing keeps the embedding from collapsing to a point, where it is predicted without an error: "
+                "choose an anticollapse term on it, unless this run is a control."
+            )
+        if self.weights["tokens"] and not self.stop_gradient and not self.guards_tokens:
+            sentences.append(
+                "Nothing keeps the tokens from becoming all alike, which are predicted without an error then: set "
+                "stop_gradient to true, or choose an anticollapse term on tokens, unless this run is a control."
+            )
+        return sentences
+
+    def _guards(self, what: str) -> bool:
+        return self.anticollapse is not None and what in self.guarded
 
     def seen_whole(self, views: Sequence[Tensor]) -> Sequence[Tensor]:
         """Choose the views which the online encoder sees whole: all, or view B if a term reads it."""

@@ -40,6 +40,7 @@ def token_prediction(
     Raises:
         ConfigurationError: for another loss.
     """
+    check_token_loss(loss)
     with torch.autocast(predicted.device.type, enabled=False):
         predicted, target = at_least_float32(predicted), at_least_float32(target)
         if stop_gradient:
@@ -49,9 +50,17 @@ def token_prediction(
         target = F.layer_norm(target, target.shape[-1:])
         if loss == "smooth_l1":
             return mean_over_processes(F.smooth_l1_loss(predicted, target, reduction="none"))
-        if loss == "l2":
-            return mean_over_processes(F.mse_loss(predicted, target, reduction="none"))
-    raise ConfigurationError(f"the token loss must be one of {', '.join(TOKEN_LOSSES)}, got {loss!r}.")
+        return mean_over_processes(F.mse_loss(predicted, target, reduction="none"))
+
+
+def check_token_loss(loss: str) -> None:
+    """See that a token loss is one of ``TOKEN_LOSSES``.
+
+    Raises:
+        ConfigurationError: if not.
+    """
+    if loss not in TOKEN_LOSSES:
+        raise ConfigurationError(f"token_loss must be one of {', '.join(TOKEN_LOSSES)}, got {loss!r}.")
 
 
 def embedding_prediction(predicted: Tensor, z: Tensor) -> Tensor:

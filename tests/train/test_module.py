@@ -196,6 +196,7 @@ def test_compiled_training_is_training(
     torch.testing.assert_close(*weights, atol=2e-4, rtol=0.0)
 
 
+@pytest.mark.filterwarnings("ignore:Nothing keeps the embedding")  # of the control
 @pytest.mark.parametrize("anticollapse", ["vicreg", "none"])
 def test_other_anticollapse_terms_train(anticollapse: str, tmp_path: Path) -> None:
     trainer = train(JEPA(**SMALL, anticollapse=anticollapse), tmp_path, steps=2)
@@ -247,6 +248,28 @@ def test_a_peak_that_is_changed_later_counts(tmp_path: Path) -> None:
     train(module, tmp_path, steps=4, callbacks=[each])
     expected = warmup_cosine(1, start=2e-4, peak=0.5, end=1e-6, warmup_steps=0, total_steps=4)
     assert each.seen[0]["train/lr"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"centre_weight": 1.0, "crop_scale": 0.5, "anticollapse": "none"}, "Nothing keeps the embedding from"),
+        ({"centre_weight": 1.0, "crop_scale": 0.5, "anticollapse_on": "tokens"}, "Nothing keeps the embedding from"),
+        ({"anticollapse_weight": 0.0}, "Nothing keeps the embedding from"),
+        ({"ema_start": 0.0, "ema_end": 0.0, "stop_gradient": False}, "Nothing keeps the tokens from"),
+        ({"local_size": 8}, "Settings that do nothing: local_size with local_views 0"),
+        ({"local_scale": (0.1, 0.2)}, "Settings that do nothing: local_scale with local_views 0"),
+    ],
+    ids=str,
+)
+def test_a_warning_before_training_where_it_cannot_go_well(
+    settings: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    module = JEPA(**SMALL, **settings)
+    with pytest.warns(UserWarning, match=message) as caught:
+        train(module, tmp_path, steps=1)
+    assert len([warning for warning in caught if warning.category is UserWarning]) == 1
+    make_trainer(tmp_path).validate(module, DataLoader(Images(), batch_size=16), verbose=False)  # which is silent
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

@@ -17,7 +17,6 @@ WHOLE = {"token_weight": 0.0, "embedding_weight": 0.0, "centre_weight": 1.0}  # 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"predictor_heads": 3}, "not divisible by predictor_heads"),
         ({"anticollapse_on": "pixels"}, "embedding, tokens or both"),
         ({"token_weight": 0.0, "embedding_weight": 0.0}, "nothing is predicted"),
         ({"token_weight": -1.0}, "0 or more"),
@@ -51,7 +50,30 @@ WHOLE = {"token_weight": 0.0, "embedding_weight": 0.0, "centre_weight": 1.0}  # 
             },
             "need dynamic_img_size",
         ),
+        ({"local_size": -4}, "local_size must be 1 or more, got -4"),
+        (
+            {**WHOLE, "encoder": "test_resnet", "encoder_overrides": {}, "local_views": 2, "local_size": -4},
+            "local_size must be 1 or more, got -4",
+        ),
+        ({"local_size": 6}, "local_size 6 must be a multiple of patch_size 4"),
         ({"crop_aspect": 1.3}, "lower crop_scale"),
+        *(
+            ({**objective, **setting}, message)
+            for objective in ({}, WHOLE)
+            for setting, message in (
+                ({"num_targets": 0}, "num_targets, min_context and context_group must be 1 or more"),
+                ({"min_context": -1}, "must be 1 or more"),
+                ({"target_scale": (0.9, 0.1)}, "target_scale must be two shares"),
+                ({"context_scale": (0.5, 1.5)}, "context_scale must be two shares"),
+                ({"target_aspect": (0.0, 1.0)}, "target_aspect must be two positive"),
+                ({"mask_mode": "nonsense"}, "mask_mode must be"),
+                ({"predictor_heads": 3}, "not divisible by predictor_heads"),
+                ({"predictor_width": 18}, "predictor_width must be a multiple of 4"),
+                ({"predictor_depth": 0}, "predictor_depth must be 1 or more"),
+                ({"predictor_mode": "nonsense"}, "predictor_mode must be"),
+                ({"token_loss": "nonsense"}, "token_loss must be one of"),
+            )
+        ),
         ({"encoder": "test_resnet"}, "of which patches can be hidden: choose a vit_.*lejepa.yaml"),
         ({**WHOLE, "encoder": "no_such_model"}, "timm has no model named"),
         (
@@ -75,6 +97,31 @@ WHOLE = {"token_weight": 0.0, "embedding_weight": 0.0, "centre_weight": 1.0}  # 
 def test_settings_that_cannot_work_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
         JEPA(**{**SMALL, **settings})
+
+
+@pytest.mark.parametrize(
+    ("settings", "idle"),
+    [
+        ({}, set()),
+        (WHOLE, {"predictor_width", "predictor_depth", "predictor_heads", "num_targets"}),
+        ({"token_weight": 0.0, "token_loss": "l2"}, {"token_loss"}),
+        ({"token_loss": "l2"}, set()),
+        ({"local_size": 8, "local_scale": (0.05, 0.2)}, {"local_size", "local_scale"}),
+        ({"local_scale": [0.05, 0.3]}, set()),  # its default
+        ({"anticollapse": "vicreg"}, {"sigreg_slices"}),
+        ({"anticollapse_weight": 0.0}, {"sigreg_slices"}),
+        ({"anticollapse": "none", "anticollapse_on": "both"}, {"sigreg_slices", "anticollapse_on"}),
+        ({"anticollapse": "none", "embedding_weight": 0.0}, {"sigreg_slices", "embedding_size", "projector_hidden"}),
+        ({"projector_hidden": 0, "projector_batch_norm": False}, {"projector_batch_norm"}),
+    ],
+)
+def test_what_has_no_part_is_listed(settings: dict[str, Any], idle: set[str]) -> None:
+    assert set(JEPA(**{**SMALL, **settings}).without_part) == idle
+
+
+def test_a_patch_size_has_no_part_in_other_encoders() -> None:
+    settings = {**WHOLE, "encoder": "test_resnet", "encoder_overrides": {}}
+    assert JEPA(**{**SMALL, **settings}).without_part["patch_size"] == ("encoder",)
 
 
 def test_arguments_of_a_subclass_are_its_own() -> None:

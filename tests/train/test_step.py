@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,21 @@ def test_one_pass_of_the_encoder_for_each_size_and_one_of_the_projector() -> Non
         part.register_forward_pre_hook(lambda _, inputs: calls.append(tuple(inputs[0].shape)))
     module.terms(views_of(module, 4), None, slice_seed=0)
     assert calls == [(8, 1, 16, 16), (8, 1, 8, 8), (16, 32)]
+
+
+def test_batch_norm_of_an_encoder_has_one_batch_for_each_size() -> None:
+    """Global and local views of one size are joined; small views move the running statistics a second time."""
+    settings = {**LEJEPA, "encoder": "test_resnet", "encoder_overrides": {}, "crop_scale": 0.5, "local_views": 2}
+    for local_size, passes in ((None, [4]), (8, [2, 2])):
+        module = JEPA(**settings, local_size=local_size)
+        before = copy.deepcopy(module.online.encoder)
+        views = views_of(module, 6)
+        module.terms(views, None, slice_seed=0)
+        for count in passes:
+            before(torch.cat(views[:count]))
+            views = views[count:]
+        for ours, expected in zip(module.online.encoder.buffers(), before.buffers(), strict=True):
+            torch.testing.assert_close(ours, expected)
 
 
 def test_where_nothing_is_hidden_there_are_neither_masks_nor_predictor(tmp_path: Path) -> None:
