@@ -10,6 +10,7 @@ import pytest
 from tests.train.golden import OVERLAYS, STEPS, losses, stored
 
 
+@pytest.mark.filterwarnings("ignore:Nothing keeps the")  # of controls
 @pytest.mark.parametrize("overlays", OVERLAYS, ids="+".join)
 def test_losses_of_twenty_steps(overlays: tuple[str, ...], tmp_path: Path) -> None:
     expected = stored()["+".join(overlays)]
