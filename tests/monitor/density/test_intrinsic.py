@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import bootstrap
 from sklearn.datasets import make_swiss_roll
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
@@ -72,6 +73,17 @@ def test_the_likelihood_is_that_of_scikit_learns_neighbours(k: int) -> None:
     logs = np.log(distances[:, -1:] / distances[:, :-1])
     expected = 1.0 / (logs.sum(1) / (k - 1)).mean()
     assert intrinsic_dimension(z, k=k, calibrated=False).estimate == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_interval_is_scipys_bootstrap_at_95_percent() -> None:
+    z, k = torch.randn(800, 4) @ torch.randn(4, 9), 20
+    distances = NearestNeighbors(n_neighbors=k + 1).fit(z.numpy()).kneighbors(z.numpy())[0][:, 1:]
+    inverses = np.log(distances[:, -1:] / distances).sum(1) / (k - 1)
+    means = bootstrap((inverses,), np.mean, method="percentile", rng=np.random.default_rng(0)).confidence_interval
+    found = intrinsic_dimension(z, k=k, calibrated=False)
+    width = 1 / means.low - 1 / means.high
+    assert found.low == pytest.approx(1 / means.high, abs=0.06 * width)  # at 90 % each end is nearer by 0.08
+    assert found.high == pytest.approx(1 / means.low, abs=0.06 * width)
 
 
 @pytest.mark.parametrize(("dimension", "k"), [(1, 5), (2, 100), (8, 25), (30, 4)])
