@@ -55,7 +55,7 @@ TAGS = (
     "gaussianity/sliced_ep_ratio",
     "gaussianity/effective_rank_ratio",
     "features/std_l2_normalised_ratio",
-    "alarm/collapse",
+    "monitor/alarm_collapse",
 )
 TO_BEAT = ("knn/accuracy_pixels", "linear_probe/accuracy_pixels")  # the same for all objectives
 

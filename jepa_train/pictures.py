@@ -16,7 +16,8 @@ from torch.nn import functional as F
 
 TARGET_COLOUR = to_rgb("tab:orange")
 MOST_IMAGES, MOST_TARGETS, MOST_VIEWS = 6, 4, 8
-DPI, PANEL, GAP, TITLE = 100, 140, 5, 25  # dots per inch, and pixels: width of a panel, around it, above all
+DPI, PANEL, GAP, TITLE = 100, 140, 5, 52  # dots per inch, and pixels: width of a panel, around it, above all
+INK = "#858585"  # is as far from white as from TensorBoard's dark grey
 MEANINGS = {
     "train/loss": "weighted sum of the terms below, of the global batch: what is minimised",
     "train/loss_tokens": "prediction error of the target tokens",
@@ -82,11 +83,11 @@ def views_picture(views: Sequence[Tensor], *, num_global: int) -> Tensor:
         num_global: views that are called global; the others are called local.
 
     Returns:
-        (3, height, width) picture with values from 0 to 1.
+        (4, height, width) picture, red, green, blue and opacity, with values from 0 to 1.
     """
     numbers = range(1, len(views) + 1)
-    titles = [f"global view {n}" if n <= num_global else f"local view {n - num_global}" for n in numbers]
-    return _grid([displayed(view.float().cpu()) for view in views], titles)
+    titles = [f"global\nview {n}" if n <= num_global else f"local\nview {n - num_global}" for n in numbers]
+    return _grid([_opaque(displayed(view.float().cpu())) for view in views], titles)
 
 
 @torch.no_grad()
@@ -100,7 +101,7 @@ def masks_picture(images: Tensor, context: Tensor, targets: Tensor, *, grid_size
         grid_size: patches along height and width.
 
     Returns:
-        (3, height, width) picture with values from 0 to 1.
+        (4, height, width) picture, red, green, blue and opacity, with values from 0 to 1.
     """
     pixels = displayed(images.float().cpu())
     size = (int(pixels.shape[-2]), int(pixels.shape[-1]))
@@ -108,12 +109,12 @@ def masks_picture(images: Tensor, context: Tensor, targets: Tensor, *, grid_size
     seen = patch_pixels(context.cpu().unsqueeze(1), grid_size, size).float()
     asked = patch_pixels(targets, grid_size, size).float()
     colour = torch.tensor(TARGET_COLOUR).view(3, 1, 1)
-    panels = [pixels, pixels * seen + (1.0 - seen)]
-    for m in range(targets.shape[1]):
-        faint = 0.25 * pixels + 0.75
-        panels.append(asked[:, m : m + 1] * (0.6 * pixels + 0.4 * colour) + (1.0 - asked[:, m : m + 1]) * faint)
-    titles = ["image", f"context, {context.shape[1]} patches"]
-    titles += [f"target {m + 1}, {targets.shape[2]} patches" for m in range(targets.shape[1])]
+    panels = [_opaque(pixels), torch.cat([pixels, seen], dim=1)]
+    for block in asked.split(1, dim=1):
+        coloured = block * (0.6 * pixels + 0.4 * colour) + (1.0 - block) * pixels
+        panels.append(torch.cat([coloured, 0.25 + 0.75 * block], dim=1))
+    titles = ["image", f"context\n{context.shape[1]} patches"]
+    titles += [f"target {m + 1}\n{targets.shape[2]} patches" for m in range(targets.shape[1])]
     return _grid(panels, titles)
 
 
@@ -124,6 +125,11 @@ def displayed(images: Tensor) -> Tensor:
     return (images - low) / (high - low).clamp_min(1e-12)
 
 
+def _opaque(images: Tensor) -> Tensor:
+    """(B, 3, H, W) with a fourth channel, of full opacity."""
+    return torch.cat([images, torch.ones_like(images[:, :1])], dim=1)
+
+
 def patch_pixels(index: Tensor, grid_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
     """(B, M, H, W) true on the pixels of the patches (B, M, T)."""
     rows, columns = grid_size
@@ -132,22 +138,22 @@ def patch_pixels(index: Tensor, grid_size: tuple[int, int], size: tuple[int, int
 
 
 def _grid(panels: list[Tensor], titles: list[str]) -> Tensor:
-    """Put panels (B, 3, H, W) side by side below their titles, a row for each image.
+    """Put panels (B, 4, H, W) side by side below their titles, a row for each image.
 
     matplotlib writes the titles alone: an axis for each panel would take it 10 ms.
     """
     height = round(PANEL * panels[0].shape[2] / panels[0].shape[3])
     # a mixture of colours may round to a little more than 1
     cells = [F.interpolate(panel.float().clamp(0.0, 1.0), (height, PANEL), mode="nearest") for panel in panels]
-    rows = torch.cat([F.pad(cell, (GAP, GAP, 0, 2 * GAP), value=1.0) for cell in cells], dim=3)
+    rows = torch.cat([F.pad(cell, (GAP, GAP, 0, 2 * GAP)) for cell in cells], dim=3)
     return torch.cat([_header(titles, rows.shape[3]), *rows], dim=1)
 
 
 def _header(titles: list[str], width: int) -> Tensor:
-    figure = Figure(figsize=(width / DPI, TITLE / DPI), dpi=DPI)
+    figure = Figure(figsize=(width / DPI, TITLE / DPI), dpi=DPI, facecolor="none")
     for column, title in enumerate(titles):
-        figure.text((column + 0.5) / len(titles), 0.2, title, fontsize=8, ha="center", va="bottom")
+        figure.text((column + 0.5) / len(titles), 0.1, title, fontsize=12, color=INK, ha="center", va="bottom")
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
-    picture = np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    picture = np.asarray(canvas.buffer_rgba()).copy()
     return torch.from_numpy(picture).permute(2, 0, 1).float() / 255.0

@@ -216,7 +216,9 @@ def test_a_tag_that_falls_earlier_than_the_accuracy_warns_of_it() -> None:
 def test_curves_come_back_as_they_were_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(curves, "recoveries", lambda folder, steps, images: [len(images) / step for step in steps])
     monkeypatch.setattr(curves, "probe", lambda: torch.zeros(1_000))
-    rows = [{"step": 2, "judge/linear_probe": 0.5, "judge/knn": 0.25, "alarm/collapse": 0.0, "features/lidar": None}]
+    rows = [
+        {"step": 2, "judge/linear_probe": 0.5, "judge/knn": 0.25, "monitor/alarm_collapse": 0.0, "features/lidar": None}
+    ]
     rows[0] |= {"features/recovery": 0.25}
     rows += [{**rows[0], "step": 4, "features/lidar": 3.5, "monitor/seconds": 1.0, "train/lr": 0.1, "judge/knn": 0.75}]
     for seed in (0, 2):
@@ -248,7 +250,7 @@ def test_recovery_is_read_from_checkpoints_of_runs_that_did_not_record_it(
         module = JEPA(image_size=16, channels=1, embedding_size=4, predictor_width=16, predictor_depth=1, **TINY)
         weights = {"state_dict": module.state_dict(), "hyper_parameters": dict(module.hparams)}
         torch.save(weights | {"pytorch-lightning_version": "2.6.6"}, own / f"{name}.ckpt")
-    row = {"judge/linear_probe": 0.5, "judge/knn": 0.25, "alarm/collapse": 0.0}
+    row = {"judge/linear_probe": 0.5, "judge/knn": 0.25, "monitor/alarm_collapse": 0.0}
     (own / recording.MEASUREMENTS).write_text(json.dumps([{"step": step, **row} for step in (2, 4)]))
     (own / "losses.json").write_text(json.dumps({"loss": [4.0, 2.0, 1.0, 0.0]}))
     (own / "seconds.json").write_text("1.0")

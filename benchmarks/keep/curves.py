@@ -17,14 +17,15 @@ from study.readings import finished, folder_of
 from study.rows import plain
 from torch import Tensor
 
+from jepa_monitor.history import current_name
 from jepa_monitor.monitor import DEFAULT_SAMPLES
 from keep.recording import MEASUREMENTS, HalvedFashionMNIST, recoveries
 
 Vector = NDArray[np.float64]
 JUDGES = {"linear probe": "judge/linear_probe", "kNN": "judge/knn"}
-ALARM = "alarm/collapse"
+ALARM = "monitor/alarm_collapse"
 # what says nothing of the encoder: constants, schedules, and the cost of measuring
-NO_SIGNALS = ("judge/", "monitor/", "alarm/", "jacobian/nonfinite_fraction", "jacobian/imprecise_fraction", "train/")
+NO_SIGNALS = ("judge/", "monitor/", "jacobian/nonfinite_fraction", "jacobian/imprecise_fraction", "train/")
 LOSS = "train/loss"
 RECOVERY = "features/recovery"
 KEEP = "monitor/keep"
@@ -43,7 +44,7 @@ class Curve:
         steps: (S,) optimizer steps.
         accuracies: (S,) accuracy by judge, 0 to 1.
         tags: (S,) values by label-free tag; NaN where a value has no meaning.
-        alarm: (S,) 1 while ``alarm/collapse`` is on.
+        alarm: (S,) 1 while ``monitor/alarm_collapse`` is on.
     """
 
     name: str
@@ -102,6 +103,7 @@ def curve_of(
         rows: tag to value for each measurement, ``None`` for NaN.
         losses: each loss at every step.
     """
+    rows = [{current_name(column): value for column, value in row.items()} for row in rows]  # of older runs
     columns = dict.fromkeys(column for row in rows for column in row)
     values = {column: np.array([_number(row.get(column)) for row in rows]) for column in columns}
     steps = values["step"]

@@ -57,7 +57,7 @@ def level_of(sound: Sequence[Vector]) -> float:
 
 
 def warnings(judged: Judged) -> Mapping[str, Warnings]:
-    """Warnings of ``alarm/collapse`` and of each tag; a tag's level is that of sound runs of other objectives."""
+    """Warnings of the alarm and of each tag; a tag's level is that of sound runs of other objectives."""
     falls = [fall_of(accuracy) for accuracy in judged.accuracies]
     found = {ALARM: _warnings(judged, falls, [curve.alarm > 0.0 for curve in judged.curves])}
     for tag in judged.tags:

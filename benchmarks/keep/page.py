@@ -201,7 +201,7 @@ def of_trainings(verdict: Verdict) -> str:
 
 
 def early(found: Mapping[str, falls.Warnings]) -> str:
-    """Signals that warn in time, those that warn of most falls first; ``alarm/collapse`` in any case."""
+    """Signals that warn in time, those that warn of most falls first; ``monitor/alarm_collapse`` in any case."""
     one = next(iter(found.values()))
     if not one.leads:
         return f"No accuracy falls by a tenth in any of {len(one.false_alarms)} runs."

@@ -18,12 +18,15 @@ MOST_SPECTRA = 24
 MOST_SINGULAR_VALUES = 64
 MOST_FOLLOWED = 8
 T = TypeVar("T")
+_ALARMS = ("collapse", "nonfinite_jacobian", "turned_over")
+_QUANTILES = [*quantile_tags("log_density"), *quantile_tags("jepa_score")]
 _NAMES_OF_NOW = {
     "monitor/seconds(s)": "monitor/seconds",
     "monitor/overhead(%)": "monitor/overhead_percent",
     "monitor/sketch_rows": "monitor/subspace_rows",
     "density/sketch_spearman": "density/subspace_spearman",
-    **{f"{tag}(nats)": tag for score in ("log_density", "jepa_score") for tag in quantile_tags(score)},
+    **{tag.replace("scores/", "density/") + unit: tag for tag in _QUANTILES for unit in ("", "(nats)")},
+    **{f"alarm/{name}": f"monitor/alarm_{name}" for name in _ALARMS},
 }
 
 
@@ -121,13 +124,14 @@ class History:
         self.beside = state.get("beside", {})  # older checkpoints lack it
         names = map(current_name, state["values"]["tags"])
         self.values = dict(zip(names, state["values"]["table"].tolist(), strict=True))
+        self.alarms = {current_name(tag): reason for tag, reason in state["alarms"].items()}
         self.percentiles = _unpacked(state["percentiles"])
         # older ones are of whitened embeddings, and no line beside those of now
         self.spectra = _unpacked(state["spectra"]) if state.get("coordinates") == "own" else {}
 
 
 def current_name(name: str) -> str:
-    """Name that the tag of a checkpoint has now: some had a unit in parentheses, which charts cannot show."""
+    """Name that the tag of a checkpoint has now: some stood in another group, or had a unit in parentheses."""
     return _NAMES_OF_NOW.get(name, name)
 
 

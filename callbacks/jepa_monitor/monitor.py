@@ -187,7 +187,7 @@ class JEPAScoreMonitor(MeasuringCallback):
 
     @property
     def _tag_prefixes(self) -> tuple[str, ...]:
-        return "density/", "gaussianity/", "jacobian/", "alarm/", "monitor/"
+        return "density/", "gaussianity/", "jacobian/", "monitor/", "scores/"
 
     @property
     def _kind(self) -> str:

@@ -38,9 +38,9 @@ TURNED_OVER = -0.3
 FEWEST_FITTED = 12  # below it, a probe is too small for a density
 
 MESSAGES = {
-    "alarm/collapse": "the embeddings have collapsed",
-    "alarm/nonfinite_jacobian": "some Jacobians are not finite",
-    "alarm/turned_over": "the ranking has turned over since the last measurement",
+    "monitor/alarm_collapse": "the embeddings have collapsed",
+    "monitor/alarm_nonfinite_jacobian": "some Jacobians are not finite",
+    "monitor/alarm_turned_over": "the ranking has turned over since the last measurement",
 }
 
 
@@ -258,15 +258,15 @@ def alarms(
     # two comparisons, because both are false with NaN
     fallen = variance < LOW_VARIANCE_SHARE and variance < FALL_OF_VARIANCE_SHARE * first_variance_share
     if variance < LOWEST_VARIANCE_SHARE or fallen:
-        found["alarm/collapse"] = f"their variance is {variance:.1e} of their mean square"
+        found["monitor/alarm_collapse"] = f"their variance is {variance:.1e} of their mean square"
     elif rank_ratio < lowest_rank_ratio(embedding_size) and embedding_size > 1:
-        found["alarm/collapse"] = f"their effective rank is {rank_ratio:.3f} of a Gaussian's"
+        found["monitor/alarm_collapse"] = f"their effective rank is {rank_ratio:.3f} of a Gaussian's"
     nonfinite = values.get("jacobian/nonfinite_fraction", 0.0)
     if nonfinite > 0.0:
-        found["alarm/nonfinite_jacobian"] = f"{100.0 * nonfinite:.1f} % of the samples"
+        found["monitor/alarm_nonfinite_jacobian"] = f"{100.0 * nonfinite:.1f} % of the samples"
     stability = values.get("density/stability", math.nan)
     if stability < TURNED_OVER:
-        found["alarm/turned_over"] = f"rank correlation {stability:.2f}"
+        found["monitor/alarm_turned_over"] = f"rank correlation {stability:.2f}"
     return found
 
 

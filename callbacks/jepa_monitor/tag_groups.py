@@ -20,14 +20,14 @@ QUANTILES = {"q10": 0.1, "median": 0.5, "q90": 0.9}
 
 def quantile_tags(score: str) -> tuple[str, ...]:
     """Tags of the quantiles of ``log_density`` or ``jepa_score``."""
-    return tuple(f"density/{score}_{label}" for label in QUANTILES)
+    return tuple(f"scores/{score}_{label}" for label in QUANTILES)
 
 
 USUAL_TAGS = (
     *(
         tag.name
         for tag in TAGS
-        if tag.name.startswith(("density/", "gaussianity/", "jacobian/", "alarm/", "monitor/"))
+        if tag.name.startswith(("density/", "gaussianity/", "jacobian/", "monitor/"))
         and not tag.is_beginning
         and not tag.needs
     ),

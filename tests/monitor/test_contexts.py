@@ -59,7 +59,7 @@ def test_validate_and_test_measure_alike(tmp_path: Path) -> None:
     compare(validated(tmp_path, module), in_fit, tolerance=1e-6)
     (tested,) = trainer(tmp_path, monitor(probe=PROBE, reference=images())).test(module, loader(), verbose=False)
     compare(tested, in_fit, tolerance=1e-6)
-    assert tested["density/jepa_score_median"] > -20.0  # a Jacobian of zeros would give 3 log 1e-6 = -41
+    assert tested["scores/jepa_score_median"] > -20.0  # a Jacobian of zeros would give 3 log 1e-6 = -41
 
 
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "16-true", "64-true"])

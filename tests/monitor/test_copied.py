@@ -66,10 +66,10 @@ trainer = pl.Trainer(
 )
 trainer.fit(Regression(), train, val)
 events = EventAccumulator(logger.log_dir).Reload()
-for tag in ("density/log_density_median", "gaussianity/sliced_ep_ratio", "jacobian/rank"):
+for tag in ("scores/log_density_median", "gaussianity/sliced_ep_ratio", "jacobian/rank"):
     assert [event.step for event in events.Scalars(tag)] == [0, 3], tag
     assert all(math.isfinite(event.value) for event in events.Scalars(tag)), tag
-assert {"density/histogram", "density/gallery", "jacobian/spectrum"} <= set(events.Tags()["images"])
+assert {"pictures/histogram", "pictures/gallery", "pictures/spectrum"} <= set(events.Tags()["images"])
 print("imported from", sys.modules["vendored_monitor"].__file__)
 """
 

@@ -19,7 +19,7 @@ LOGGED = [
     "density/spearman",
     "density/spearman_jepa_score",
     "density/spearman_ambient",
-    "density/log_density_median",
+    "scores/log_density_median",
     "density/ood_auroc/mnist",
     "gaussianity/sliced_ep_ratio",
     "gaussianity/sliced_ep_ratio_max",
@@ -37,7 +37,7 @@ def test_each_pattern_is_one_logged_tag() -> None:
 def test_only_what_is_logged_is_explained() -> None:
     page = explanation(LOGGED)
     assert "`density/ood_auroc/*`" in page
-    assert "`density/log_density_*`" in page
+    assert "`scores/log_density_*`" in page
     assert "kendall" not in page
 
 

@@ -45,8 +45,10 @@ def test_it_survives_safe_loading_and_stays_small() -> None:
     [
         ("monitor/seconds(s)", "monitor/seconds"),
         ("monitor/overhead(%)", "monitor/overhead_percent"),
-        ("density/log_density_median(nats)", "density/log_density_median"),
-        ("density/jepa_score_q10(nats)", "density/jepa_score_q10"),
+        ("density/log_density_median(nats)", "scores/log_density_median"),
+        ("density/jepa_score_q10(nats)", "scores/jepa_score_q10"),
+        ("density/jepa_score_q90", "scores/jepa_score_q90"),
+        ("alarm/collapse", "monitor/alarm_collapse"),
         ("density/spearman_a truth(s)", "density/spearman_a truth(s)"),
     ],
 )

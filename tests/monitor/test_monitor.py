@@ -48,8 +48,8 @@ def test_everything_is_in_tensorboard(tmp_path: Path) -> None:
         "density/ood_fpr95_ood_positive/noise",
         "density/complexity_spearman",
         "density/knn_spearman",
-        "density/log_density_q10",
-        "density/jepa_score_median",
+        "scores/log_density_q10",
+        "scores/jepa_score_median",
         "gaussianity/sliced_ep_ratio",
         "gaussianity/effective_rank_ratio",
         "jacobian/rank",
@@ -62,18 +62,18 @@ def test_everything_is_in_tensorboard(tmp_path: Path) -> None:
     assert [event.step for event in events.Scalars("monitor/overhead_percent")] == [6, 12]
     assert set(tags["images"]) == {
         "density/story",
-        "density/score_against_truth",
-        "density/histogram",
-        "density/gallery",
-        "density/gallery_over_training",
-        "gaussianity/norm_qq",
-        "jacobian/spectrum",
-        "jacobian/spectrum_over_training",
+        "pictures/score_against_truth",
+        "pictures/histogram",
+        "pictures/gallery",
+        "pictures/gallery_over_training",
+        "pictures/norm_qq",
+        "pictures/spectrum",
+        "pictures/spectrum_over_training",
     }
     for tag in tags["images"]:
-        steps = [6, 12] if tag == "jacobian/spectrum_over_training" else [0, 6, 12]
+        steps = [6, 12] if tag == "pictures/spectrum_over_training" else [0, 6, 12]
         assert [event.step for event in events.Images(tag)] == steps, tag
-    for tag in ("density/log_density", "density/jepa_score"):
+    for tag in ("scores/log_density", "scores/jepa_score"):
         assert [event.step for event in events.Histograms(tag)] == [0, 6, 12]
         assert all(event.histogram_value.num == 48 for event in events.Histograms(tag))
     # the story has the measurement that it is drawn at
@@ -173,7 +173,7 @@ def test_validate_under_inference_mode_repeats_the_last_measurement(tmp_path: Pa
     assert len(compared) > 20
     for tag in compared:
         assert values[tag] == pytest.approx(float(in_fit[tag]), abs=1e-4, nan_ok=True), tag
-    assert values["density/jepa_score_median"] > -20.0  # a Jacobian of zeros would give 3 log 1e-6 = -41
+    assert values["scores/jepa_score_median"] > -20.0  # a Jacobian of zeros would give 3 log 1e-6 = -41
 
 
 def test_test_measures_too(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_class_names_may_be_anything(tmp_path: Path, classes: Any) -> None:
     data.classes = classes  # type: ignore[attr-defined]  # as torchvision's datasets have it
     logger = TensorBoardLogger(tmp_path, default_hp_metric=False)
     trainer(tmp_path, monitor(probe=data), logger=logger, max_epochs=1).fit(Autoencoder(), loader(), loader(seed=1))
-    assert "density/gallery" in read_events(Path(logger.log_dir)).Tags()["images"]
+    assert "pictures/gallery" in read_events(Path(logger.log_dir)).Tags()["images"]
 
 
 @pytest.mark.slow

@@ -70,7 +70,7 @@ def test_a_resumed_run_goes_on_with_its_history(tmp_path: Path) -> None:
     again, _ = saved(tmp_path, resumed, max_epochs=3)
     again.fit(Autoencoder(), loader(), loader(seed=1), ckpt_path=path)
     assert resumed.history.steps == whole.history.steps == [0, 6, 12, 18]
-    for tag in ("density/spearman", "density/jepa_score_median", "density/stability"):
+    for tag in ("density/spearman", "scores/jepa_score_median", "density/stability"):
         np.testing.assert_array_equal(resumed.history.values[tag][:3], whole.history.values[tag][:3])
     assert math.isfinite(resumed.history.values["density/stability"][3])  # with the last ranking before the stop
     assert list(resumed.history.spectra) == [0, 6, 12, 18]
@@ -84,7 +84,7 @@ def test_a_run_resumed_with_a_smaller_probe_shows_the_images_that_are_left(tmp_p
     again, _ = saved(tmp_path, resumed, max_epochs=3, logger=logger)
     again.fit(Autoencoder(), loader(), loader(seed=1), ckpt_path=path)
     assert min(resumed.history.followed) < 20 <= max(resumed.history.followed)
-    assert "density/gallery_over_training" in read_events(Path(logger.log_dir)).Tags()["images"]
+    assert "pictures/gallery_over_training" in read_events(Path(logger.log_dir)).Tags()["images"]
 
 
 @pytest.mark.slow
@@ -98,7 +98,7 @@ def test_two_monitors_in_one_run(tmp_path: Path) -> None:
     events = read_events(Path(logger.log_dir))
     for name in ("code", "hidden"):
         assert [event.step for event in events.Scalars(f"{name}/density/spearman")] == [0, 6, 12]
-        assert f"{name}/density/gallery" in events.Tags()["images"]
+        assert f"{name}/pictures/gallery" in events.Tags()["images"]
         assert f"{name}/JEPA-SCORE/tags/text_summary" in events.Tags()["tensors"]
     assert [event.step for event in events.Scalars("null/ratio")] == [0, 6, 12]
     layout = events.Tensors("custom_scalars__config__")[-1].tensor_proto.string_val[0].decode(errors="replace")

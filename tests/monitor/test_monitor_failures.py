@@ -28,7 +28,7 @@ def test_one_failure_does_not_stop_training_early(tmp_path: Path, fails_at: int)
         return module(x)
 
     callback = monitor(encoder=encode, on_error="warn")
-    stop = EarlyStopping("density/jepa_score_median", patience=99)
+    stop = EarlyStopping("scores/jepa_score_median", patience=99)
     run = trainer(tmp_path, callback, stop, max_epochs=4)
     run.fit(Autoencoder(), loader(), loader(seed=1))
     assert run.current_epoch == 4
@@ -103,4 +103,4 @@ def test_alarms_are_warned_of_when_they_begin_and_when_they_end(tmp_path: Path) 
     warned = [str(warning.message) for warning in caught if "collapsed" in str(warning.message)]
     assert "the embeddings have collapsed: their variance is 0.0e+00" in warned[0]
     assert "over: the embeddings have collapsed" in warned[-1]
-    assert callback.history.values["alarm/collapse"] == [0.0, 1.0, 0.0]
+    assert callback.history.values["monitor/alarm_collapse"] == [0.0, 1.0, 0.0]

@@ -56,7 +56,7 @@ def test_without_meaning_it_is_nan_with_a_reason(
         (values,) = trainer(tmp_path, callback).validate(Autoencoder(), loader(), verbose=False)
     assert any(why in str(warning.message) for warning in caught)
     assert math.isnan(values["density/spearman"])
-    assert math.isnan(values["density/log_density_median"])
+    assert math.isnan(values["scores/log_density_median"])
 
 
 def test_a_collapse_has_no_dimension_and_no_rank(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ def test_some_nan_images_are_counted_and_named(tmp_path: Path) -> None:
         (values,) = trainer(tmp_path, callback).validate(Autoencoder(), loader(), verbose=False)
     assert values["jacobian/nonfinite_fraction"] == pytest.approx(0.05)
     assert math.isnan(values["density/spearman"])
-    assert math.isfinite(values["density/jepa_score_median"])
+    assert math.isfinite(values["scores/jepa_score_median"])
     assert math.isfinite(values["gaussianity/sliced_ep_ratio"])
 
 

@@ -110,7 +110,7 @@ def test_a_module_of_stable_pretraining_is_measured_and_trains_as_without(
     torch.testing.assert_close(callback.readings.z, encoder(images(1)).detach().double(), rtol=1e-4, atol=1e-5)
     events = EventAccumulator(run.logger.log_dir, size_guidance={"images": 0, "scalars": 0}).Reload()
     for tag in (
-        "density/log_density_median",
+        "scores/log_density_median",
         "density/complexity_spearman",
         "gaussianity/sliced_ep_ratio",
         "jacobian/rank",
@@ -119,7 +119,7 @@ def test_a_module_of_stable_pretraining_is_measured_and_trains_as_without(
         assert [event.step for event in events.Scalars(tag)] == [0, 4, 8], tag
         assert all(math.isfinite(event.value) for event in events.Scalars(tag)), tag
     assert float(run.callback_metrics["jacobian/nonfinite_fraction"]) == 0
-    assert {"density/histogram", "density/gallery", "jacobian/spectrum"} <= set(events.Tags()["images"])
+    assert {"pictures/histogram", "pictures/gallery", "pictures/spectrum"} <= set(events.Tags()["images"])
     _, without = fit(tmp_path / "without", name)
     for key, value in without.state_dict().items():
         assert torch.equal(value, made.state_dict()[key]), key

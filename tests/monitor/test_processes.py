@@ -159,7 +159,7 @@ def test_uneven_shards_measure_what_one_process_does() -> None:
     (one,) = run_on(1, measure_probes, SIZES)
     assert math.isfinite(one[7]["density/spearman"])
     assert math.isnan(one[1]["density/spearman"])
-    assert math.isfinite(one[1]["density/jepa_score_median"])
+    assert math.isfinite(one[1]["scores/jepa_score_median"])
     for world_size in (2, 3):
         each = run_on(world_size, measure_probes, SIZES)
         for size in SIZES:

@@ -75,7 +75,7 @@ def test_scalars_are_scipys_and_scikit_learns_on_the_scored_samples() -> None:
     assert values["density/ood_fpr95_ood_positive/far"] == rejected[0][rejected[1] >= 0.95][0]
     by_embedding = torch.cat([cloud(4)[:40, 2], cloud(4)[:9, 2] - 2.0])  # of all samples
     assert values["density/ood_auroc_embedding/far"] == pytest.approx(roc_auc_score([1] * 40 + [0] * 9, by_embedding))
-    assert values["density/log_density_q90"] == pytest.approx(np.quantile(density, 0.9))
+    assert values["scores/log_density_q90"] == pytest.approx(np.quantile(density, 0.9))
     of_all_samples = gaussianity_statistics(made.z)
     assert values["gaussianity/mean_error_ratio"] == of_all_samples["mean_error_ratio"]
     assert values["jacobian/clipped_fraction"] == 0.5
@@ -167,7 +167,7 @@ def test_a_gaussian_does_not_ring(k: int) -> None:
 @pytest.mark.parametrize("k", [2, 32])
 def test_a_line_rings(k: int) -> None:
     line = cloud(k)[:, :1] * torch.ones(1, k, dtype=torch.float64)
-    assert list(of_cloud(line + 1e-4 * cloud(k))) == ["alarm/collapse"]
+    assert list(of_cloud(line + 1e-4 * cloud(k))) == ["monitor/alarm_collapse"]
 
 
 @pytest.mark.parametrize(
@@ -183,28 +183,28 @@ def test_a_line_rings(k: int) -> None:
 )
 def test_a_variance_that_vanishes_while_training_rings(first: float, now: float, rings: bool) -> None:
     values = {"gaussianity/effective_rank_ratio": 0.9, "gaussianity/variance_share": now}
-    assert ("alarm/collapse" in alarms(values, embedding_size=8, first_variance_share=first)) == rings
+    assert ("monitor/alarm_collapse" in alarms(values, embedding_size=8, first_variance_share=first)) == rings
 
 
 @pytest.mark.parametrize("z", [torch.zeros(64, 4), torch.ones(64, 4), 1.0 + 1e-5 * cloud(4)])
 def test_a_point_rings(z: torch.Tensor) -> None:
-    assert "variance" in of_cloud(z.double())["alarm/collapse"]
+    assert "variance" in of_cloud(z.double())["monitor/alarm_collapse"]
 
 
 def test_jacobians_and_rankings() -> None:
     assert alarms({"jacobian/nonfinite_fraction": 0.0, "density/stability": math.nan}, embedding_size=4) == {}
     ringing = alarms({"jacobian/nonfinite_fraction": 0.25, "density/stability": -0.5}, embedding_size=4)
     assert ringing == {
-        "alarm/nonfinite_jacobian": "25.0 % of the samples",
-        "alarm/turned_over": "rank correlation -0.50",
+        "monitor/alarm_nonfinite_jacobian": "25.0 % of the samples",
+        "monitor/alarm_turned_over": "rank correlation -0.50",
     }
     assert ringing.keys() <= MESSAGES.keys()
 
 
 def test_each_alarm_is_warned_of_when_it_begins_and_when_it_ends() -> None:
-    ringing = {"alarm/collapse": "why"}
+    ringing = {"monitor/alarm_collapse": "why"}
     assert changes({}, ringing) == ["the embeddings have collapsed: why."]
-    assert changes(ringing, {"alarm/collapse": "another reason"}) == []
+    assert changes(ringing, {"monitor/alarm_collapse": "another reason"}) == []
     assert changes(ringing, {}) == ["over: the embeddings have collapsed."]
 
 

@@ -222,7 +222,7 @@ def test_the_run_holds_what_the_design_lists(run: tuple[JEPACLI, Path]) -> None:
         assert drawn[-1] == (0 if tag == "train/masks" else steps[-1])
     for tag in tags["histograms"]:
         assert all(event.histogram_value.num > 0 for event in events.Histograms(tag))
-    assert {"density/score_against_semantic", "density/gallery", "jacobian/spectrum"} <= set(tags["images"])
+    assert {"pictures/score_against_semantic", "pictures/gallery", "pictures/spectrum"} <= set(tags["images"])
     assert "embedding_size" in text(events, "config")
     assert "density/spearman" in text(events, "JEPA-SCORE/tags")
     saved = yaml.safe_load((Path(cli.trainer.log_dir) / "config.yaml").read_text())

@@ -58,7 +58,7 @@ def test_the_picture_shows_another_mask_otherwise() -> None:
     first = masks_picture(images, context, torch.tensor([[[5, 6]]]).expand(8, -1, -1), grid_size=(4, 4))
     second = masks_picture(images, context, torch.tensor([[[9, 10]]]).expand(8, -1, -1), grid_size=(4, 4))
     assert first.shape == second.shape
-    assert first.shape[0] == 3
+    assert first.shape[0] == 4
     assert 0.0 <= float(first.min()) < float(first.max()) <= 1.0
     assert not torch.equal(first, second)
 

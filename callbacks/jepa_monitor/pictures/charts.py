@@ -13,7 +13,7 @@ COLLAPSED_EP = 0.38  # of N: sliced_ep_ratio of a point
 GAUSSIAN = (0.5, 2.0)  # holds 95 % of sliced_ep_ratio under N(0, I), for K from 8 on
 MOST_SETS = 2
 OF_SETS = "density/ood_auroc_embedding/"
-ALARMS = ("alarm/collapse", "alarm/nonfinite_jacobian", "alarm/turned_over", "monitor/failed")
+ALARMS = ("monitor/alarm_collapse", "monitor/alarm_nonfinite_jacobian", "monitor/alarm_turned_over", "monitor/failed")
 ACCURACIES = {"kNN": "knn/accuracy", "linear probe": "linear_probe/accuracy"}
 EVALUATED = tuple(f"{tag}{end}" for tag in ACCURACIES.values() for end in ("", "_pixels"))
 
@@ -55,7 +55,11 @@ def charts_of(
 
 def alarms_of(course: Course) -> dict[str, tuple[Sequence[int], Sequence[float]]]:
     """Steps and values of each alarm, by its name."""
-    return {tag.split("/")[1].replace("_", " "): (course.steps, course.values[tag]) for tag in ALARMS if tag in course}
+    return {
+        tag.split("/")[1].removeprefix("alarm_").replace("_", " "): (course.steps, course.values[tag])
+        for tag in ALARMS
+        if tag in course
+    }
 
 
 def _ranking(course: Course) -> Chart:

@@ -28,35 +28,35 @@ def illustrate(readings: Readings, prepared: Prepared, history: History) -> dict
     density, facts = readings.scores.log_density, prepared.facts
     n = len(density)
     found = {"density/story": _story(readings, prepared, history)} if len(history) else {}
-    found["gaussianity/norm_qq"] = norm_qq_picture(readings.z, readings.z_white)
+    found["pictures/norm_qq"] = norm_qq_picture(readings.z, readings.z_white)
     if readings.rank and torch.isfinite(readings.log_singular).all(1).any():
-        found["jacobian/spectrum"] = spectrum_picture(readings.log_singular, readings.rank)
+        found["pictures/spectrum"] = spectrum_picture(readings.log_singular, readings.rank)
         if len(history.spectra) > 1:
             shortest = min(map(len, history.spectra.values()))
             spectra = torch.stack([spectrum[:shortest] for spectrum in history.spectra.values()])
             steps = list(history.spectra)
-            found["jacobian/spectrum_over_training"] = spectrum_over_training_picture(steps, spectra, readings.rank)
+            found["pictures/spectrum_over_training"] = spectrum_over_training_picture(steps, spectra, readings.rank)
     if not torch.isfinite(density).any():
         return found
     for name, truth in facts.truths.items():
         rho, title = spearman(density, truth[:n]), name if name == "truth" else f"{name} truth"
-        found[f"density/score_against_{name}"] = scatter_picture(
+        found[f"pictures/score_against_{name}"] = scatter_picture(
             truth[:n], density, spearman=rho, name="log_density", truth_name=title
         )
     sets = {"probe": density.numpy()} | {name: other.log_density.numpy() for name, other in readings.ood.items()}
     aurocs = {name: auroc(density, other.log_density) for name, other in readings.ood.items()}
-    found["density/histogram"] = histogram_picture(sets, name="log_density", aurocs=aurocs)
+    found["pictures/histogram"] = histogram_picture(sets, name="log_density", aurocs=aurocs)
     if facts.coordinates is not None and facts.coordinates.shape[1] == 2:
         panels = {"log_density": density, "JEPA-SCORE (Eq. 5)": readings.scores.jepa_score}
         if facts.truths:
             panels = {"true log density": next(iter(facts.truths.values()))[:n]} | panels
-        found["density/latent_plane"] = heat_map_picture(facts.coordinates[:n], panels)
+        found["pictures/latent_plane"] = heat_map_picture(facts.coordinates[:n], panels)
     if prepared.probe.inputs.ndim == 4:
-        found["density/gallery"] = gallery_picture(_gallery(density, prepared))
+        found["pictures/gallery"] = gallery_picture(_gallery(density, prepared))
         # a run that resumes may have a smaller probe
         there = [place for place, position in enumerate(history.followed) if position < len(prepared.samples)]
         if there and history.percentiles:
-            found["density/gallery_over_training"] = gallery_over_training_picture(
+            found["pictures/gallery_over_training"] = gallery_over_training_picture(
                 prepared.samples.read([history.followed[place] for place in there]),
                 list(history.percentiles),
                 torch.stack(list(history.percentiles.values()))[:, there],

@@ -89,7 +89,7 @@ def log_histograms(trainer: pl.Trainer, readings: Readings, step: int, *, prefix
             values = getattr(readings.scores, name)
             finite = values[torch.isfinite(values)]
             if len(finite):
-                experiment.add_histogram(f"{prefix}density/{name}", finite.numpy(), step)
+                experiment.add_histogram(f"{prefix}scores/{name}", finite.numpy(), step)
 
 
 def log_description(

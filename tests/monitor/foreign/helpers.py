@@ -19,8 +19,8 @@ from tests.monitor.helpers import monitor
 small_monitor = partial(monitor, encoder=None, log_density=None, num_samples=96)
 
 FINITE = (
-    "density/log_density_median",
-    "density/jepa_score_median",
+    "scores/log_density_median",
+    "scores/jepa_score_median",
     "density/complexity_spearman",
     "gaussianity/sliced_ep_ratio",
     "gaussianity/effective_rank_ratio",

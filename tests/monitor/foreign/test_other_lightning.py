@@ -57,7 +57,7 @@ def test_the_other_lightning_package_is_served_too(tmp_path: Path) -> None:
     for tag in (*FINITE, "density/ood_auroc/scaled"):
         assert [event.step for event in events.Scalars(tag)] == [0, 3, 6], tag
     assert [event.step for event in events.Scalars("density/stability")] == [3, 6]
-    assert {"density/histogram", "density/gallery", "jacobian/spectrum"} <= set(events.Tags()["images"])
+    assert {"pictures/histogram", "pictures/gallery", "pictures/spectrum"} <= set(events.Tags()["images"])
     assert "JEPA-SCORE/tags/text_summary" in events.Tags()["tensors"]
     (values,) = trainer(tmp_path, small_monitor(), package=other).validate(module, loaders[1], verbose=False)
     assert_meaningful(values)

@@ -216,7 +216,7 @@ def test_a_resnet_without_its_head_is_measured_by_path(tmp_path: Path) -> None:
         run = fit(tmp_path, module, DataLoader(images_with_labels(), 32), callback)
     assert_embeds(callback, module.eval().network(pixels()[:16]).flatten(1))
     assert run.callback_metrics["jacobian/nonfinite_fraction"] == 0
-    assert math.isfinite(run.callback_metrics["density/jepa_score_median"])
+    assert math.isfinite(run.callback_metrics["scores/jepa_score_median"])
     assert math.isfinite(run.callback_metrics["gaussianity/sliced_ep_ratio"])
 
 

@@ -70,5 +70,5 @@ def test_a_first_measurement_without_a_ranking_leaves_that_chart_out() -> None:
 
 
 def test_alarms_have_the_names_of_their_tags() -> None:
-    course = Course(STEPS, {"alarm/turned_over": (0.0, 1.0), "density/stability": (0.1, 0.2)})
+    course = Course(STEPS, {"monitor/alarm_turned_over": (0.0, 1.0), "density/stability": (0.1, 0.2)})
     assert alarms_of(course) == {"turned over": (STEPS, (0.0, 1.0))}

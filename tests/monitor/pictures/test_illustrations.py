@@ -18,8 +18,8 @@ from jepa_monitor.probe.sparing import Sparing
 from jepa_monitor.readings import Readings, Scores
 
 COUNT = 10
-OF_DENSITY = {"density/histogram", "density/score_against_truth", "density/latent_plane", "density/gallery"}
-OF_EMBEDDING = {"gaussianity/norm_qq", "jacobian/spectrum"}
+OF_DENSITY = {"pictures/histogram", "pictures/score_against_truth", "pictures/latent_plane", "pictures/gallery"}
+OF_EMBEDDING = {"pictures/norm_qq", "pictures/spectrum"}
 
 
 def readings() -> Readings:
@@ -47,22 +47,22 @@ def test_later_ones_show_the_training_too() -> None:
         history.append_ranking(step, seen.scores.log_density, torch.randn(3 + step))
     found = illustrate(seen, prepared(torch.rand(COUNT, 1, 4, 4)), history)
     assert set(found) == OF_DENSITY | OF_EMBEDDING | {
-        "jacobian/spectrum_over_training",
-        "density/gallery_over_training",
+        "pictures/spectrum_over_training",
+        "pictures/gallery_over_training",
     }
 
 
 def test_what_there_is_no_data_for_is_left_out() -> None:
     seen, vectors = readings(), prepared(torch.randn(COUNT, 7))
     unknown = replace(vectors, facts=replace(vectors.facts, truths={}, coordinates=None))
-    assert set(illustrate(seen, unknown, History())) == OF_EMBEDDING | {"density/histogram"}
+    assert set(illustrate(seen, unknown, History())) == OF_EMBEDDING | {"pictures/histogram"}
     nothing = Scores(seen.scores.jepa_score, torch.full((COUNT,), math.nan))
     unwhitened = replace(seen, z_white=None, rank=0, scores=nothing)
-    assert set(illustrate(unwhitened, vectors, History())) == {"gaussianity/norm_qq"}
+    assert set(illustrate(unwhitened, vectors, History())) == {"pictures/norm_qq"}
 
 
 def test_a_gallery_has_one_row_a_class() -> None:
     seen, images = readings(), torch.rand(COUNT, 1, 4, 4)
-    one = illustrate(seen, prepared(images), History())["density/gallery"]
-    two = illustrate(seen, prepared(images, labels=torch.arange(COUNT) % 2), History())["density/gallery"]
+    one = illustrate(seen, prepared(images), History())["pictures/gallery"]
+    two = illustrate(seen, prepared(images, labels=torch.arange(COUNT) % 2), History())["pictures/gallery"]
     assert two.shape[1] > 2 * one.shape[1]

@@ -152,7 +152,7 @@ def test_so_does_all_else_that_is_not_the_probe(
     (sentence,) = [text for text in warned if "is left out" in text]
     assert f"{part} is left out: " in sentence
     assert found["monitor/failed"] == [0.0, 0.0, 0.0]
-    assert all(math.isfinite(value) for value in found["density/log_density_median"])
+    assert all(math.isfinite(value) for value in found["scores/log_density_median"])
     if absent is not None:
         assert math.isnan(logged.get(absent, math.nan))
     if "'a'" in part:

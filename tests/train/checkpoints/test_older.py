@@ -68,7 +68,7 @@ def test_its_history_goes_on_under_the_names_of_now(checkpoint: Path, reached: d
     assert not any("(" in tag for tag in [*now["values"]["tags"], *now["last"]])
     assert (now["steps"][0], now["steps"][-1]) == (0, 12)
     columns = dict(zip(now["values"]["tags"], now["values"]["table"].tolist(), strict=True))
-    for tag in ("monitor/seconds", "density/log_density_median", "density/jepa_score_q10"):
+    for tag in ("monitor/seconds", "scores/log_density_median", "scores/jepa_score_q10"):
         assert all(map(math.isfinite, columns[tag])), tag
         assert now["last"][tag] == columns[tag][-1]
 
