@@ -204,7 +204,7 @@ def test_early_stopping_is_named_where_it_stops_at_a_failure(tmp_path: Path, tag
 @pytest.mark.parametrize(
     "tag",
     [
-        *(f"density/{score}_{label}" for score in ("log_density", "jepa_score") for label in ("q10", "median", "q90")),
+        *(f"scores/{score}_{label}" for score in ("log_density", "jepa_score") for label in ("q10", "median", "q90")),
         "jacobian/nonfinite_fraction",
         "monitor/alarm_collapse",
         "monitor/samples",
