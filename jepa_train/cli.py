@@ -29,13 +29,15 @@ from jepa_train.checkpoints.compatibility import (
 from jepa_train.checkpoints.files import AtomicCheckpointIO, check_address, read_checkpoint
 from jepa_train.checkpoints.resume import limit_reached
 from jepa_train.checkpoints.stopping import ClosingCheckpoint, StopSignals
+from jepa_train.commands.final_values import FinalValues
 from jepa_train.commands.idle import idle_options
 from jepa_train.commands.mistakes import one_sentence
 from jepa_train.commands.options import add_monitor_option, callbacks_with_monitor, check_run
+from jepa_train.commands.output import brief, counted, trainer_output
 from jepa_train.commands.parsing import Parser
 from jepa_train.commands.rank import RANK_HELP, run_rank
 from jepa_train.commands.run_folder import DiscardUnbegun, SaveConfig, plain
-from jepa_train.commands.start import Start, find_start, go_on_in_folder
+from jepa_train.commands.start import Start, find_start, go_on_in_folder, name_after_overlays
 from jepa_train.errors import ConfigurationError
 from jepa_train.export import EXPORT_HELP, run_export
 from jepa_train.module import JEPA
@@ -79,6 +81,8 @@ class JEPACLI(LightningCLI):
         config = self._settings
         check_run(config.as_dict())
         plain(config)
+        if self.config.subcommand == "fit" and not self.start.is_last:
+            name_after_overlays(config, self.start.overlays)
         if config.get("weights_only") is None:
             config.weights_only = True  # Lightning's own default lets what comes from the web run code
         self.checkpoint: dict[str, Any] | None = None
@@ -177,13 +181,14 @@ class JEPACLI(LightningCLI):
         The last of them is that of the last step.
         """
         callbacks = callbacks_with_monitor(self._settings, self.config_init[self.subcommand])
-        trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
+        output = trainer_output(self._settings.trainer)
+        trainer = super().instantiate_trainer(callbacks=callbacks, **{**output, **kwargs})
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         signals = StopSignals()
         # first what listens, last what saves
         ours = [ClosingCheckpoint(signals), DiscardUnbegun(trainer)]
-        trainer.callbacks[:] = [signals, *trainer.callbacks, *ours]  # type: ignore[attr-defined]  # set by its callback connector
+        trainer.callbacks[:] = [signals, *trainer.callbacks, FinalValues(), *ours]  # type: ignore[attr-defined]  # set by its callback connector
         return trainer
 
     @property
@@ -219,12 +224,18 @@ class JEPACLI(LightningCLI):
             [name.split(".")[0].rstrip("+") for name in typed],
         ]
 
+    def before_fit(self) -> None:
+        """Log what is trained, on what."""
+        size = counted(sum(weight.numel() for weight in self.model.parameters() if weight.requires_grad))
+        rank_zero_info(f"Training {size} parameters on {type(self.datamodule).__name__}.")
+
     def after_fit(self) -> None:
         """Print the folder of the run, and the command that shows it."""
         for logger in self.trainer.loggers:
             if isinstance(logger, TensorBoardLogger) and self.trainer.is_global_zero:
                 folder = logger.log_dir
-                print(f"\nThe run lies in {folder}. To look at it:\n\n    tensorboard --logdir {folder}\n")
+                print(f"\nThe run lies in {folder}. To look at it, density/story among the images first:\n")
+                print(f"    tensorboard --logdir {folder}\n")
 
 
 def _compared(used: Namespace, asked: dict[str, Any]) -> str:
@@ -255,7 +266,7 @@ def main(args: list[str] | None = None) -> JEPACLI | None:
     cli: JEPACLI | None = None
     connected_before = dist.is_available() and dist.is_initialized()
     try:
-        with one_sentence():
+        with one_sentence(), brief():
             if arguments[0] in OTHERS:
                 OTHERS[arguments[0]](arguments[1:])
             else:

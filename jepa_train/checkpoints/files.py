@@ -249,12 +249,12 @@ def is_sharded(path: Path) -> bool:
 
 
 def newest_checkpoint(folder: Path) -> Path:
-    """Find the newest whole ``last.ckpt`` (or last-v1, ...) of runs in ``folder`` or in a folder of it; name others.
+    """Find the newest whole ``last.ckpt`` (or last-v1, ...) of runs in ``folder`` or up to two folders below.
 
     Raises:
         ConfigurationError: if there is none.
     """
-    paths = [path for depth in ("*", "*/*") for path in folder.glob(f"{depth}/checkpoints/last*.ckpt")]
+    paths = [path for depth in ("*", "*/*", "*/*/*") for path in folder.glob(f"{depth}/checkpoints/last*.ckpt")]
     found = [path for path in paths if re.fullmatch(r"last(-v\d+)?", path.stem)]
     reasons = []
     for path in sorted(found, key=lambda path: path.stat().st_mtime_ns, reverse=True):

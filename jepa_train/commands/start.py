@@ -28,12 +28,14 @@ class Start:
         is_last: true if it was found by ``last``, so that ``fit`` goes on in its folder.
         run_config: the config of the run that wrote it, if that stands beside it and lies beneath what was given.
         default_configs: config files beneath what was given.
+        overlays: names of the overlays of a new run, by which its folder is named.
     """
 
     checkpoint: str | None = None
     is_last: bool = False
     run_config: Path | None = None
     default_configs: tuple[Path, ...] = ()
+    overlays: tuple[str, ...] = ()
 
     def sentence(self, subcommand: str, step: int | None) -> str:
         """Name the checkpoint that is used, its step if that is known, and where the settings come from."""
@@ -69,9 +71,11 @@ def find_start(arguments: Sequence[str], default_config: Path) -> Start:
     run_config = config_beside(Path(checkpoint)) if checkpoint is not None else None
     # a source that cannot be read is the parser's to name
     whole = [source for source in given.config if not is_overlay(source)]
+    named = given.name is not None or any("name" in _of_logger(config) for config in configs if "data" not in config)
+    overlays = () if named else tuple(Path(source).stem for source in given.config if _is_overlay_file(source))
     if run_config is not None and _same_data(run_config, configs):
         return Start(checkpoint, is_last, run_config, (run_config,))
-    return Start(checkpoint, is_last, None, () if whole else (default_config,))
+    return Start(checkpoint, is_last, None, () if whole else (default_config,), overlays)
 
 
 def go_on_in_folder(config: Namespace, folder: Path) -> None:
@@ -84,6 +88,17 @@ def go_on_in_folder(config: Namespace, folder: Path) -> None:
                 place.version = int(numbered[1])  # of text the progress bar shows the last four letters, as v_num=on_0
             if _parent(place) != folder.parent:
                 place.save_dir, place.name = str(folder.parents[1]), folder.parent.name
+
+
+def name_after_overlays(config: Namespace, overlays: Sequence[str]) -> None:
+    """Let the loggers of a new run write into SAVE_DIR/NAME/OVERLAYS, so that it does not hide among other runs."""
+    for logger in loggers_of(config):
+        if overlays and logger.init_args.get("name"):
+            logger.init_args.name = "/".join([logger.init_args.name, "-".join(overlays)])
+
+
+def _is_overlay_file(source: str) -> bool:
+    return Path(source).is_file() and is_overlay(source)
 
 
 def _parent(place: Namespace) -> Path:

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from jepa_train.cli import CONFIGS, main
+from jepa_train.commands.start import find_start
 from tests.train.commands.helpers import MIXTURE, QUIET, SUBCOMMANDS, command, last_of, make_run
 from tests.train.data.helpers import write_idx
 from tests.train.helpers import one_sentence
@@ -174,3 +175,38 @@ def test_less_than_was_trained_is_one_sentence(run: Path, capsys: pytest.Capture
     command("fit", "--ckpt_path=last", "--trainer.max_epochs=3")
     message = one_sentence(lambda: main(["fit", "--ckpt_path=last", "--trainer.max_epochs=2"]), capsys)
     assert "last.ckpt has trained 3 epochs already, more than max_epochs 2" in message
+
+
+# a run is named by its overlays
+
+
+@pytest.mark.slow
+def test_a_run_with_overlays_has_a_folder_of_their_names_and_last_finds_it() -> None:
+    vicreg = str(CONFIGS / "objective" / "vicreg.yaml")
+    Path("short.yaml").write_text("trainer: {log_every_n_steps: 1}")
+    folder = make_run("-c", vicreg, *MIXTURE, "--config=short.yaml")
+    assert folder == Path("runs/mixture/vicreg-short/version_0")
+    resumed = command("fit", "--ckpt_path=last", "--trainer.max_epochs=2", *QUIET)
+    assert Path(resumed.trainer.log_dir) == folder
+    assert resumed.trainer.global_step == 4
+    again = command("fit", "-c", str(folder / "config.yaml"), *QUIET)
+    assert Path(again.trainer.log_dir) == folder.with_name("version_1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "overlays"),
+    [
+        (["-c", "first.yaml", "-c", "second.yaml"], ("first", "second")),
+        (["-c", "whole.yaml", "-c", "second.yaml"], ("second",)),
+        (["-c", "whole.yaml"], ()),
+        (["-c", "{model: {noise: 0.1}}"], ()),
+        (["-c", "first.yaml", "--trainer.logger.init_args.name=mine"], ()),
+        (["-c", "first.yaml", "-c", "named.yaml"], ()),
+    ],
+)
+def test_overlays_name_a_run_unless_the_user_does(arguments: list[str], overlays: tuple[str, ...]) -> None:
+    for name in ("first", "second"):
+        Path(f"{name}.yaml").write_text("model: {noise: 0.1}")
+    Path("whole.yaml").write_text("data: {class_path: jepa_train.data.MixtureDataModule}")
+    Path("named.yaml").write_text("trainer: {logger: {class_path: x, init_args: {name: mine}}}")
+    assert find_start(["fit", *arguments], CONFIGS / "mixture.yaml").overlays == overlays

@@ -1,0 +1,54 @@
+"""The output of a command: what a user needs, without Lightning's own lines, and progress bars in terminals alone."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import lightning
+from jsonargparse import Namespace
+
+LIBRARY = str(Path(lightning.__file__).parent)
+LOGGERS = ("lightning", "lightning.pytorch", "lightning.fabric")  # which have handlers of their own
+INTERNAL = r"`isinstance\(treespec, LeafSpec\)` is deprecated"  # Lightning's call of torch, which no user can mend
+
+
+@contextmanager
+def brief() -> Iterator[None]:
+    """Show Lightning's own information at the level of debugging alone, within the block."""
+    handlers = {handler for name in LOGGERS for handler in logging.getLogger(name).handlers}
+    for handler in handlers:
+        handler.addFilter(is_needed)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", INTERNAL)
+            yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(is_needed)
+
+
+def is_needed(record: logging.LogRecord) -> bool:
+    """Tell whether a record is shown: Lightning's warnings, and all that others log through its loggers."""
+    if record.levelno != logging.INFO or not record.pathname.startswith(LIBRARY):
+        return True
+    return logging.getLogger(record.name).isEnabledFor(logging.DEBUG)
+
+
+def trainer_output(trainer: Namespace) -> dict[str, Any]:
+    """Choose arguments of the Trainer that a user left open: no table of modules, and bars in a terminal alone."""
+    chosen = {"enable_model_summary": False, "enable_progress_bar": sys.stdout.isatty()}
+    return {name: value for name, value in chosen.items() if trainer.get(name) is None}
+
+
+def counted(number: int) -> str:
+    """Write a count in three digits at most: 239 K, 1.6 M."""
+    for size, unit in ((1e9, " G"), (1e6, " M"), (1e3, " K")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return str(number)

@@ -1,0 +1,77 @@
+"""What a command prints: lines that a user needs."""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from jsonargparse import Namespace
+
+from jepa_train.commands.output import LIBRARY, brief, counted, is_needed, trainer_output
+from tests.train.commands.helpers import MIXTURE, command
+
+RANK_ZERO = "lightning.pytorch.utilities.rank_zero"
+
+
+def record(level: int, path: str) -> logging.LogRecord:
+    return logging.LogRecord(RANK_ZERO, level, path, 1, "text", None, None)
+
+
+def test_lightnings_own_information_is_left_to_debugging() -> None:
+    inside, outside = f"{LIBRARY}/pytorch/trainer/setup.py", __file__
+    assert not is_needed(record(logging.INFO, inside))
+    assert is_needed(record(logging.WARNING, inside))
+    assert is_needed(record(logging.INFO, outside))
+    logger = logging.getLogger(RANK_ZERO)
+    before = logger.level
+    logger.setLevel(logging.DEBUG)
+    try:
+        assert is_needed(record(logging.INFO, inside))
+    finally:
+        logger.setLevel(before)
+
+
+def test_handlers_are_as_before_afterwards() -> None:
+    handler, logger = logging.StreamHandler(io.StringIO()), logging.getLogger("lightning.pytorch")
+    logger.addHandler(handler)
+    try:
+        with brief():
+            assert handler.filters == [is_needed]
+        assert handler.filters == []
+    finally:
+        logger.removeHandler(handler)
+
+
+def test_bars_are_for_terminals_and_what_a_user_says_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    open_ones = Namespace(enable_model_summary=None, enable_progress_bar=None)
+    for is_terminal in (False, True):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda found=is_terminal: found)
+        assert trainer_output(open_ones) == {"enable_model_summary": False, "enable_progress_bar": is_terminal}
+    assert trainer_output(Namespace(enable_model_summary=True, enable_progress_bar=False)) == {}
+
+
+@pytest.mark.parametrize(("number", "text"), [(7, "7"), (238_912, "239 K"), (1_600_000, "1.6 M"), (6.3e8, "630 M")])
+def test_counts_have_three_digits(number: int, text: str) -> None:
+    assert counted(number) == text
+
+
+@pytest.mark.usefixtures("own_folder")
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+def test_a_run_says_what_is_needed_in_ten_lines(capfd: pytest.CaptureFixture[str]) -> None:
+    handler = logging.StreamHandler(sys.stdout)
+    logging.getLogger("lightning.pytorch").addHandler(handler)
+    try:
+        run = command("fit", *MIXTURE, "--trainer.max_epochs=1", "--trainer.log_every_n_steps=1")
+    finally:
+        logging.getLogger("lightning.pytorch").removeHandler(handler)
+    lines = [line for line in capfd.readouterr().out.splitlines() if line.strip()]
+    assert len(lines) <= 10
+    text = "\n".join(lines)
+    assert re.search(r"Training [\d.]+ K parameters on MixtureDataModule", text)
+    assert "JEPAScoreMonitor measures target" in text
+    assert f"tensorboard --logdir {Path(run.trainer.log_dir)}" in text
+    assert not re.search(r"Epoch 0|it/s|GPU available|Seed set|litlogger|Total params", text)
