@@ -1,4 +1,4 @@
-"""What a command prints: lines that a user needs."""
+"""Lines that a command prints: those that a user needs."""
 
 from __future__ import annotations
 
