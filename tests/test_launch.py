@@ -27,7 +27,7 @@ def test_the_overlay_trains_saves_and_goes_on(overlay: str, tmp_path: Path) -> N
         run = run_python(*command, *more, folder=tmp_path)
         assert run.returncode == 0, run.stderr[-3000:]
         assert "view tensor" not in run.stderr  # FSDP2's warning, for each step anew
-    (folder,) = (tmp_path / "runs" / "mixture").iterdir()
+    (folder,) = (tmp_path / "runs" / "mixture" / Path(overlay).stem).iterdir()
     # one process writes the record, and the resume's beside it
     assert {path.name for path in folder.glob("config*")} == {"config.yaml", "config_fit_1.yaml"}
     checkpoints = folder / "checkpoints"
