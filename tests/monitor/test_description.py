@@ -11,6 +11,7 @@ import pytest
 from jepa_monitor import JEPAScoreMonitor, tags
 from jepa_monitor.description import explanation, layout
 from jepa_monitor.gaussianity.dashboard import STATISTICS
+from jepa_monitor.measured import ADVICE, MEASURED
 from tests.monitor.helpers import Autoencoder, images, loader, true_log_density
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -119,7 +120,17 @@ def test_each_tag_has_one_record_and_each_chart_its_lines() -> None:
     assert tags.NULL_OF_CHART.keys() <= charts.keys()
 
 
-def test_the_documentation_has_the_rows_of_all_gaussianity_statistics() -> None:
-    page = explanation(f"gaussianity/{statistic.name}" for statistic in STATISTICS)
-    table = page[page.index("| tag |") :]
-    assert table in (DOCS / "monitor.md").read_text(), f"docs/monitor.md needs this table:\n{table}"
+def test_the_page_says_what_runs_showed_and_what_to_do() -> None:
+    (head, _, row) = [
+        line for line in explanation(["gaussianity/sliced_ep_ratio"]).splitlines() if line.startswith("|")
+    ]
+    cells = dict(zip(head.split("|"), row.split("|"), strict=True))
+    assert all(cells[f" {kind} "].strip(" -") for kind in ("healthy", "off scale", "collapsing"))
+    assert "`gaussianity/variance_share`" in cells[" what to do "]
+
+
+def test_what_was_measured_and_what_is_advised_are_tags() -> None:
+    names = {tag.name for tag in tags.TAGS}
+    assert set(ADVICE) <= names
+    assert all(tags.meaning_of(name) for name in MEASURED if not name.startswith("train/"))
+    assert {f"gaussianity/{statistic.name}" for statistic in STATISTICS} <= set(MEASURED)

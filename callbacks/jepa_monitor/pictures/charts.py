@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..scalars import lowest_rank_ratio
+from ..scalars import LOW_VARIANCE_SHARE, lowest_rank_ratio
 from .figure import BLUE, GREEN, GREY, INK, ORANGE, OTHERS, PURPLE, plain
 from .story import Chart, Line
 
@@ -84,12 +84,17 @@ def _ranking(course: Course) -> Chart:
 
 
 def _gaussianity(course: Course, num_samples: int, embedding_size: int) -> Chart:
-    """Draw the statistic that sees shape and scale beside the rank, which sees no scale: only both show a collapse."""
-    tags = {"gaussianity/sliced_ep_ratio": ("sliced EP", BLUE), "gaussianity/effective_rank_ratio": ("rank", GREEN)}
+    """Draw the statistic that sees shape and scale beside those without scale, which tell a collapse from a scale."""
+    tags = {
+        "gaussianity/sliced_ep_ratio": ("sliced EP", BLUE),
+        "gaussianity/effective_rank_ratio": ("rank", GREEN),
+        "gaussianity/variance_share": ("variance", ORANGE),
+    }
     lines = [course.line(tag, label, colour) for tag, (label, colour) in tags.items() if tag in course]
     bounds = [
         (COLLAPSED_EP * num_samples, "collapse or scale", BLUE),
         (lowest_rank_ratio(embedding_size), "collapse", GREEN),
+        (LOW_VARIANCE_SHARE, "collapse", ORANGE),
     ]
     title = "Gaussianity of embeddings (1 = yes)"
     return Chart(title, lines, tall=200, logarithmic=True, band=(*GAUSSIAN, "Gaussian"), bounds=bounds)

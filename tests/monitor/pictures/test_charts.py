@@ -12,6 +12,7 @@ SIZES = {"num_samples": 512, "embedding_size": 8}
 ALWAYS = {
     "gaussianity/sliced_ep_ratio": (50.0, 1.5),
     "gaussianity/effective_rank_ratio": (0.5, 0.9),
+    "gaussianity/variance_share": (0.1, 0.9),
     "density/intrinsic_dimension": (3.0, 4.0),
     "density/intrinsic_dimension_low": (2.9, 3.9),
     "density/intrinsic_dimension_high": (3.1, 4.1),
@@ -34,7 +35,7 @@ def test_with_a_truth_the_ranking_stands_beside_its_baselines() -> None:
     ranking, gaussianity, dimension = charts_of(Course(STEPS, ALWAYS | TRUTH), {}, **SIZES)
     assert labels(ranking) == ["log density", "JEPA-SCORE", "on pixels"]
     assert [line.dashed for line in ranking.lines] == [False, False, True]
-    assert labels(gaussianity) == ["sliced EP", "rank"]
+    assert labels(gaussianity) == ["sliced EP", "rank", "variance"]
     assert dimension.lines[0].interval == ((2.9, 3.9), (3.1, 4.1))
 
 
@@ -53,7 +54,7 @@ def test_gaussianity_has_a_logarithmic_axis_a_band_and_both_collapses() -> None:
     assert chart.logarithmic
     assert chart.band is not None
     assert chart.band[0] < 1.0 < chart.band[1]
-    assert [value for value, _, _ in chart.bounds] == pytest.approx([0.38 * 512, 1.05 / 8])
+    assert [value for value, _, _ in chart.bounds] == pytest.approx([0.38 * 512, 1.05 / 8, 2e-3])
 
 
 def test_accuracies_are_shown_where_an_evaluation_measures_them() -> None:
