@@ -18,7 +18,7 @@ from keep import curves
 from keep.curves import ALARM, Curve
 from studies import with_tables
 
-from jepa_monitor.description import HEAD, explained_tags
+from jepa_monitor.description import HEAD, explained_tags, row
 from jepa_monitor.measured import UNKNOWN, Measured
 from jepa_train.pictures import MEANINGS
 
@@ -71,7 +71,7 @@ def source(values: Mapping[str, Measured]) -> str:
 
 def table(values: Mapping[str, Measured]) -> str:
     """Write the page of those tags that were measured, and of training's."""
-    rows = [tag.row_of(values) for tag in explained_tags(tag for tag in values if not tag.startswith("train/"))]
+    rows = [row(tag, values) for tag in explained_tags(tag for tag in values if not tag.startswith("train/"))]
     for tag, meaning in MEANINGS.items():
         cells = values.get(tag, UNKNOWN).cells
         rows.append(f"| `{tag}` | {meaning} | - | - | - | {cells} | - |")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from .measured import ADVICE, MEASURED, UNKNOWN, Measured
 from .tags import NULL_OF_CHART, TAGS, Tag, meaning_of
 
 HEAD = (
@@ -22,7 +23,15 @@ def explanation(logged: Iterable[str]) -> str:
         "towards N(0, I)) and *collapsing* are what short runs on Fashion-MNIST showed at their end, K = 32, N = 256; "
         "read them for orders of magnitude.\n\n"
     )
-    return text + HEAD + "\n".join(tag.row for tag in explained_tags(logged))
+    return text + HEAD + "\n".join(row(tag, MEASURED) for tag in explained_tags(logged))
+
+
+def row(tag: Tag, values: Mapping[str, Measured]) -> str:
+    """The row of a tag, in Markdown, with what runs showed."""
+    name = f"{tag.name}*" if tag.is_beginning else tag.name
+    measured, advice = values.get(tag.name, UNKNOWN).cells, ADVICE.get(tag.name, "-")
+    cells = [f"`{name}`", tag.meaning, tag.better, tag.gaussian, tag.collapsed, measured, advice]
+    return f"| {' | '.join(cells)} |"
 
 
 def explained_tags(logged: Iterable[str]) -> list[Tag]:

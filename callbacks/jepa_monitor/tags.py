@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .gaussianity.dashboard import DEVIATIONS, RATIOS, STATISTICS
-from .measured import ADVICE, MEASURED, UNKNOWN, Measured
 
 # titles of charts; those of Gaussianity stand beside its statistics
 TRUTHS = "rank correlation with the true log density"
@@ -54,18 +52,6 @@ class Tag:
     def is_beginning(self) -> bool:
         """Several tags begin with the name, and none is the name alone."""
         return self.name.endswith(("/", "_"))
-
-    @property
-    def row(self) -> str:
-        """The row of the page, in Markdown."""
-        return self.row_of(MEASURED)
-
-    def row_of(self, values: Mapping[str, Measured]) -> str:
-        """The same with other values of runs."""
-        name = f"{self.name}*" if self.is_beginning else self.name
-        measured, advice = values.get(self.name, UNKNOWN).cells, ADVICE.get(self.name, "-")
-        cells = [f"`{name}`", self.meaning, self.better, self.gaussian, self.collapsed, measured, advice]
-        return f"| {' | '.join(cells)} |"
 
     def lines(self, logged: list[str]) -> list[str]:
         """Those of the logged tags that are this one, of whichever monitor."""
