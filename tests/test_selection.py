@@ -296,7 +296,7 @@ def test_the_page_of_tags_says_what_it_costs_to_keep_a_checkpoint() -> None:
     spoiled = [curve.name.startswith("spoiled") for curve in found]
     assert f"Over {len(found)} short runs on Fashion-MNIST, {sum(spoiled)} of them" in tag.meaning
     assert f"this checkpoint had {kept:.1f} points" in tag.meaning
-    assert f"the last one {last:.1f}" in tag.row
+    assert f"the last one {last:.1f}" in tag.meaning
     assert verdict.ratio(page.ONE, page.LAST)[2] <= page.GOAL
 
 
