@@ -56,7 +56,8 @@ class JEPACLI(LightningCLI):
     """Lightning's command line with the image size linked to the model, and checkpoints that are checked first.
 
     ``--ckpt_path`` takes a file, or ``last`` for the newest one below the logger's folder. The model is built with the
-    checkpoint's hyper-parameters; options that say otherwise are named, and refused where they ask for other weights.
+    checkpoint's hyper-parameters; conflicting options are ignored with a warning, and refused where they ask for other
+    weights.
 
     Args:
         start: checkpoint and configs that the command starts from, see :func:`find_start`.
@@ -139,7 +140,7 @@ class JEPACLI(LightningCLI):
             )
 
     def before_instantiate_classes(self) -> None:
-        """Name the given options that the checkpoint overrides, and fetch nothing that it replaces."""
+        """Warn of given options that the checkpoint overrides, and download no weights that it replaces."""
         if self.config.subcommand == "predict":
             self._keep_no_record()
         if self.checkpoint is None:
@@ -159,10 +160,10 @@ class JEPACLI(LightningCLI):
         if typed and weight_shapes(arguments) != weight_shapes(arguments | typed):
             options = ", ".join(f"--model.{name}" for name in typed)
             raise ConfigurationError(
-                f"the checkpoint {path} is of a model with other weights, {_compared(used, typed)}: leave out "
-                f"{options}, or start a new run without --ckpt_path."
+                f"the weights of the checkpoint {path} do not fit {_compared(used, typed)}: leave out {options}, or "
+                "start a new run without --ckpt_path."
             )
-        rank_zero_warn(f"The checkpoint {path} decides the model: {_compared(used, differing)}.")
+        rank_zero_warn(f"Model settings come from the checkpoint {path}; ignored: {_compared(used, differing)}.")
 
     def after_instantiate_classes(self) -> None:
         """Warn of options that do nothing, and see that the checkpoint's weights are those of the model."""
@@ -239,7 +240,7 @@ class JEPACLI(LightningCLI):
 
 
 def _compared(used: Namespace, asked: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {used[name]!r} (not {value!r})" for name, value in asked.items())
+    return ", ".join(f"{name} {value!r} (the checkpoint has {used[name]!r})" for name, value in asked.items())
 
 
 def _words(args: ArgsType) -> list[str]:

@@ -373,7 +373,7 @@ class JEPA(pl.LightningModule):
         """AdamW with warm-up and cosine learning rate per optimizer step; weight decay on matrices only."""
         if self.dtype in (torch.bfloat16, torch.float16) and has_average(self.hparams):
             raise ConfigurationError(
-                "weights in half precision cannot follow an EMA, whose steps are smaller than their digits: use "
+                "weights in half precision are too coarse for the small steps of the target's moving average: use "
                 "--trainer.precision bf16-mixed."
             )
         # Lightning refuses to clip what a fused optimizer might have scaled

@@ -40,12 +40,12 @@ def check_strategy(strategy: Strategy) -> None:
     """
     if isinstance(strategy, (FSDPStrategy, DeepSpeedStrategy)):
         raise ConfigurationError(
-            f"{type(strategy).__name__} would cut the target elsewhere than the encoder that it follows: "
-            "spread weights with -c configs/fsdp.yaml (FSDP2)."
+            f"{type(strategy).__name__} would shard the target differently from the encoder that it follows: "
+            "shard weights with -c configs/fsdp.yaml (FSDP2)."
         )
     if isinstance(strategy, ModelParallelStrategy) and strategy.device_mesh["tensor_parallel"].size() > 1:
         raise ConfigurationError(
-            "weights are spread over data-parallel processes alone: set the strategy's data_parallel_size to devices x "
+            "weights are sharded over data-parallel processes only: set the strategy's data_parallel_size to devices x "
             "num_nodes and its tensor_parallel_size to 1."
         )
 

@@ -55,7 +55,9 @@ def check_numbers(settings: Settings) -> None:
     build_masks(settings, grid_size=(1, 1))  # their ranges do not depend on the grid
     check_predictor(**{name: settings[f"predictor_{name}"] for name in ("width", "depth", "heads", "mode")})
     if not settings["stop_gradient"] and has_average(settings):
-        raise ConfigurationError("without stop_gradient the target is the online encoder: set ema_start, ema_end to 0.")
+        raise ConfigurationError(
+            "stop_gradient false needs a target without moving average: set ema_start, ema_end to 0."
+        )
 
 
 def has_average(settings: Settings) -> bool:
@@ -80,7 +82,7 @@ def build_views(settings: Settings) -> list[RandomView]:
     views = [view] * num_global + [local] * num_local
     if settings["crop_aspect"] > 1.0 and all(each.crop_scale == 1.0 for each in views):
         raise ConfigurationError(
-            "crops of the whole image have its aspect: lower crop_scale, or leave out crop_aspect."
+            "crop_aspect does nothing where crops keep the whole image: lower crop_scale, or leave out crop_aspect."
         )
     return views
 
@@ -89,15 +91,17 @@ def _check_number_of_views(settings: Settings) -> None:
     num_global, num_local = settings["global_views"], settings["local_views"]
     if not settings["centre_weight"] and (num_global, num_local) != (2, 0):
         raise ConfigurationError(
-            "without centre_weight there are two views: give it a value above 0, or leave out global_views and "
+            "with centre_weight 0 there are always two views: raise centre_weight, or leave out global_views and "
             "local_views."
         )
     if num_global + num_local < 2:
-        raise ConfigurationError("one view has nothing to agree with: raise global_views or local_views.")
+        raise ConfigurationError(
+            "centre_weight compares views, and there is only one: raise global_views or local_views."
+        )
     if num_global < 2 and (settings["token_weight"] or settings["embedding_weight"]):
         raise ConfigurationError(
-            "patches are hidden in the first global view, and the second is seen whole: set global_views to 2 or more, "
-            "or token_weight and embedding_weight to 0."
+            "token_weight and embedding_weight predict the second global view, and there is only one: set global_views "
+            "to 2 or more, or both weights to 0."
         )
 
 
@@ -226,7 +230,10 @@ def _vision_transformer(settings: Settings) -> ViTEncoder:
     if has_local_size(settings):
         overrides = {"dynamic_img_size": True, **(overrides or {})}
         if not overrides["dynamic_img_size"]:
-            raise ConfigurationError("local views of another size need dynamic_img_size: leave it out, or local_size.")
+            raise ConfigurationError(
+                "local views of another size need dynamic_img_size: leave dynamic_img_size out of encoder_overrides, "
+                "or leave out local_size."
+            )
     return ViTEncoder(
         settings["encoder"],
         image_size=settings["image_size"],
@@ -242,9 +249,9 @@ def _vision_transformer(settings: Settings) -> ViTEncoder:
 
 def _feature_encoder(settings: Settings) -> FeatureEncoder:
     if settings["positions"] != "fixed":
-        raise ConfigurationError(f"{settings['encoder']} has the positions of its own: leave positions out.")
+        raise ConfigurationError(f"{settings['encoder']} brings its own positions: leave positions out.")
     if settings["stem"] != "linear":
-        raise ConfigurationError(f"{settings['encoder']} has a stem of its own: leave stem out.")
+        raise ConfigurationError(f"{settings['encoder']} brings its own stem: leave stem out.")
     return FeatureEncoder(
         settings["encoder"],
         image_size=settings["image_size"],

@@ -334,8 +334,8 @@ class MeasuringCallback(pl.Callback, ABC):
             wanted = {"higher": "max", "lower": "min"}.get(better)
             if wanted is not None and (mode := getattr(follower, "mode", None)) != wanted:
                 rank_zero_warn(
-                    f"{type(follower).__name__} follows {tag} with mode={mode!r}, for which the worst value is the "
-                    f"best: {better} is better, so pass mode={wanted!r}."
+                    f"{type(follower).__name__} follows {tag} with mode={mode!r}, which prefers its worst value: "
+                    f"{better} is better, so pass mode={wanted!r}."
                 )
 
     def _what_training_does(self, trainer: pl.Trainer) -> str:
@@ -344,5 +344,5 @@ class MeasuringCallback(pl.Callback, ABC):
             last = self.values.get(tag.removeprefix(self._prefix), math.nan)
             if getattr(follower, "check_finite", False) and math.isnan(last):
                 name = type(follower).__name__
-                return f"training goes on unless {name}, for want of check_finite=False, stops at the NaN of {tag}"
+                return f"training goes on unless {name} stops at the NaN of {tag} (check_finite=False prevents it)"
         return "training goes on"

@@ -431,7 +431,7 @@ class JEPAScoreMonitor(MeasuringCallback):
 
     def _on_recovery(self, moment: Moment) -> None:
         """Say that a failure is over."""
-        self._warnings.warn([f"it measures again at step {moment.step}."])
+        self._warnings.warn([f"measuring works again since step {moment.step}."])
 
     def _expected_tags(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> tuple[str, ...]:
         """Tags that do not depend on what may not be there."""

@@ -42,6 +42,11 @@ MESSAGES = {
     "monitor/alarm_nonfinite_jacobian": "some Jacobians are not finite",
     "monitor/alarm_turned_over": "the ranking has turned over since the last measurement",
 }
+CLEARED = {
+    "monitor/alarm_collapse": "the embeddings are no longer collapsed",
+    "monitor/alarm_nonfinite_jacobian": "all Jacobians are finite again",
+    "monitor/alarm_turned_over": "the ranking no longer turns over",
+}
 
 
 def scalars(readings: Readings, facts: ProbeFacts) -> dict[str, float]:
@@ -210,8 +215,8 @@ def problems(readings: Readings, facts: ProbeFacts, *, advice: str) -> list[str]
         )
     if readings.subspace_rows and readings.ood:
         found.append(
-            f"JEPA-SCORE ranks no further sets: {readings.subspace_rows} rows of a Jacobian do not see the small "
-            "singular values that it counts; give estimator='exact' for it."
+            f"JEPA-SCORE is not computed for the ood sets: {readings.subspace_rows} rows of a Jacobian do not see the "
+            "small singular values that it counts; give estimator='exact' for it."
         )
     unfit = [] if readings.problem else [("log density", readings.scores.log_density)]
     unfit += [("JEPA-SCORE", _exact_scores(readings)), *((f"{name} truth", t) for name, t in facts.truths.items())]
@@ -278,4 +283,4 @@ def lowest_rank_ratio(embedding_size: int) -> float:
 def changes(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """One sentence for each alarm that begins or ends between two measurements."""
     begun = [f"{MESSAGES[tag]}: {reason}." for tag, reason in now.items() if tag not in before]
-    return begun + [f"over: {MESSAGES[tag]}." for tag in before if tag not in now]
+    return begun + [f"{CLEARED[tag]}." for tag in before if tag not in now]

@@ -71,8 +71,8 @@ def check_arguments(checkpoint: Mapping[str, Any], path: Path, *, used: Mapping[
     added = [name for name in sorted(known - saved) if (used or {}).get(name, defaults[name]) != defaults[name]]
     if saved and added:
         rank_zero_warn(
-            f"The checkpoint {path} was written before there was {some_of(added)}: what the command line or the config "
-            "says is used."
+            f"The checkpoint {path} is of an earlier version and has no {some_of(added)}: the values of the command "
+            "line or the config are used."
         )
 
 
@@ -97,7 +97,9 @@ def check_fits(model: nn.Module, state_dict: Mapping[str, Any], path: Path) -> N
             "choose another one."
         )
     if lacking or foreign:
-        faults = [f"lacks {some_of(lacking)}"] * bool(lacking) + [f"has {some_of(foreign)} too much"] * bool(foreign)
+        faults = [f"lacks {some_of(lacking)}"] * bool(lacking) + [
+            f"has {some_of(foreign)}, which this model lacks"
+        ] * bool(foreign)
         raise ConfigurationError(
             f"the checkpoint {path} {' and '.join(faults)}: it was written by another version of the model; use that "
             "version, or start a new run."
@@ -105,8 +107,9 @@ def check_fits(model: nn.Module, state_dict: Mapping[str, Any], path: Path) -> N
     for name, weight in own.items():
         if state_dict[name].shape != weight.shape:
             raise ConfigurationError(
-                f"the checkpoint {path} is of a model of other sizes ({name} is {_shape(state_dict[name])} there, "
-                f"{_shape(weight)} here): give the --data and --model options that it was trained with."
+                f"the checkpoint {path} does not fit the model ({name} is {_shape(state_dict[name])} in the "
+                f"checkpoint, {_shape(weight)} in the model): give the --data and --model options that it was trained "
+                "with."
             )
 
 

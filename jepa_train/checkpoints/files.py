@@ -177,9 +177,7 @@ def read_checkpoint(path: Path, *, mapped: bool = True) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), Mapping):
         raise ConfigurationError(f"{path} is not a checkpoint of Lightning: it has no state_dict; choose another one.")
     if names := not_finite(checkpoint):
-        raise ConfigurationError(
-            f"the checkpoint {path} is of training that became non-finite ({some_of(names)}): choose an older one."
-        )
+        raise ConfigurationError(f"the checkpoint {path} has NaN or infinity in {some_of(names)}: choose an older one.")
     return checkpoint
 
 
@@ -265,8 +263,8 @@ def newest_checkpoint(folder: Path) -> Path:
             reasons.append(str(error))
             continue
         if reasons:
-            rank_zero_warn(f"{' '.join(reasons)} An older one is used: {path}.")
+            rank_zero_warn(f"{' '.join(reasons)} Using an older one: {path}.")
         return path
     if reasons:
-        raise ConfigurationError(f"no checkpoint below {folder} can be gone on from: {' '.join(reasons)}")
-    raise ConfigurationError(f"there is no last.ckpt below {folder} to go on from: run fit first.")
+        raise ConfigurationError(f"no checkpoint below {folder} can be resumed from: {' '.join(reasons)}")
+    raise ConfigurationError(f"there is no last.ckpt below {folder} to resume from: run fit first.")

@@ -138,8 +138,8 @@ class StopSignals(pl.Callback):
         if request == Request.REQUEUE and self._requeue is not None:
             self._requeue()
         if trainer.is_global_zero:
-            goes_on = f"go on with --ckpt_path {checkpoint}" if checkpoint else "no checkpoint, as none was asked for"
-            print(f"The run was asked to stop and did at step {trainer.global_step}: {goes_on}.", file=sys.stderr)
+            resuming = f"resume with --ckpt_path {checkpoint}" if checkpoint else "no checkpoint, as none was asked for"
+            print(f"Stopped by a signal at step {trainer.global_step}: {resuming}.", file=sys.stderr)
         raise SIGTERMException(self._exit_status)
 
     def _listen(self, trainer: pl.Trainer) -> None:
@@ -177,11 +177,11 @@ class StopSignals(pl.Callback):
     def _exit(self, trainer: pl.Trainer, reason: str = "") -> NoReturn:
         """End the process without waiting for anything; collectives that others left never end."""
         if trainer.is_global_zero:
-            sentence = "The run was asked to stop."
+            sentence = "Stopped by a signal."
             if _trains(trainer):
                 kept = newest_of_run(trainer)
-                goes_on = f"go on with --ckpt_path {kept}" if kept else "there is none from before"
-                sentence = f"The run was asked to stop; {reason}, so no checkpoint was written: {goes_on}."
+                resuming = f"resume from an earlier one with --ckpt_path {kept}" if kept else "there is no earlier one"
+                sentence = f"Stopped by a signal; {reason}, so no checkpoint was written: {resuming}."
             print(sentence, file=sys.stderr, flush=True)
         os._exit(self._exit_status)
 

@@ -74,7 +74,7 @@ class Parser(LightningArgumentParser):
                 raise cause
         parser = getattr(ex, "subcommand_parser", None) or self
         if self._subcommands_action is not None and message.startswith("unrecognized arguments: -"):
-            raise ConfigurationError(f"options stand behind the subcommand, as in fit {message[24:]}.")
+            raise ConfigurationError(f"options come after the subcommand: fit {message[24:]}.")
         options = [*parser._option_string_actions, *DATA_OPTIONS, *MONITOR_OPTIONS]
         raise ConfigurationError(sentence(message, options)) from None
 

@@ -111,9 +111,10 @@ class ImageDataModule(pl.LightningDataModule, ABC):
         size = len(dataset)  # type: ignore[arg-type]  # torch's Dataset declares no length; all of ours have one
         processes = self.trainer.world_size if self.trainer else 1
         if size // processes < self.batch_size:
+            shared = "" if processes == 1 else f" on each of {processes} processes"
             raise ConfigurationError(
-                f"{size // processes} training images a process ({size} on {processes}) are fewer than batch_size "
-                f"{self.batch_size}: lower --data.batch_size."
+                f"only {size // processes} training images{shared} for batch size {self.batch_size}: lower "
+                "--data.batch_size."
             )
         # an order that (seed, epoch) decides alone: a resumed run goes on with it, and any number of processes
         # sees the same global batches

@@ -214,8 +214,8 @@ class ResumableDataLoader(ImageLoader):
         state = self._resume
         if state is None and self.progress is not None and self.progress()[1]:
             rank_zero_warn(
-                "The checkpoint was written in the middle of an epoch and does not say where: what is left "
-                "of it begins with its first batches again. It is of another DataModule, or older than this loader."
+                "The checkpoint was written in the middle of an epoch and does not say after which batch, because "
+                "another DataModule or an earlier version wrote it: its rest starts over at the first batches."
             )
         if state is None or not isinstance(self.sampler, EpochSampler) or state["epoch"] != epoch:
             return 0

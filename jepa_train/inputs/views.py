@@ -48,7 +48,8 @@ class RandomView:
     def __post_init__(self) -> None:
         if not 0.0 < self.crop_scale <= 1.0:
             raise ConfigurationError(
-                f"crop_scale is the smallest share of the area that is kept, not {self.crop_scale}."
+                "crop_scale, the smallest share of an image's area that a crop keeps, must be above 0 and at most 1, "
+                f"got {self.crop_scale}."
             )
         check_at_least(0, shift=self.shift, noise=self.noise, brightness=self.brightness, contrast=self.contrast)
         check_at_least(1, crop_aspect=self.crop_aspect)

@@ -106,8 +106,8 @@ class Objective(nn.Module):
         self.guarded = ("embedding", "tokens") if anticollapse_on == "both" else (anticollapse_on,)
         if self.guards_tokens and not self.hides_patches:
             raise ConfigurationError(
-                "without a hidden patch there are no two sets of tokens to guard: set anticollapse_on to embedding, or "
-                "give token_weight or embedding_weight a value above 0."
+                "an anti-collapse term on tokens needs hidden patches: set anticollapse_on to embedding, or give "
+                "token_weight or embedding_weight a value above 0."
             )
 
     @property

@@ -150,7 +150,7 @@ def wanted_columns(scores: Iterable[str] | None) -> Wanted:
     for name in asked:
         if name not in choices:
             raise ConfigurationError(
-                f"there is no score {name!r}{meant(name, choices)}: choose of {', '.join(choices)}."
+                f"there is no score {name!r}{meant(name, choices)}: choose from {', '.join(choices)}."
             )
     together = {name for name in BY_NAME if BY_NAME[name].needs == "neighbours"}  # one says little without the others
     also = {*ALWAYS, *asked, *(together if together & set(asked) else ())}

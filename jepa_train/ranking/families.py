@@ -107,7 +107,7 @@ def settled(family: Family, pooling: Pooling, model: nn.Module) -> Pooling:
     if lacking.get(pooling):
         others = ", ".join(other for other in POOLINGS if not lacking.get(other))
         raise ConfigurationError(
-            f"the encoder has no pooling {pooling!r}, for want of {lacking[pooling]}: choose among {others}."
+            f"the encoder has no pooling {pooling!r} because it lacks {lacking[pooling]}: choose from {others}."
         )
     return pooling
 

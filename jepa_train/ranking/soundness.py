@@ -40,7 +40,7 @@ def check_forward(name: str, module: nn.Module, shape: tuple[int, int, int]) -> 
         raise ConfigurationError(f"{name} makes NaN or infinity of a plain image: choose other weights.")
     if float((both[0] - alone[0]).norm()) > 0.01 * float(alone[0].norm()):
         raise ConfigurationError(
-            f"{name} embeds an image otherwise in a batch than alone: let its forward treat each image by itself."
+            f"{name} embeds an image differently in a batch than alone: its forward must treat each image by itself."
         )
     return int(both.shape[1])
 

@@ -113,7 +113,7 @@ class Workspace:
             for path in found:
                 path.unlink()
             names = some_of([str(path.relative_to(self.folder)) for path in found])
-            rank_zero_warn(f"Damaged files in {self.folder} are made anew: {names}.")
+            rank_zero_warn(f"Damaged files in {self.folder} are computed again: {names}.")
 
     def remove_partial(self) -> None:
         """Remove what a kill left of files that were being written; nobody may write to the folder now."""

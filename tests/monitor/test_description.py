@@ -47,7 +47,7 @@ def test_only_what_is_logged_is_explained() -> None:
     "ignore:Found 1 module.s. in eval mode",
     "ignore:The number of training batches",
     "ignore:The '.*_dataloader' does",
-    "ignore:JEPAScoreMonitor. JEPA-SCORE ranks no further sets",
+    "ignore:JEPAScoreMonitor. JEPA-SCORE is not computed for the ood sets",
 )
 def test_every_tag_of_a_measurement_is_explained(tmp_path: Path) -> None:
     truths = {"truth": true_log_density, "other": lambda x: x.flatten(1).sum(1)}

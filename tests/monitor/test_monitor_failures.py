@@ -84,7 +84,7 @@ def test_a_failed_measurement_is_nan_with_a_reason_and_one_warning(tmp_path: Pat
     warned = [str(warning.message) for warning in caught if "JEPAScoreMonitor" in str(warning.message)]
     assert len(warned) == 2
     assert "could not measure at step 0, and training goes on: RuntimeError: a bad day" in warned[0]
-    assert "measures again at step 18" in warned[1]
+    assert "measuring works again since step 18" in warned[1]
     assert callback.history.values["monitor/failed"] == [1.0, 1.0, 1.0, 0.0]
     assert np.isnan(callback.history.values["density/spearman"]).tolist() == [True, True, True, False]
     text = read_events(Path(logger.log_dir)).Tensors("JEPA-SCORE/failures/text_summary")[0].tensor_proto.string_val[0]
@@ -102,5 +102,5 @@ def test_alarms_are_warned_of_when_they_begin_and_when_they_end(tmp_path: Path) 
         trainer(tmp_path, callback).fit(Collapses(), loader(), loader(seed=1))
     warned = [str(warning.message) for warning in caught if "collapsed" in str(warning.message)]
     assert "the embeddings have collapsed: their variance is 0.0e+00" in warned[0]
-    assert "over: the embeddings have collapsed" in warned[-1]
+    assert "the embeddings are no longer collapsed" in warned[-1]
     assert callback.history.values["monitor/alarm_collapse"] == [0.0, 1.0, 0.0]

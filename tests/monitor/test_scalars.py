@@ -205,7 +205,7 @@ def test_each_alarm_is_warned_of_when_it_begins_and_when_it_ends() -> None:
     ringing = {"monitor/alarm_collapse": "why"}
     assert changes({}, ringing) == ["the embeddings have collapsed: why."]
     assert changes(ringing, {"monitor/alarm_collapse": "another reason"}) == []
-    assert changes(ringing, {}) == ["over: the embeddings have collapsed."]
+    assert changes(ringing, {}) == ["the embeddings are no longer collapsed."]
 
 
 def test_variance_share() -> None:

@@ -285,7 +285,7 @@ def test_last_goes_on_in_the_same_folder_and_ends_like_an_uninterrupted_run(
         (["--data=NoSuchData"], r"NoSuchData"),
         (["--ckpt_path=last", "--trainer.logger=false"], r"error: --ckpt_path last looks below the logger's folder"),
         (["--ckpt_path=last"], r"error: there is no last.ckpt below .*: run fit first"),
-        (["--data.batch_size=999"], r"error: 256 training images a process \(256 on 1\) are fewer than batch_size 999"),
+        (["--data.batch_size=999"], r"error: only 256 training images for batch size 999: lower --data\.batch_size"),
         (["--model.anticollapse=barlows"], r"barlows"),
     ],
 )

@@ -119,7 +119,9 @@ def _inverses(points: Tensor, k: int, generator: torch.Generator) -> Tensor:
     apart = distances > rounding
     known = apart.sum(1) > 1
     if not bool(known.any()):
-        raise ValueError(f"more than {k} copies of each embedding, to float32's rounding: there is no dimension.")
+        raise ValueError(
+            f"each embedding has more than {k} copies within float32's rounding, so there is no dimension."
+        )
     logs = torch.where(apart, (distances[:, -1:] / distances).log(), 0.0)[known]
     inverses: Tensor = logs.sum(1) / (apart[known].sum(1) - 1)
     return inverses.cpu()

@@ -195,7 +195,7 @@ class Budget:
         else:
             allowed = self._allowance(expected)
             each = (allowed - self._picture_seconds) / ROOM_FOR
-            why = f"about {allowed:.1f} s of measurements go with about {expected:.0f} s of training"
+            why = f"measuring may take about {allowed:.1f} s of a run of about {expected:.0f} s"
         reference = choose_reference(each, trial)
         plan = choose_plan(
             each - trial.besides(reference),
@@ -207,9 +207,9 @@ class Budget:
             sets=trial.sets,
         )
         if plan.samples < min(FEWEST_RANKED, num_samples):
-            why += "; so few rank mostly by chance: raise budget or give num_samples"
+            why += "; a ranking of so few samples is mostly chance: raise budget or give num_samples"
         plan = replace(plan, reference=reference)
-        return plan, f"takes {plan}, the same for the whole run: {why}."
+        return plan, f"takes {plan} at each measurement: {why}."
 
     # how often
 

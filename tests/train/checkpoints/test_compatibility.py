@@ -29,7 +29,7 @@ def test_weights_alone_can_be_validated_but_not_gone_on_from(trained: Path, caps
 def test_images_of_another_size_are_one_sentence(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     other = ["--data.image_size=32", "--trainer.max_epochs=2"]
     message = one_sentence(lambda: run("fit", f"--ckpt_path={trained}", *other), capsys)
-    assert re.search(r"of a model of other sizes \(\S+ is [\dx ]+ there, [\dx ]+ here\)", message)
+    assert re.search(r"does not fit the model \(\S+ is [\dx ]+ in the checkpoint, [\dx ]+ in the model\)", message)
 
 
 def test_an_end_before_the_checkpoint_is_one_sentence(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,11 +42,11 @@ def test_an_end_before_the_checkpoint_is_one_sentence(trained: Path, capsys: pyt
 
 def test_an_option_for_other_weights_is_refused(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     message = one_sentence(lambda: run("validate", f"--ckpt_path={trained}", "--model.embedding_size=7"), capsys)
-    assert "other weights, embedding_size 2 (not 7): leave out --model.embedding_size" in message
+    assert "do not fit embedding_size 7 (the checkpoint has 2): leave out --model.embedding_size" in message
 
 
 def test_an_option_that_the_checkpoint_overrides_is_named(trained: Path, tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match=r"decides the model: learning_rate 0.002 \(not 0.5\)\."):
+    with pytest.warns(UserWarning, match=r"come from .*; ignored: learning_rate 0.5 \(the checkpoint has 0.002\)\."):
         cli = run("validate", f"--ckpt_path={trained}", "--model.learning_rate=0.5")
     assert cli.model.hparams["learning_rate"] == 0.002
 
@@ -58,7 +58,8 @@ def test_a_config_that_the_checkpoint_overrides_is_named(trained: Path, tmp_path
     data = ["--data=jepa_train.data.MixtureDataModule", "--data.num_train=128", "--data.num_probe=32"]
     quick = ["--trainer.logger=false", "--trainer.enable_progress_bar=false"]
     with pytest.warns(
-        UserWarning, match=r"decides the model: embedding_size 2 \(not 5\), ema_start 0.98 \(not 0.5\)\."
+        UserWarning,
+        match=r"ignored: embedding_size 5 \(the checkpoint has 2\), ema_start 0.5 \(the checkpoint has 0.98\)\.",
     ):
         main(["validate", "-c", str(config), *data, *quick, f"--ckpt_path={trained}"])
 

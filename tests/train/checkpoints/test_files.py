@@ -1,4 +1,4 @@
-"""Checkpoints: never half written, and one clear sentence for every file that cannot be gone on from."""
+"""Checkpoints: never half written, and one clear sentence for every file that cannot be resumed from."""
 
 from __future__ import annotations
 
@@ -241,8 +241,8 @@ SPOILT = {
     "unsafe": r"could run code",
     "foreign": r"settings that this model does not know \(width\)",
     "silent foreign": r"is a checkpoint of another model: it has layer.bias, layer.weight, not online",
-    "older weights": r"lacks online.encoder.vit.norm.weight and has online.old too much: .* another version",
-    "a weight more": r"bad.ckpt has online.old too much",
+    "older weights": r"lacks online.encoder.vit.norm.weight and has online.old, which .*: .* another version",
+    "a weight more": r"bad.ckpt has online.old, which this model lacks",
     "older settings": r"settings that this model does not know \(number_of_things\)",
     "missing": r"there is no checkpoint bad.ckpt",
 }
@@ -304,7 +304,7 @@ def test_last_passes_over_what_is_not_whole_and_says_so(trained: Path, capsys: p
     ):
         assert newest_checkpoint(Path("runs/mixture")) == whole
     whole.unlink()
-    assert "no checkpoint below runs can be gone on from" in one_sentence(
+    assert "no checkpoint below runs can be resumed from" in one_sentence(
         lambda: run("fit", "--ckpt_path=last"), capsys
     )
 

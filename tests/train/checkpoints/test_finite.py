@@ -287,7 +287,7 @@ def test_a_checkpoint_that_is_not_finite_is_not_read(tmp_path: Path) -> None:
     checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
     checkpoint["state_dict"]["target.projector.layers.0.weight"][0, 0] = torch.nan
     torch.save(checkpoint, tmp_path / "old.ckpt")  # of another program
-    sentence = r"old.ckpt is of training that became non-finite \(state_dict.target.projector.layers.0.weight\)"
+    sentence = r"old.ckpt has NaN or infinity in state_dict.target.projector.layers.0.weight: choose"
     with pytest.raises(ConfigurationError, match=sentence):
         read_checkpoint(tmp_path / "old.ckpt")
     with pytest.raises(ConfigurationError, match=sentence):

@@ -25,7 +25,7 @@ SAVING = {"by epochs": [], "by steps": ["--trainer.callbacks.every_n_train_steps
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),
-    pytest.mark.filterwarnings("ignore:The checkpoint .* decides the model"),
+    pytest.mark.filterwarnings("ignore:Model settings come from the checkpoint"),
 ]
 
 

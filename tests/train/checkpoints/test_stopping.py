@@ -59,7 +59,7 @@ def test_it_goes_on_from_the_step_at_which_it_stopped(
     whole = fit(tmp_path / "whole", EPOCHS, *settings)
     stop(tmp_path / "parts", *settings, *signal_at(step, hook))
     last = last_checkpoint(tmp_path / "parts")
-    assert f"stop and did at step {saved}: go on with --ckpt_path {last}." in capsys.readouterr().err
+    assert f"Stopped by a signal at step {saved}: resume with --ckpt_path {last}." in capsys.readouterr().err
     assert read_checkpoint(last)["global_step"] == saved
     resumed = fit(tmp_path / "parts", EPOCHS, *settings, "--ckpt_path=last")
     assert resumed["global_step"] == whole["global_step"]
@@ -104,7 +104,7 @@ def test_two_processes_stop_at_the_same_step(step: int, hooks: tuple[str, str], 
     on_two = ["--trainer.devices=2", "--trainer.strategy=ddp", EPOCHS, f"--data.num_train={16 * BATCHES}"]
     ended = run_python(TRAIN, "fit", *TINY, *on_two, *monitored, *signal_at(step, *hooks), folder=tmp_path)
     assert ended.returncode == STATUS, ended.stderr[-3000:]
-    assert ended.stderr.count("The run was asked to stop") == 1
+    assert ended.stderr.count("Stopped by a signal") == 1
     assert read_checkpoint(last_checkpoint(tmp_path / "runs"))["global_step"] == saved
 
 
@@ -144,7 +144,7 @@ def test_validate_exits_at_once(tmp_path: Path) -> None:
     command = [TRAIN, "validate", *TINY, "--ckpt_path", last_checkpoint(tmp_path / "runs")]
     ended = run_python(*command, *signal_at(0, "on_validation_start"), folder=tmp_path)
     assert ended.returncode == STATUS, ended.stderr[-3000:]
-    assert "asked to stop" in ended.stderr
+    assert "Stopped by a signal" in ended.stderr
 
 
 def test_what_is_not_a_whole_checkpoint_is_behind(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ TYPOS = {
     "fitt": "there is no subcommand 'fitt' (is fit meant?)",
     "exprt": "there is no subcommand 'exprt' (is export meant?)",
     "fit now": "'now' belongs to no option",
-    "--trainer.max_epochs=3 fit": "options stand behind the subcommand",
+    "--trainer.max_epochs=3 fit": "options come after the subcommand",
     "fit --data.batchsize=3": "there is no option --data.batchsize (is --data.batch_size meant?)",
     "fit --data.batchsize 3": "there is no option --data.batchsize (is --data.batch_size meant?)",
     "predict --data.batchsize=3": "there is no option --data.batchsize (is --data.batch_size meant?)",

@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:The dirpath has changed"),  # validate has a folder of its own, or none
     pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty"),  # a resumed run's
     pytest.mark.filterwarnings("ignore:The number of training batches"),  # is small here
-    pytest.mark.filterwarnings("ignore:The checkpoint .* decides the model"),  # what -c repeats of it
+    pytest.mark.filterwarnings("ignore:Model settings come from the checkpoint"),  # what -c repeats of it
 ]
 
 

@@ -22,7 +22,7 @@ def test_a_batch_needs_as_many_images_a_process() -> None:
     enough.trainer = few.trainer = processes
     assert len(enough.train_dataloader()) == 1
     with pytest.raises(
-        ConfigurationError, match=r"^3 training images a process \(7 on 2\) are fewer than batch_size 4:"
+        ConfigurationError, match=r"^only 3 training images on each of 2 processes for batch size 4: lower"
     ):
         few.train_dataloader()
 

@@ -181,7 +181,7 @@ def test_progress_without_a_state_is_warned_of() -> None:
     """Lightning keeps a DataModule's state by the name of its class: of another class there is none."""
     batches = loader(0)
     batches.progress = lambda: (0, 3)
-    with pytest.warns(UserWarning, match="does not say where"):
+    with pytest.warns(UserWarning, match="does not say after which batch"):
         read(batches)
 
 

@@ -93,7 +93,7 @@ def test_feature_maps_are_averaged_over_positions() -> None:
 def test_a_pooling_that_the_model_has_not_is_refused_with_those_it_has() -> None:
     resnet = small("test_resnet")
     for pooling, lacks in (("cls", "a class token"), ("map", "attention pooling"), ("projection", "a projection")):
-        with pytest.raises(ConfigurationError, match=rf"for want of {lacks}: choose among auto, own, mean\."):
+        with pytest.raises(ConfigurationError, match=rf"because it lacks {lacks}: choose from auto, own, mean\."):
             settled(FAMILIES[-1], pooling, resnet)  # type: ignore[arg-type]
 
 

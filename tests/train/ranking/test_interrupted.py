@@ -59,7 +59,7 @@ def test_it_goes_on_with_damaged_parts(photos: Path, tmp_path: Path, whole: byte
         os.truncate(path, path.stat().st_size // 2)
     (folder / "reference.pt").write_bytes((folder / "reference.pt").read_bytes()[:-100])
     good = {path: path.stat().st_mtime_ns for path in parts if path not in by_kind.values()}
-    with pytest.warns(UserWarning, match="Damaged files in .* are made anew: .* and 2 more") as warned:
+    with pytest.warns(UserWarning, match="Damaged files in .* are computed again: .* and 2 more") as warned:
         rank_quietly(photos, folder, page=False)
     assert sum(str(warning.message).startswith("Damaged") for warning in warned) == 1
     assert (folder / TABLE).read_bytes() == whole

@@ -115,7 +115,7 @@ def test_a_damaged_shard_is_named_and_mends_itself(shards: Path, photos: Path, t
     os.truncate(path, 200)
     with pytest.raises(ConfigurationError, match=rf"{path.name} is damaged: run the command of its shard again"):
         merge([shards / "1", damaged, shards / "3"], output=tmp_path / "merged")
-    with pytest.warns(UserWarning, match="are made anew"):
+    with pytest.warns(UserWarning, match="are computed again"):
         rank_quietly(photos, damaged, reference=shards / "shared" / "reference.pt", shard="2/3")
     merge([shards / "1", damaged, shards / "3"], output=tmp_path / "merged", page=False)
     assert (tmp_path / "merged" / TABLE).read_bytes() == (shards / "whole" / TABLE).read_bytes()

@@ -43,7 +43,7 @@ def test_a_mask_of_infinities_is_no_fault() -> None:
         (lambda images: images.flatten(), r"makes a tensor of shape \(96,\) of 2 images, not one vector of each"),
         (lambda images: images[:1].flatten(1), r"makes a tensor of shape \(1, 48\)"),
         (lambda images: images.flatten(1).log(), r"makes NaN or infinity of a plain image"),
-        (lambda images: images.flatten(1) - images.flatten(1).mean(0), r"embeds an image otherwise in a batch"),
+        (lambda images: images.flatten(1) - images.flatten(1).mean(0), r"embeds an image differently in a batch"),
         (lambda images: images @ images.new_zeros(5, 5), r"cannot encode images of 3 x 4 x 4 \("),
     ],
 )

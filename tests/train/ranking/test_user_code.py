@@ -81,7 +81,7 @@ def test_the_first_token_can_be_asked_for() -> None:
     [
         ("mapping", "auto", r"cannot encode images of 3 x 16 x 16 \(.*returned a dict.*\): .*forward returns \(B, K\)"),
         ("five", "auto", r"cannot encode images .*\(2, 1, 8, 4, 4\)"),
-        ("batch", "auto", r"embeds an image otherwise in a batch than alone"),
+        ("batch", "auto", r"embeds an image differently in a batch than alone"),
         ("nan", "auto", r"makes NaN or infinity"),
         ("vector", "map", r"has no pooling 'map': choose auto, mean or cls"),
         ("seven", "auto", r"returned a int, not an nn.Module or an ImageEncoder"),

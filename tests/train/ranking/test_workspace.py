@@ -65,7 +65,7 @@ def test_damaged_files_alone_are_discarded(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.warns(UserWarning, match="are made anew: parts/embeddings/000000001.arrow, reference.pt"):
+    with pytest.warns(UserWarning, match="are computed again: parts/embeddings/000000001.arrow, reference.pt"):
         workspace.discard_damaged()
     assert workspace.numbers(EMBEDDINGS) == {0, 2}
     assert not (tmp_path / "reference.pt").exists()
