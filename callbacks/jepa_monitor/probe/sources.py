@@ -328,10 +328,7 @@ def _read_reference(
             require_alike(whole, probe)
             new = [i for i, one in enumerate(fingerprints(whole.inputs).tolist()) if one not in known]
             if len(new) < 2:
-                rank_zero_warn(
-                    "JEPAScoreMonitor leaves baselines out: all reference samples are in the probe, so pass others as "
-                    "reference=."
-                )
+                rank_zero_warn("JEPAScoreMonitor leaves baselines out: all reference samples are in the probe, too.")
                 return None, None, None
             baseline = gaussian_baseline(whole.inputs[new]) if found.log_densities else None
             start = skip + len(whole.indices)
@@ -341,9 +338,7 @@ def _read_reference(
         if sources.reference is not None:
             raise
         # training data can be anything; the encoder takes what the probe has
-        rank_zero_warn(
-            f"JEPAScoreMonitor leaves baselines out, because they cannot be fitted to the training data: {error}"
-        )
+        rank_zero_warn(f"JEPAScoreMonitor leaves baselines out: training data cannot be their reference: {error}")
         return None, None, None
 
 

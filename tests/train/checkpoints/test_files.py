@@ -300,7 +300,7 @@ def test_last_passes_over_what_is_not_whole_and_says_so(trained: Path, capsys: p
     cut_off.write_bytes(cut_off.read_bytes()[:-100])
     Path("runs/mixture/version_2/checkpoints/last.ckpt").mkdir(parents=True)  # sharded, killed before its end
     with pytest.warns(
-        UserWarning, match=r"version_1/checkpoints/last.ckpt is not a whole .*older one is used: .*version_0"
+        UserWarning, match=r"version_1/checkpoints/last.ckpt is not a whole .*Using an older one: .*version_0"
     ):
         assert newest_checkpoint(Path("runs/mixture")) == whole
     whole.unlink()
