@@ -7,10 +7,15 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from jepa_train.module import JEPA
+
 GEMM = ("mm", "addmm", "bmm", "baddbmm", "linear", "convolution", "_addmm_activation")
-DENSE_BFLOAT16 = {"H100": 989.4e12, "H200": 989.4e12, "A100": 311.8e12}  # NVIDIA's data sheets, SXM
+# NVIDIA's data sheets, without sparsity; SXM where nothing else is said
+DENSE_BFLOAT16 = {"H100 PCIe": 756e12, "H100": 989.4e12, "H200": 989.4e12, "A100": 311.8e12, "B200": 2250e12}
 OPTIMIZER = ("_fused_adamw_", "lerp_", "_foreach", "addcdiv", "addcmul", "sqrt", "mul_", "div")
 
 
@@ -49,35 +54,33 @@ class Profile(pl.Callback):
         return {name: own / whole for name, own in groups.items()}
 
 
-class Flops(pl.Callback):
-    """Counts the floating-point operations of the last step of a fit, in matrix products and attention.
+def flops_of_step(module: JEPA, images: Tensor, context_BV: Tensor, targets_BMT: Tensor) -> int:
+    """Count the floating-point operations of a step of plain I-JEPA, in matrix products and attention.
 
-    A compiled step would hide them: count those of a module that is not compiled.
+    Nothing is computed on the device ``meta``. Attention counts as its plain products do, whatever kernel a card has
+    for it: what a fused kernel computes a second time in its backward pass is no progress.
+
+    Args:
+        module: a module that is not compiled.
+        images: (B, C, H, W).
+        context_BV, targets_BMT: patch indices of contexts and targets.
     """
-
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
-        """Start with the last step."""
-        if index == trainer.max_steps - 1:
-            self.counter = FlopCounterMode(display=False)
-            self.counter.__enter__()
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, index: int
-    ) -> None:
-        """Stop with the last step."""
-        if index == trainer.max_steps - 1:
-            self.counter.__exit__(None, None, None)
-
-    @property
-    def of_step(self) -> int:
-        """Operations of one step."""
-        return int(self.counter.get_total_flops())
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        context = module.online.encoder(images, context_BV)
+        predicted, _ = module.predictor(context, context_BV, targets_BMT)
+        with torch.no_grad():
+            module.target.encoder(images)
+        predicted.sum().backward()  # losses have no products
+    return int(counter.get_total_flops())
 
 
-def dense_peak(device: str) -> float:
-    """Operations a second that the maker of a GPU promises for dense bfloat16; NaN where this is not known."""
-    name = torch.cuda.get_device_name() if device == "cuda" else ""
-    return next((peak for known, peak in DENSE_BFLOAT16.items() if known in name), math.nan)
+def dense_peak(card: str) -> float:
+    """Operations a second that the maker of a card promises for dense bfloat16; NaN where this is not known.
+
+    Args:
+        card: name of the card as :func:`torch.cuda.get_device_name` gives it; empty for a CPU.
+    """
+    return next((peak for known, peak in DENSE_BFLOAT16.items() if known in card), math.nan)
 
 
 def group_of(operator: str) -> str:

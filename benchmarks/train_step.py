@@ -2,7 +2,7 @@
 
     pip install -e ".[benchmarks]"
     python benchmarks/train_step.py [--threads 1] [--repeats 7] [--batch 32] [--precision P] [--compile]
-                                    [--only NAME] [--json FILE]
+                                    [--context-multiple 16] [--only NAME] [--json FILE]
 
 ``ours`` is the step of ``jepa_train.module.JEPA`` as a Trainer runs it, from the batch that is there to the weights
 that have moved: masks drawn, loss, backward, AdamW, EMA. ``transcription`` is the paper (arXiv 2301.08243) written down
@@ -14,7 +14,9 @@ the masks. Before the seconds count, their losses are compared. Steps are taken 
 median of the ratios within a turn. Peak memory is that of a process of its own for each, over three steps, above what
 it held before the model was built. Cases on a GPU run where there is one, under bfloat16 autocast, and count the turns
 alone whose numbers of tokens came before: for each new one the libraries plan their kernels anew, which is paid by who
-comes first. Cases on a CPU run in float32 and under bfloat16 autocast. With ``--compile`` ours is compiled
+comes first; ``--context-multiple`` leaves fewer of them, for all alike. Operations are counted for each turn's own
+shapes; their share of the card's peak is that of its data sheet for dense bfloat16. Cases on a CPU run in float32 and
+under bfloat16 autocast. With ``--compile`` ours is compiled
 (``--model.compile true``) and the others are not; each case then begins with minutes of compiling, which are not
 counted. The exit status says whether all goals were reached.
 """
@@ -39,7 +41,7 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from step_contenders import Contender, Lightly, Transcription, parameter_count
-from step_profile import Flops, Profile, dense_peak, synchronise
+from step_profile import Profile, dense_peak, flops_of_step, synchronise
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader
 
@@ -49,6 +51,7 @@ from jepa_train.module import JEPA
 MIB = 1 << 20
 WARM_UP = 3
 TURNS_ON_GPU = 6  # for each that counts
+Shapes = tuple[tuple[int, ...], tuple[int, ...]]  # of context (B, V) and targets (B, M, T)
 CONTENDERS: dict[str, type[Contender]] = {"transcription": Transcription, "lightly": Lightly}
 
 
@@ -67,6 +70,7 @@ class Case:
     device: str = "cpu"
     precision: str = "32-true"
     compile: bool = False
+    context_multiple: int = 1
 
     @property
     def half(self) -> bool:
@@ -89,6 +93,15 @@ class Case:
             mask_mode="corrected",
             compile=self.compile,
         )
+
+    def flops(self, shapes: Shapes) -> int:
+        """Floating-point operations of a step with masks of these shapes."""
+        context_BV, targets_BMT = shapes
+        with torch.device("meta"):
+            module = replace(self, compile=False).module()
+            images = torch.empty(context_BV[0], 3, self.image_size, self.image_size)
+            context, targets = (torch.zeros(shape, dtype=torch.int64) for shape in (context_BV, targets_BMT))
+        return flops_of_step(module, images, context, targets)
 
     def images(self) -> Tensor:
         """(B, 3, H, W)."""
@@ -114,18 +127,32 @@ GPU_CASES = tuple(
 
 
 class RecordedMasks:
-    """Draws masks with a module's own sampler, keeps the last ones and counts the seconds."""
+    """Draws masks with a module's own sampler, keeps the last ones and counts the seconds.
 
-    def __init__(self, sampler: MultiBlockMasks) -> None:
+    Contexts are cut to a multiple of some number of patches, of which random ones are left out, so that a GPU plans its
+    kernels for few shapes.
+    """
+
+    def __init__(self, sampler: MultiBlockMasks, context_multiple: int = 1) -> None:
         self.sampler = sampler
+        self.context_multiple = context_multiple
         self.seconds: list[float] = []
 
     def __call__(self, batch_size: int, generator: Generator) -> tuple[Tensor, Tensor]:
         """Draw masks as ``MultiBlockMasks`` does, and take the time."""
         started = time.perf_counter()
-        self.last = self.sampler(batch_size, generator)
+        context_BV, targets_BMT = self.sampler(batch_size, generator)
+        self.last = cut_to_multiple(context_BV, self.context_multiple, generator), targets_BMT
         self.seconds.append(time.perf_counter() - started)
         return self.last
+
+
+def cut_to_multiple(context_BV: Tensor, multiple: int, generator: Generator) -> Tensor:
+    """Leave out random patches until their number is a multiple: (B, V) -> (B, V - V % multiple), or all of fewer."""
+    B, V = context_BV.shape
+    kept = V if multiple > V else V - V % multiple
+    order = torch.rand(B, V, generator=generator).topk(kept, dim=1).indices.sort(dim=1).values
+    return context_BV.gather(1, order)
 
 
 class SideBySide(pl.Callback):
@@ -135,7 +162,7 @@ class SideBySide(pl.Callback):
         self.masks = masks
         self.others = others
         self.seconds: dict[str, list[float]] = {name: [] for name in ("ours", *others)}
-        self.shapes: list[tuple[int, ...]] = []
+        self.shapes: list[Shapes] = []
         self.first_loss: dict[str, float] = {}
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
@@ -151,7 +178,8 @@ class SideBySide(pl.Callback):
         synchronise(images.device)
         self.seconds["ours"].append(time.perf_counter() - self.started)
         self.first_loss.setdefault("ours", float(outputs["loss"]))
-        self.shapes.append(tuple(length for indices in self.masks.last for length in indices.shape))
+        context_BV, targets_BMT = self.masks.last
+        self.shapes.append((tuple(context_BV.shape), tuple(targets_BMT.shape)))
         for name, contender in self.others.items():
             started = time.perf_counter()
             loss = contender.step(images, *self.masks.last)
@@ -181,7 +209,7 @@ def fit(case: Case, module: JEPA, steps: int, callback: pl.Callback) -> None:
 def side_by_side(case: Case, module: JEPA, names: list[str], steps: int) -> SideBySide:
     """Steps of ours and of the named contenders, in turn, from equal weights."""
     others = {name: CONTENDERS[name](module, device=case.device, half=case.half) for name in names}
-    module.masks = masks = RecordedMasks(module.masks)  # type: ignore[assignment]  # called in the same way
+    module.masks = masks = RecordedMasks(module.masks, case.context_multiple)  # type: ignore[assignment]  # called in the same way
     turns = SideBySide(masks, others)
     fit(case, module, steps, turns)
     return turns
@@ -238,12 +266,10 @@ def measure(case: Case, names: list[str], repeats: int, threads: int) -> dict[st
     parameters = {"ours": parameter_count(module.online.encoder.vit, module.predictor)}
     on_gpu = case.device == "cuda"
     turns = side_by_side(case, module, names, WARM_UP + repeats * (TURNS_ON_GPU if on_gpu else 1))
-    counted = [turn for turn in (seen_before(turns.shapes) if on_gpu else range(len(turns.shapes))) if turn >= WARM_UP]
+    counted = counted_turns(turns.shapes, on_gpu=on_gpu)
     seconds = {name: [values[turn] for turn in counted] for name, values in turns.seconds.items()}
     profiled = Profile()
     fit(case, case.module(), 2, profiled)
-    flops = Flops()
-    fit(case, replace(case, compile=False).module(), 2, flops)
     parameters |= {name: contender.parameter_count for name, contender in turns.others.items()}
     drawing = statistics.median(turns.masks.seconds[WARM_UP:]) / statistics.median(seconds["ours"])
     rows = {
@@ -259,20 +285,36 @@ def measure(case: Case, names: list[str], repeats: int, threads: int) -> dict[st
         }
         for name, values in seconds.items()
     }
-    per_second = flops.of_step / rows["ours"]["seconds"]
+    card = torch.cuda.get_device_name() if on_gpu else ""
     return {
         "rows": rows,
         "drawing masks": drawing,
         "profile": profiled.shares(case.device),
-        "tflop_of_step": flops.of_step / 1e12,
-        "tflop_per_second": per_second / 1e12,
-        "share_of_peak": per_second / dense_peak(case.device),
+        **rates(case, [turns.shapes[turn] for turn in counted], seconds["ours"], peak=dense_peak(card)),
     }
 
 
-def seen_before(shapes: Sequence[tuple[int, ...]]) -> list[int]:
-    """Places of the shapes that an earlier one equals."""
-    return [place for place, shape in enumerate(shapes) if shape in shapes[:place]]
+def counted_turns(shapes: Sequence[Shapes], *, on_gpu: bool) -> list[int]:
+    """Turns that count: those after the warm-up, on a GPU if an earlier one had the same shapes."""
+    turns = range(WARM_UP, len(shapes))
+    return [turn for turn in turns if not on_gpu or shapes[turn] in shapes[:turn]]
+
+
+def rates(case: Case, shapes: Sequence[Shapes], seconds: Sequence[float], *, peak: float) -> dict[str, float]:
+    """Operations of a step and a second, and their share of a card's peak: medians over turns of different shapes.
+
+    Args:
+        case: what was trained.
+        shapes, seconds: of each turn.
+        peak: operations a second that the card promises.
+    """
+    of_shapes = {shape: case.flops(shape) for shape in set(shapes)}
+    per_second = statistics.median(of_shapes[shape] / one for shape, one in zip(shapes, seconds, strict=True))
+    return {
+        "tflop_of_step": statistics.median(of_shapes[shape] for shape in shapes) / 1e12,
+        "tflop_per_second": per_second / 1e12,
+        "share_of_peak": per_second / peak,
+    }
 
 
 def goals(case: Case, found: dict[str, Any]) -> dict[str, bool]:
@@ -302,6 +344,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="instead of each case's own")
     parser.add_argument("--precision", choices=["32-true", "bf16-mixed"], help="default: both on a CPU")
     parser.add_argument("--compile", action="store_true", help="compile ours")
+    parser.add_argument("--context-multiple", type=int, default=1, help="cut contexts to a multiple of so many patches")
     parser.add_argument("--only", default="", help="cases whose name contains this")
     parser.add_argument("--json", type=Path, help="write all values here")
     arguments = parser.parse_args()
@@ -320,7 +363,12 @@ def main() -> None:
     print("| case | | step, ms | (range) | images/s | ours is faster by | peak, MiB | parameters | first loss |")
     print("|---|---|--:|--:|--:|--:|--:|--:|--:|")
     for case in cases:
-        case = replace(case, batch=arguments.batch or case.batch, compile=arguments.compile)
+        case = replace(
+            case,
+            batch=arguments.batch or case.batch,
+            compile=arguments.compile,
+            context_multiple=arguments.context_multiple,
+        )
         results[f"{case.name} {case.precision}"] = found = measure(case, names, arguments.repeats, arguments.threads)
         reached |= goals(case, found)
         for name, row in found["rows"].items():
