@@ -20,6 +20,7 @@ from .runtime.isolation import isolated
 from .runtime.loggers import Warnings, log_for_callbacks, log_scalars
 from .runtime.pooling import Pool, check_pool
 from .runtime.schedule import Moment, Schedule, is_last_batch_of_validation
+from .description import why_absent
 from .tags import meaning_of
 
 OnError = Literal["warn", "raise"]
@@ -265,6 +266,8 @@ class MeasuringCallback(pl.Callback, ABC):
         if failed:
             found.lost = tuple(self.values) or self._expected_tags(trainer, pl_module)
         self._schedule.record(moment.step, found.values, lost=found.lost, failed=failed)
+        if moment.is_fitting and not failed:
+            self._warnings.warn_new("followers", self._missing_to_followers(trainer))
         latest = self._schedule.latest
         if moment.is_fitting and latest:
             with self._guarded(pl_module, "scalars"):
@@ -337,6 +340,16 @@ class MeasuringCallback(pl.Callback, ABC):
                     f"{type(follower).__name__} follows {tag} with mode={mode!r}, which prefers its worst value: "
                     f"{better} is better, so pass mode={wanted!r}."
                 )
+
+    def _missing_to_followers(self, trainer: pl.Trainer) -> list[str]:
+        """Say which tags that callbacks follow are not there, and why: Lightning stops the run at a missing one."""
+        known = self.values.keys() | self._later_tags
+        return [
+            f"{type(follower).__name__} follows {tag}, which this run does not have: {why_absent(name)}. Lightning "
+            "stops the run where it is missing, so follow another tag."
+            for follower, tag in self._followers(trainer)
+            if (name := tag.removeprefix(self._prefix)) not in known
+        ]
 
     def _what_training_does(self, trainer: pl.Trainer) -> str:
         """Say what happens to training after a measurement that failed: callbacks that check a tag stop at NaN."""

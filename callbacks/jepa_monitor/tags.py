@@ -38,6 +38,7 @@ class Tag:
         better: ``higher``, ``lower``, or near a value; ``-`` where neither is better.
         chart: title of the chart that has its line, if any.
         needs: condition for the tag to be logged.
+        none_for: inputs for which there is no such tag.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Tag:
     better: str = "-"
     chart: str | None = None
     needs: str = ""
+    none_for: str = ""
 
     @property
     def is_beginning(self) -> bool:
@@ -320,6 +322,7 @@ TAGS = (
         "counts as theirs: do not follow it where images are noisy",
         collapsed="NaN or 0",
         better="higher",
+        none_for="token ids, and inputs of more than 1,024 numbers that are no images",
     ),
     Tag("monitor/reference", "reference embeddings that the density is fitted to; 0 if it is fitted to the probe's"),
     Tag("monitor/samples", "samples with a Jacobian, the same for the whole run"),

@@ -94,12 +94,20 @@ def resolve_encoders(module: nn.Module, encoder: Encoders, pool: Pool) -> dict[s
 def resolve_features(module: nn.Module, pool: Pool) -> Encode | None:
     """Find the function from inputs to (B, D) features that a module offers as its method ``features``, if it does.
 
-    A submodule of that name may stand behind others, so that it is not called with inputs.
+    A submodule of that name may stand behind others, so that it is not called with inputs; and a second name of what
+    :func:`usual_encoder` finds would say the same again.
     """
     features = getattr(module, "features", None)
-    if isinstance(features, nn.Module) or not callable(features):
+    if isinstance(features, nn.Module) or not callable(features) or _calls_usual_encoder(module, features):
         return None
     return resolve_encoders(module, {"features": "features"}, pool)["features"][0]
+
+
+def _calls_usual_encoder(module: nn.Module, function: Callable[..., object]) -> bool:
+    """Return true for the usual encoder's own ``forward``, under whatever name a module has it."""
+    encoder = find_submodule(module, usual_encoder(module)[0])
+    is_forward = getattr(function, "__func__", None) in (type(encoder).forward, type(encoder).__call__)
+    return is_forward and getattr(function, "__self__", None) is encoder
 
 
 def _method_or_path(module: nn.Module, choice: EncoderChoice) -> EncoderChoice:

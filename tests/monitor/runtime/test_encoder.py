@@ -15,7 +15,14 @@ from jepa_monitor import JEPAScoreMonitor, gaussianity_statistics, jepa_score
 from jepa_monitor.density import EmbeddingReference
 from jepa_monitor.evaluation import feature_statistics
 from jepa_monitor.ranking import knn_distance
-from jepa_monitor.runtime.encoder import embed, resolve_encoder, resolve_encoders, resolve_preprocess, usual_encoder
+from jepa_monitor.runtime.encoder import (
+    embed,
+    resolve_encoder,
+    resolve_encoders,
+    resolve_features,
+    resolve_preprocess,
+    usual_encoder,
+)
 from jepa_monitor.runtime.pooling import channel_axis
 from tests.monitor.evaluation.helpers import labelled_module
 from tests.monitor.helpers import Autoencoder, images, loader
@@ -233,3 +240,28 @@ def test_a_submodule_by_name_says_where_its_channels_are() -> None:
     module.encoder = ChannelsLast()
     ((encode, _),) = resolve_encoders(module, "encoder", "auto").values()
     torch.testing.assert_close(encode(images(3)), module.encoder(images(3)).mean((1, 2)))
+
+
+def test_features_that_are_the_usual_encoder_by_another_name_are_not_read_twice() -> None:
+    class WithFeatures(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = nn.Linear(4, 3)
+            self.head = nn.Linear(3, 2)
+
+        def features(self, x: Tensor) -> Tensor:
+            return self.encoder(x)
+
+    class Alias(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x
+
+        features = forward
+
+    module = WithFeatures()
+    assert resolve_features(module, "auto") is not None  # which may be anything
+    module.features = module.head.forward
+    assert resolve_features(module, "auto") is not None
+    module.features = module.encoder.forward
+    assert resolve_features(module, "auto") is None
+    assert resolve_features(Alias(), "auto") is None
