@@ -1,4 +1,4 @@
-"""What the benchmark of a training step does with a GPU, as far as there need not be one: operations, peaks, turns."""
+"""The benchmark of a training step takes a GPU's way, as far as there need not be one: operations, peaks, turns."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def closed_form(case: Case, V: int, M: int, T: int) -> int:
     "case", [pytest.param(c, id=c.name, marks=[] if "ViT-S" in c.name else pytest.mark.slow) for c in GPU_CASES]
 )
 def test_operations_of_every_case_of_a_gpu_are_those_of_the_closed_form(case: Case) -> None:
-    """On the device meta, where a Vision Transformer of any size has room."""
+    """A Vision Transformer of any size has room on the device meta."""
     (V,), (M, T) = SHAPES[case.image_size // case.patch_size]
     expected = case.batch * closed_form(case, V, M, T)
     assert case.flops(((case.batch, V), (case.batch, M, T))) == expected
@@ -106,7 +106,7 @@ def test_few_lengths_of_contexts_are_left() -> None:
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
 def test_a_case_is_measured_from_the_losses_to_the_goals() -> None:
-    """On a CPU, with the goals of the largest case of a GPU."""
+    """The goals are those of the largest case of a GPU, on a CPU."""
     case = replace(SMALL, context_multiple=4)
     found = measure(case, ["transcription"], repeats=2, threads=1)
     ours, plain = found["rows"]["ours"], found["rows"]["transcription"]

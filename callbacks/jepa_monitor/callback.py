@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.utilities import rank_zero_warn
 
 from .errors import SettingError
+from .followers import missing_tags
 from .history import current_name
 from .probe.sources import Sources
 from .runtime.distributed import broadcast, fail_together
@@ -20,7 +21,6 @@ from .runtime.isolation import isolated
 from .runtime.loggers import Warnings, log_for_callbacks, log_scalars
 from .runtime.pooling import Pool, check_pool
 from .runtime.schedule import Moment, Schedule, is_last_batch_of_validation
-from .description import why_absent
 from .tags import meaning_of
 
 OnError = Literal["warn", "raise"]
@@ -267,7 +267,8 @@ class MeasuringCallback(pl.Callback, ABC):
             found.lost = tuple(self.values) or self._expected_tags(trainer, pl_module)
         self._schedule.record(moment.step, found.values, lost=found.lost, failed=failed)
         if moment.is_fitting and not failed:
-            self._warnings.warn_new("followers", self._missing_to_followers(trainer))
+            known = self.values.keys() | self._later_tags
+            self._warnings.warn_new("followers", missing_tags(self._followers(trainer), known, self._prefix))
         latest = self._schedule.latest
         if moment.is_fitting and latest:
             with self._guarded(pl_module, "scalars"):
@@ -319,8 +320,6 @@ class MeasuringCallback(pl.Callback, ABC):
             self._on_recovery(moment)
         self._failure = failure
 
-    # callbacks that follow a tag
-
     def _followers(self, trainer: pl.Trainer) -> Iterator[tuple[Any, str]]:
         """Callbacks that follow one of our tags, each with that tag."""
         owned = tuple(self._prefix + beginning for beginning in self._tag_prefixes)
@@ -340,16 +339,6 @@ class MeasuringCallback(pl.Callback, ABC):
                     f"{type(follower).__name__} follows {tag} with mode={mode!r}, which prefers its worst value: "
                     f"{better} is better, so pass mode={wanted!r}."
                 )
-
-    def _missing_to_followers(self, trainer: pl.Trainer) -> list[str]:
-        """Say which tags that callbacks follow are not there, and why: Lightning stops the run at a missing one."""
-        known = self.values.keys() | self._later_tags
-        return [
-            f"{type(follower).__name__} follows {tag}, which this run does not have: {why_absent(name)}. Lightning "
-            "stops the run where it is missing, so follow another tag."
-            for follower, tag in self._followers(trainer)
-            if (name := tag.removeprefix(self._prefix)) not in known
-        ]
 
     def _what_training_does(self, trainer: pl.Trainer) -> str:
         """Say what happens to training after a measurement that failed: callbacks that check a tag stop at NaN."""

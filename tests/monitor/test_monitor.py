@@ -13,7 +13,6 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -118,28 +117,6 @@ def test_a_checkpoint_is_kept_by_the_features_that_a_module_offers(tmp_path: Pat
     of_embeddings = monitor()  # an encoder that is given is what is measured
     trainer(tmp_path, of_embeddings).validate(module, loader(seed=1), verbose=False)
     assert of_embeddings.values["monitor/keep"] == pytest.approx(recovery(module(x).detach(), x.flatten(1)), abs=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("tag", "inputs", "why"),
-    [
-        ("monitor/keep", torch.randint(0, 9, (48, 16)), "there is none for token ids"),
-        ("density/spearman", images(48), "it needs a truth"),
-        ("density/ood_auroc/moon", images(48), "what it is measured on is not among the data"),
-        ("monitor/kept", images(48), "there is no tag of that name"),
-    ],
-)
-def test_a_tag_that_cannot_be_there_is_said_at_the_start(tag: str, inputs: Tensor, why: str, tmp_path: Path) -> None:
-    best = ModelCheckpoint(tmp_path / "best", monitor=tag, mode="max")
-    callback = JEPAScoreMonitor(encoder="encoder", preprocess=lambda x: x.float().view(-1, 1, 4, 4), probe=inputs)
-    run = trainer(tmp_path, callback, best, enable_checkpointing=True, max_epochs=1)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        with pytest.raises(MisconfigurationException, match=tag):
-            run.fit(Autoencoder(), loader(), loader(seed=1))
-    said = [text for warning in caught if "ModelCheckpoint follows" in (text := str(warning.message))]
-    assert len(said) == 1
-    assert f"{tag}, which this run does not have: {why}" in said[0]
 
 
 class Gives(Autoencoder):
