@@ -15,7 +15,7 @@ from jepa_train.inputs.masks import MultiBlockMasks
 
 SHAPES = {14: ((80,), (4, 35)), 16: ((112,), (4, 42))}  # contexts and targets of an image, by the patches of a side
 SIZES = {"ViT-S": (384, 12), "ViT-B": (768, 12), "ViT-L": (1024, 24), "ViT-H": (1280, 32)}
-SMALL = Case("ViT-H/14 small", "test_vit", 48, 8, 32, 2, predictor_depth=2, batch=4)
+SMALL = Case("ViT-H/14 small", "vit_tiny_patch16_224", 48, 8, 32, 2, predictor_depth=2, batch=4)
 
 
 def products(width: int, queries: int, keys: int) -> int:
