@@ -59,13 +59,3 @@ def layout(logged: Iterable[str]) -> dict[str, dict[str, list[object]]]:
     # have names that the user gave
     patterns = {title: [f"^{re.escape(tag)}$" for tag in tags] for title, tags in charts.items()}
     return {"JEPA-SCORE": {title: ["Multiline", wanted] for title, wanted in patterns.items()}}
-
-
-def why_absent(name: str) -> str:
-    """Say in a clause why a measurement that did not fail has no tag of this name."""
-    tag = meaning_of(name)
-    if tag is None:
-        return "there is no tag of that name"
-    if tag.none_for:
-        return f"there is none for {tag.none_for}"
-    return f"it needs {tag.needs}" if tag.needs else "what it is measured on is not among the data"
