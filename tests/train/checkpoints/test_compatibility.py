@@ -79,7 +79,7 @@ def test_settings_that_the_checkpoint_does_not_know_are_named(trained: Path) -> 
     del checkpoint["hyper_parameters"]["flip"]
     torch.save(checkpoint, "older.ckpt")
     run("validate", "--ckpt_path=older.ckpt")  # by default it does what was done before, so nothing is said
-    with pytest.warns(UserWarning, match=r"written before there was flip: what the command line"):
+    with pytest.warns(UserWarning, match=r"of an earlier version and has no flip: the values of the command line"):
         run("validate", "--ckpt_path=older.ckpt", "--model.flip=true")
 
 
