@@ -83,7 +83,7 @@ class JEPA(pl.LightningModule):
         pretrained: start from timm's published weights.
         positions: ``fixed`` sin-cos or ``learned`` ones of a Vision Transformer; pretrained weights bring learned ones.
         stem: ``linear`` patches of a Vision Transformer, or a ``convolutional`` stem of 3 x 3 convolutions, for an even
-            ``patch_size``; what is hidden it sees as zeros.
+            ``patch_size``, or one to whose grid halving leads; what is hidden it sees as zeros.
         gradient_checkpointing: less memory for one more forward pass of the encoder.
         compile: compile encoders and predictor in ``fit``; pays off in long runs.
         embedding_size: K, size of the scored embedding z.
@@ -121,8 +121,8 @@ class JEPA(pl.LightningModule):
         shift: largest shift of a view, as a share of the image side.
         flip: mirror half of the views left and right.
         noise: standard deviation of white noise added to the pixels of a view.
-        brightness: largest amount added to all pixels of a view, or taken off, in units of the normalised images.
-        contrast: largest relative change of a view's deviations from its own mean.
+        brightness: largest relative change of a view's distances from its own darkest value, from 0 to 1.
+        contrast: largest relative change of a view's deviations from its own mean, from 0 to 1.
         crop_aspect: largest ratio of width to height of a crop, and of height to width; 1 keeps the image's.
         ema_start: momentum of the target encoder's moving average at the first step; it changes linearly. With both
             at 0 there is no average, and the target is the online encoder of the same step.

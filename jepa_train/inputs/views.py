@@ -26,8 +26,8 @@ class RandomView:
         shift: largest shift, as a share of the image side.
         flip: mirror left and right with probability one half.
         noise: standard deviation of white noise added to every pixel.
-        brightness: largest amount that is added to all pixels of a view, or taken off, in units of the images.
-        contrast: largest relative change of a view's deviations from its own mean.
+        brightness: largest relative change of a view's distances from its own darkest value, from 0 to 1.
+        contrast: largest relative change of a view's deviations from its own mean, from 0 to 1.
         crop_aspect: largest ratio of width to height of a crop, and of height to width; 1 keeps that of the image. It
             changes no area: a crop of nearly the whole image has nearly the image's ratio.
 
@@ -51,7 +51,10 @@ class RandomView:
                 "crop_scale, the smallest share of an image's area that a crop keeps, must be above 0 and at most 1, "
                 f"got {self.crop_scale}."
             )
-        check_at_least(0, shift=self.shift, noise=self.noise, brightness=self.brightness, contrast=self.contrast)
+        check_at_least(0, shift=self.shift, noise=self.noise)
+        for name in ("brightness", "contrast"):
+            if not 0.0 <= (amount := getattr(self, name)) <= 1.0:
+                raise ConfigurationError(f"{name} is the largest share of change, from 0 to 1, not {amount}.")
         check_at_least(1, crop_aspect=self.crop_aspect)
 
     @property
@@ -118,11 +121,14 @@ class RandomView:
         return sides * torch.cat([stretch, stretch.reciprocal()], dim=1)
 
     def _change_intensity(self, images: Tensor, amounts: Tensor) -> Tensor:
-        """Add brightness, and scale the deviations from each view's mean, by amounts (B, 2) from -1 to 1."""
+        """Scale distances from each view's darkest value, then from its mean, by amounts (B, 2) from -1 to 1."""
         brightness, contrast = amounts.view(-1, 2, 1, 1, 1).unbind(1)
-        gain = 1.0 + self.contrast * contrast
+        exposure, gain = 1.0 + self.brightness * brightness, 1.0 + self.contrast * contrast
+        darkest = images.amin((1, 2, 3), keepdim=True)
         mean = images.mean((1, 2, 3), keepdim=True)
-        return torch.addcmul(mean * (1.0 - gain) + self.brightness * brightness, images, gain)
+        # gain * exposure * image + what keeps the darkest value in its place, then the mean
+        kept = darkest * (1.0 - exposure) + (1.0 - gain) * exposure * mean
+        return torch.addcmul(kept, images, gain * exposure)
 
 
 def check_views_differ(views: Sequence[RandomView]) -> None:

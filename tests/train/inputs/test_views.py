@@ -68,8 +68,8 @@ def test_brightness_and_contrast_are_the_formula_written_out() -> None:
     changed = view(images, RandomView(brightness=0.3, contrast=0.6), draws)
     for image, found, numbers in zip(images, changed, draws, strict=True):
         _, _, _, _, _, of_brightness, of_contrast = (2 * numbers - 1).tolist()
-        mean = image.mean()
-        torch.testing.assert_close(found, mean + (1 + 0.6 * of_contrast) * (image - mean) + 0.3 * of_brightness)
+        lit = image.min() + (1 + 0.3 * of_brightness) * (image - image.min())
+        torch.testing.assert_close(found, lit.mean() + (1 + 0.6 * of_contrast) * (lit - lit.mean()))
 
 
 def test_a_crop_has_its_area_and_its_aspect() -> None:
@@ -93,8 +93,9 @@ def test_a_crop_has_its_area_and_its_aspect() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"brightness": -0.1}, "brightness must be 0 or more"),
-        ({"contrast": float("nan")}, "contrast must be 0 or more"),
+        ({"brightness": -0.1}, "brightness is the largest share of change, from 0 to 1, not -0.1"),
+        ({"contrast": float("nan")}, "contrast is the largest share of change, from 0 to 1, not nan"),
+        ({"contrast": 1.5}, "contrast is the largest share of change, from 0 to 1, not 1.5"),
         ({"crop_scale": 0.5, "crop_aspect": 0.5}, "crop_aspect must be 1 or more"),
     ],
 )
