@@ -10,7 +10,7 @@ from torch import nn
 
 from jepa_train.errors import ConfigurationError
 from jepa_train.models.encoder import ViTEncoder
-from jepa_train.models.stem import convolutions, hide
+from jepa_train.models.stem import convolutions, halvings, hide
 
 SMALL: dict[str, Any] = {"embed_dim": 32, "depth": 2, "num_heads": 2}
 
@@ -28,14 +28,48 @@ def make(patch_size: int = 8, **settings: Any) -> ViTEncoder:
 
 
 @pytest.mark.parametrize(
-    ("patch_size", "widths", "last"), [(2, [64], 1), (4, [32, 64], 1), (16, [8, 16, 32, 64], 1), (14, [64], 7)]
+    ("patch_size", "widths", "sides"),
+    [(2, [64], [3]), (4, [32, 64], [3, 3]), (16, [8, 16, 32, 64], [3] * 4), (14, [32, 64], [3, 7])],
 )
-def test_convolutions_go_down_to_the_patch_grid(patch_size: int, widths: list[int], last: int) -> None:
+def test_convolutions_go_down_to_the_patch_grid(patch_size: int, widths: list[int], sides: list[int]) -> None:
     stem = convolutions(3, 64, patch_size)
     found = [layer for layer in stem if isinstance(layer, nn.Conv2d)]
-    assert [layer.out_channels for layer in found] == [*widths, 64]
-    assert [layer.kernel_size for layer in found] == [*[(3, 3)] * len(widths), (last, last)]
+    assert [layer.out_channels for layer in found] == widths
+    assert [layer.kernel_size for layer in found] == [(side, side) for side in sides]
     assert stem(torch.randn(2, 3, 3 * patch_size, 2 * patch_size)).shape == (2, 64, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("image_size", "patch_size", "expected"),
+    [
+        (28, 7, 3),
+        (14, 7, 3),
+        (224, 16, 4),
+        (32, 8, 3),
+        (8, 8, 3),
+        (224, 14, None),
+        (96, 12, None),
+        (20, 5, None),
+        (32, 1, None),
+    ],
+)
+def test_halving_leads_to_the_grid_or_past_it(image_size: int, patch_size: int, expected: int | None) -> None:
+    assert halvings(image_size, patch_size) == expected
+
+
+def test_an_odd_patch_has_a_stem_where_halving_leads_to_its_grid() -> None:
+    encoder = ViTEncoder(
+        "vit_tiny_patch16_224",
+        image_size=28,
+        patch_size=7,
+        overrides={**SMALL, "depth": 0, "dynamic_img_size": True},
+        stem="convolutional",
+    )
+    convolved = [layer.out_channels for layer in encoder.vit.patch_embed.proj if isinstance(layer, nn.Conv2d)]
+    assert convolved == [8, 16, 32]
+    assert encoder(torch.randn(2, 3, 28, 28)).shape == (2, 16, 32)
+    assert encoder(torch.randn(2, 3, 14, 21)).shape == (2, 6, 32)
+    assert encoder(torch.randn(2, 3, 28, 28), torch.tensor([[0, 3], [5, 15]])).shape == (2, 2, 32)
 
 
 def test_groups_divide_any_width() -> None:
