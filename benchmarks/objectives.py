@@ -3,13 +3,13 @@
     python benchmarks/objectives.py [--minutes 5] [--seeds 3] [--only NAME ...] [--processes 1] [--runs FOLDER]
         [--json FILE]
 
-Each run is ``python train.py fit -c configs/fashion_mnist.yaml -c configs/objective/NAME.yaml ...`` on one thread, in
-a process of its own, then ``validate`` on its checkpoint with the same callbacks for all. Learning rate, weight decay
-and EMA are scheduled over the steps of a run, so these are settled before it: as many as fit into its CPU minutes by
-the time of two short runs of the same objective. Seeds differ in weights, masks and views; the order of the images is
-the same in all runs. The table gives the median over seeds and, in brackets, the smallest and largest value; its CPU
-minutes are those of training alone, as they were. With ``--runs`` checkpoints and values are kept, and a second call
-goes on where the first was stopped.
+Each run is ``python train.py fit -c configs/fashion_mnist.yaml -c configs/objective/NAME.yaml ...``, or the same over
+``configs/fashion_mnist_tokens.yaml``, on one thread, in a process of its own, then ``validate`` on its checkpoint with
+the same callbacks for all. Learning rate, weight decay and EMA are scheduled over the steps of a run, so these are
+settled before it: as many as fit into its CPU minutes by the time of two short runs of the same objective. Seeds differ
+in weights, masks and views; the order of the images is the same in all runs. The table gives the median over seeds and,
+in brackets, the smallest and largest value; its CPU minutes are those of training alone, as they were. With ``--runs``
+checkpoints and values are kept, and a second call goes on where the first was stopped.
 """
 
 from __future__ import annotations
@@ -34,17 +34,28 @@ T = TypeVar("T")
 ROOT = Path(__file__).resolve().parents[1]
 PILOT_STEPS = (50, 250)
 VARIANTS = {
-    "SIGReg": ("sigreg",),
-    "VICReg": ("vicreg",),
-    "Barlow Twins": ("barlow",),
-    "W-MSE": ("whitening_mse",),
-    "uniformity": ("uniformity",),
-    "plain I-JEPA": ("i_jepa",),
-    "no anti-collapse": ("none",),
-    "no anti-collapse, EMA off": ("none", "ema_off"),
-    "no anti-collapse, no EMA, no stop-gradient": ("none", "no_stop_gradient"),
-    "weight decay": ("weight_decay",),
-    "spectral norm": ("spectral_norm",),
+    # whole views are drawn to their centre
+    "SIGReg (LeJEPA)": ("fashion_mnist",),
+    "VICReg": ("fashion_mnist", "objective/vicreg"),
+    "Barlow Twins": ("fashion_mnist", "objective/barlow"),
+    "W-MSE": ("fashion_mnist", "objective/whitening_mse"),
+    "uniformity": ("fashion_mnist", "objective/uniformity"),
+    # tokens and the embedding of what is hidden are predicted
+    "tokens, SIGReg": ("fashion_mnist_tokens",),
+    "tokens, VICReg": ("fashion_mnist_tokens", "objective/vicreg"),
+    "tokens, Barlow Twins": ("fashion_mnist_tokens", "objective/barlow"),
+    "tokens, W-MSE": ("fashion_mnist_tokens", "objective/whitening_mse"),
+    "tokens, uniformity": ("fashion_mnist_tokens", "objective/uniformity"),
+    "plain I-JEPA": ("fashion_mnist_tokens", "objective/i_jepa"),
+    "no anti-collapse": ("fashion_mnist_tokens", "objective/none"),
+    "no anti-collapse, EMA off": ("fashion_mnist_tokens", "objective/none", "objective/ema_off"),
+    "no anti-collapse, no EMA, no stop-gradient": (
+        "fashion_mnist_tokens",
+        "objective/none",
+        "objective/no_stop_gradient",
+    ),
+    "weight decay": ("fashion_mnist_tokens", "objective/weight_decay"),
+    "spectral norm": ("fashion_mnist_tokens", "objective/spectral_norm"),
 }
 TAGS = (
     "knn/accuracy",
@@ -60,10 +71,14 @@ TAGS = (
 TO_BEAT = ("knn/accuracy_pixels", "linear_probe/accuracy_pixels")  # the same for all objectives
 
 
+def slug(name: str) -> str:
+    """Name of its folders."""
+    return "-".join(Path(config).name for config in VARIANTS[name])
+
+
 def arguments_of(name: str, seed: int, folder: Path) -> list[str]:
     """Arguments of both subcommands."""
-    configs = ["fashion_mnist", *(f"objective/{overlay}" for overlay in VARIANTS[name])]
-    words = [word for config in configs for word in ("-c", str(ROOT / "configs" / f"{config}.yaml"))]
+    words = [word for config in VARIANTS[name] for word in ("-c", str(ROOT / "configs" / f"{config}.yaml"))]
     quiet = ["--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false"]
     return [*words, *quiet, f"--seed_everything={seed}", f"--model.seed={seed}", f"--trainer.default_root_dir={folder}"]
 
@@ -83,7 +98,7 @@ def train(name: str, seed: int, steps: int, folder: Path) -> None:
 
 
 def measure(name: str, seed: int, folder: Path) -> None:
-    """Write ``values.json``: what the callbacks of configs/fashion_mnist.yaml say of the checkpoint."""
+    """Write ``values.json``: what the callbacks of its config say of the checkpoint."""
     from jepa_train.cli import main as command_line
 
     own = [f"--ckpt_path={folder / 'last.ckpt'}", "--trainer.logger=false", "--trainer.limit_val_batches=1.0"]
@@ -104,7 +119,7 @@ def steps_within(minutes: float, name: str, folder: Path) -> int:
     """Steps that fit into so many CPU minutes, from the seconds of two short runs; kept in ``pilot_*``."""
     seconds = []
     for steps in PILOT_STEPS:
-        of_pilot = folder / f"pilot_{'-'.join(VARIANTS[name])}_{steps}"
+        of_pilot = folder / f"pilot_{slug(name)}_{steps}"
         if not (of_pilot / "seconds.json").is_file():
             phase(name, 0, steps, of_pilot, "train")
         seconds.append(json.loads((of_pilot / "seconds.json").read_text()))
@@ -160,7 +175,7 @@ def main() -> None:
         pilots = [(arguments.minutes, name, folder) for name in names]
         steps = dict(zip(names, in_processes(arguments.processes, steps_within, pilots), strict=True))
         jobs = [
-            (name, seed, steps[name], folder / f"{'-'.join(VARIANTS[name])}_{steps[name]}_{seed}")
+            (name, seed, steps[name], folder / f"{slug(name)}_{steps[name]}_{seed}")
             for seed in range(arguments.seeds)
             for name in names
         ]

@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--many", type=int, default=100_000)
     parser.add_argument("--sizes", type=int, nargs="*", default=[192, 384])
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--checkpoint", help="of fashion, by configs/fashion_mnist.yaml")
+    parser.add_argument("--checkpoint", help="of fashion, by configs/fashion_mnist_tokens.yaml")
     parser.add_argument("--folder", type=Path, help="of fashion's images, which are written there")
     parser.add_argument("--workers", type=int, default=1)
     given = parser.parse_args()

@@ -89,7 +89,7 @@ KNOWN_AND_REAL: Mapping[str, Training] = {
     "mixture r=8 K=16": _mixture(8, 16),
     "mixture r=2 K=2 separation 3": _mixture(2, 2, "--data.separation=3"),
     "mixture r=16 K=32": _mixture(16, 32),
-    "fashion_mnist": Training("fashion_mnist", "", steps=(100, 1000)),
+    "fashion_mnist": Training("fashion_mnist_tokens", "", steps=(100, 1000)),
     "mixture r=4 K=4": _mixture(4, 4),
     "mixture r=8 K=8": _mixture(8, 8),
     "mixture r=2 K=4": _mixture(2, 4),
@@ -101,7 +101,9 @@ KNOWN_AND_REAL: Mapping[str, Training] = {
         rank=8,
         unread=True,
     ),
-    "fashion_mnist K=192": Training("fashion_mnist", "--model.embedding_size=192", steps=(100, 1000), unread=True),
+    "fashion_mnist K=192": Training(
+        "fashion_mnist_tokens", "--model.embedding_size=192", steps=(100, 1000), unread=True
+    ),
 }
 STUDIED: Mapping[str, Training] = {
     "study K=8": _study(),
@@ -127,7 +129,9 @@ MEASURED_STEPS = tuple(range(40, 400, 40))  # and the last, see keep/measured.ya
 
 def _measured(options: str = "", *overlays: str) -> Training:
     """A short run on Fashion-MNIST with measurements on its way and a checkpoint at each."""
-    return Training("fashion_mnist", options, steps=MEASURED_STEPS, overlays=overlays, unread=True, measured=True)
+    return Training(
+        "fashion_mnist_tokens", options, steps=MEASURED_STEPS, overlays=overlays, unread=True, measured=True
+    )
 
 
 OBJECTIVES: Mapping[str, Training] = {

@@ -30,7 +30,7 @@ LOSS = "train/loss"
 RECOVERY = "features/recovery"
 KEEP = "monitor/keep"
 NUM_PROBE = 1_000
-CONTRAST = 0.25  # of configs/fashion_mnist.yaml
+CONTRAST = 0.25  # of configs/fashion_mnist_tokens.yaml
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _with(
 
 @cache
 def probe() -> Tensor:
-    """Images (N, 1, 28, 28) that no judge sees, as configs/fashion_mnist.yaml prepares them."""
+    """Images (N, 1, 28, 28) that no judge sees, as configs/fashion_mnist_tokens.yaml prepares them."""
     return HalvedFashionMNIST(contrast=CONTRAST).make_probe().images[:NUM_PROBE]
 
 

@@ -44,7 +44,7 @@ def fit(folder: Path, *arguments: str) -> JEPACLI:
 
 def data_arguments(name: str, folder: Path) -> list[str]:
     """Make what a config needs beside itself."""
-    if name == "fashion_mnist":
+    if name.startswith("fashion_mnist"):
         write_idx(folder)
         return [f"--data.root={folder}"]
     if name == "image_folder":
@@ -68,7 +68,7 @@ RUN_HERE = sorted(path for path in CONFIGS.glob("*.yaml") if not path.stem.start
 
 
 FEW = ["--model.embedding_size=8", "--monitor.num_samples=32"]  # where the monitor is no slower than the rest
-SLOW = {path: path.stem in ("fashion_mnist", "image_folder") for path in RUN_HERE}
+SLOW = {path: path.stem.startswith(("fashion_mnist", "image_folder")) for path in RUN_HERE}
 CONFIG = pytest.mark.parametrize(
     "config", [pytest.param(path, id=path.stem, marks=pytest.mark.slow if SLOW[path] else ()) for path in RUN_HERE]
 )
