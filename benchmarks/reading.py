@@ -24,7 +24,7 @@ from jepa_train.pictures import MEANINGS
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULE = ROOT / "callbacks" / "jepa_monitor" / "measured.py"
-# by what a training does to its embeddings, and not by what tags say of them
+# by what a training does to its embeddings; what lies between, such as plain I-JEPA and high rates, is left out
 KINDS: Mapping[str, tuple[str, ...]] = {
     "healthy": ("objective sigreg", "spoiled no views", "spoiled few images"),  # pushed towards N(0, I)
     "off scale": ("objective vicreg", "objective barlow", "objective whitening_mse", "objective uniformity"),

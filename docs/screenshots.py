@@ -1,8 +1,8 @@
-"""Takes the pictures of TensorBoard that README.md and docs/ show.
+"""Takes the pictures of TensorBoard that README.md and docs/ show: its tabs, and the run's own ``density/story``.
 
-    python docs/screenshots.py RUN_FOLDER [--output docs/images]
+    python docs/screenshots.py RUN_FOLDER [--output docs/images] [--pages NAME ...] [--dark]
 
-Needs headless Chromium (Debian's package ``chromium``) and a finished run of the default config.
+Tabs need headless Chromium (Debian's package ``chromium``) and a finished run of the default config.
 """
 
 from __future__ import annotations
@@ -18,12 +18,17 @@ import time
 import urllib.request
 from pathlib import Path
 
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+STORY = "story"  # a picture of the run itself
 PAGES = {
-    "story": ("#custom_scalars&_smoothingWeight=0&_ignoreYOutliers=false", (1400, 1080)),
+    "timeseries": ("#timeseries", (1400, 1600)),
+    "custom_scalars": ("#custom_scalars&_smoothingWeight=0&_ignoreYOutliers=false", (1400, 1080)),
     "scalars": ("#scalars", (1400, 1600)),
     "images": ("#images", (1400, 1800)),
     "histograms": ("#histograms", (1400, 900)),
     "text": ("#text", (1400, 1800)),
+    "hparams": ("#hparams", (1400, 700)),
 }
 QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars"]
 QUIET += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
@@ -59,15 +64,27 @@ def shoot(url: str, output: Path, size: tuple[int, int], *, dark: bool) -> None:
         subprocess.run([*command, url], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
+def write_story(run: Path, output: Path) -> None:
+    """Write the last ``density/story`` of a run as it was logged."""
+    events = EventAccumulator(str(run), size_guidance={"images": 0}).Reload()
+    output.write_bytes(events.Images("density/story")[-1].encoded_image_string)
+
+
 def main() -> None:
-    """Start TensorBoard on the run, take the pictures, stop it."""
+    """Write the story, start TensorBoard on the run, take the pictures, stop it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "images")
-    parser.add_argument("--pages", nargs="*", default=list(PAGES), choices=list(PAGES))
+    parser.add_argument("--pages", nargs="*", default=[STORY, *PAGES], choices=[STORY, *PAGES])
     parser.add_argument("--dark", action="store_true", help="in the dark theme")
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
+    if STORY in arguments.pages:
+        write_story(arguments.run, arguments.output / f"{STORY}.png")
+        print(arguments.output / f"{STORY}.png")
+    tabs = [name for name in arguments.pages if name in PAGES]
+    if not tabs:
+        return
     port = free_port()
     command = [sys.executable, "-m", "tensorboard.main", f"--logdir={arguments.run}", f"--port={port}"]
     board = subprocess.Popen(
@@ -76,7 +93,7 @@ def main() -> None:
     try:
         wait_for(f"http://127.0.0.1:{port}/data/plugins_listing")
         time.sleep(5.0)  # until the event files are read
-        for name in arguments.pages:
+        for name in tabs:
             page, size = PAGES[name]
             shoot(f"http://127.0.0.1:{port}/{page}", arguments.output / f"{name}.png", size, dark=arguments.dark)
             print(arguments.output / f"{name}.png")
