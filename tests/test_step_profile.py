@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import replace
 
@@ -105,8 +106,9 @@ def test_few_lengths_of_contexts_are_left() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
-def test_a_case_is_measured_from_the_losses_to_the_goals() -> None:
+def test_a_case_is_measured_from_the_losses_to_the_goals(caplog: pytest.LogCaptureFixture) -> None:
     """The goals are those of the largest case of a GPU, on a CPU."""
+    caplog.set_level(logging.ERROR, "lightning.pytorch")  # as the benchmark sets it; put back after the test
     case = replace(SMALL, context_multiple=4)
     found = measure(case, ["transcription"], repeats=2, threads=1)
     ours, plain = found["rows"]["ours"], found["rows"]["transcription"]

@@ -34,8 +34,12 @@ def brief() -> Iterator[None]:
 
 
 def is_needed(record: logging.LogRecord) -> bool:
-    """Tell whether a record is shown: Lightning's warnings, and all that others log through its loggers."""
-    if record.levelno != logging.INFO or not record.pathname.startswith(LIBRARY):
+    """Tell whether a record is shown: Lightning's warnings, and all that others log through its loggers.
+
+    What a requeued job of Slurm goes on from, only Lightning knows.
+    """
+    others = not record.pathname.startswith(LIBRARY) or "hpc_ckpt" in record.getMessage()
+    if record.levelno != logging.INFO or others:
         return True
     return logging.getLogger(record.name).isEnabledFor(logging.DEBUG)
 

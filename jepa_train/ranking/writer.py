@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import numpy as np
@@ -116,11 +116,13 @@ class RankingWriter(BasePredictionWriter):
                 "RankingWriter needs one DataLoader with a batch sampler, whose indices Lightning knows: pass one."
             )
         rows = {"index": np.asarray(batch_indices, dtype=np.int64), "embedding": _column(z)}
-        self._rows.append(pa.table({**rows, **self._measured(pl_module, batch, z)}))
+        self._rows.append(pa.table({**rows, **self._measured(trainer, pl_module, batch, z)}))
         if sum(len(part) for part in self._rows) >= ROWS:
             self._flush(trainer)
 
-    def _measured(self, pl_module: pl.LightningModule, batch: Any, z: Tensor) -> dict[str, pa.Array]:
+    def _measured(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, z: Tensor
+    ) -> dict[str, pa.Array]:
         """Spectra of a batch, or why there are none; once there is a reason, it holds for all that follow."""
         x, size = images_of(batch), z.shape[1]
         if size > self.volumes:
@@ -129,9 +131,7 @@ class RankingWriter(BasePredictionWriter):
             self._unmeasured = "no volume: a batch has no images that are a tensor of real numbers"
         if self._unmeasured is None and x is not None:
             spectrum, again = map(torch.cat, zip(*map_grams(_spectrum, pl_module, x), strict=True))
-            if again.shape == z.shape and torch.allclose(
-                again.float(), z.float(), rtol=1e-3, atol=1e-5, equal_nan=True
-            ):
+            if _agree(again, z) or _agree(_in_precision(trainer, pl_module, x), z):
                 return {"spectrum": vector_column(spectrum.cpu().numpy())}
             self._unmeasured = "no volume: predict_step gives other embeddings than forward"
             rank_zero_warn("predict_step gives other embeddings than forward, so RankingWriter measures no volumes.")
@@ -159,6 +159,19 @@ class RankingWriter(BasePredictionWriter):
         number = self._written * trainer.world_size + trainer.global_rank
         self._workspace.write(PREDICTED, number, _together(self._rows))
         self._rows, self._written = [], self._written + 1
+
+
+@torch.no_grad()
+def _in_precision(trainer: pl.Trainer, pl_module: pl.LightningModule, x: Tensor) -> Tensor:
+    """Embeddings (B, K) by the forward pass in the Trainer's precision, in which it predicts."""
+    with trainer.precision_plugin.forward_context():
+        return cast("Tensor", pl_module(x))
+
+
+def _agree(first: Tensor, second: Tensor) -> bool:
+    return first.shape == second.shape and torch.allclose(
+        first.float(), second.float(), rtol=1e-3, atol=1e-5, equal_nan=True
+    )
 
 
 def embeddings_of(prediction: Any) -> Tensor:

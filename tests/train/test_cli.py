@@ -202,14 +202,14 @@ def test_the_run_holds_what_the_design_lists(run: tuple[JEPACLI, Path]) -> None:
         "target_tokens",
         "density": "spearman spearman_gaussian_embedding spearman_jepa_score spearman_gaussian spearman_ambient "
         "kendall auroc_low_density intrinsic_dimension "
-        "stability complexity_spearman knn_spearman log_density_q10 log_density_median "
-        "log_density_q90 jepa_score_q10 jepa_score_median jepa_score_q90",
+        "stability complexity_spearman knn_spearman",
+        "scores": "log_density_q10 log_density_median log_density_q90 jepa_score_q10 jepa_score_median jepa_score_q90",
         "gaussianity": "sliced_ep_ratio sliced_ep_ratio_max axis_ep_ratio_max covariance_error_ratio "
         "mean_error_ratio norm_variance_ratio norm_ks skewness_z kurtosis_z effective_rank_ratio",
         "jacobian": "rank clipped_fraction condition_log10 nonfinite_fraction",
-        "alarm": "collapse nonfinite_jacobian turned_over",
         "null": "ratio deviation correlation auroc",
-        "monitor": "seconds overhead_percent reference samples subspace_rows failed",
+        "monitor": "seconds overhead_percent reference samples subspace_rows failed alarm_collapse "
+        "alarm_nonfinite_jacobian alarm_turned_over",
     }.items():
         assert {f"{group}/{name}" for name in names.split()} <= scalars
     steps = [event.step for event in events.Scalars("density/spearman")]

@@ -383,6 +383,7 @@ def test_a_batch_may_bring_view_b(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert torch.equal(view_b, torch.stack([Pairs()[index]["view_b"] for index in range(4)]))
 
 
+@pytest.mark.filterwarnings("ignore:Nothing keeps the embedding from collapsing")  # this is about tokens
 @pytest.mark.parametrize(
     ("settings", "size", "message"),
     [

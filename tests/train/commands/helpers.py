@@ -16,7 +16,6 @@ TINY = [
     "--trainer.callbacks.save_last=true",
     "--model.encoder_overrides={embed_dim: 16, depth: 1, num_heads: 2}",
     "--model.projector_hidden=16",
-    "--model.predictor_width=16",
 ]
 MIXTURE = ["--data.num_train=64", "--data.num_probe=32", "--data.batch_size=32"]
 QUICK = (

@@ -9,7 +9,7 @@ import yaml
 
 from jepa_train.cli import CONFIGS, main
 from jepa_train.commands.idle import idle_options
-from tests.train.helpers import TINY, last_checkpoint
+from tests.train.helpers import TINY
 
 SETTINGS = {"token_weight": 0.0, "embedding_weight": 0.0, "num_targets": 9, "projector_hidden": 0}
 LEFT_OUT = {"num_targets": ("token_weight", "embedding_weight"), "projector_batch_norm": ("projector_hidden",)}
@@ -52,7 +52,7 @@ def test_the_command_line_names_what_was_typed_and_no_more(tmp_path: Path) -> No
     lejepa = ["-c", str(CONFIGS / "objective" / "lejepa.yaml")]
     with pytest.warns(UserWarning, match=r"^Settings that do nothing: min_context with token_weight 0\.0, embedding"):
         main(["fit", *lejepa, *options(tmp_path), "--model.min_context=9"])
-    record = last_checkpoint(tmp_path).parents[1] / "config.yaml"
+    record = tmp_path / "mixture" / "lejepa" / "version_0" / "config.yaml"
     assert yaml.safe_load(record.read_text())["model"]["min_context"] == 9
     main(["fit", *lejepa, *options(tmp_path)])  # where a warning would be an error
     main(["fit", "-c", str(record), *options(tmp_path)])

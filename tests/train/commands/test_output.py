@@ -26,6 +26,8 @@ def test_lightnings_own_information_is_left_to_debugging() -> None:
     assert not is_needed(record(logging.INFO, inside))
     assert is_needed(record(logging.WARNING, inside))
     assert is_needed(record(logging.INFO, outside))
+    requeued = logging.LogRecord(RANK_ZERO, logging.INFO, inside, 1, "Restored from %s", ("hpc_ckpt_1.ckpt",), None)
+    assert is_needed(requeued)
     logger = logging.getLogger(RANK_ZERO)
     before = logger.level
     logger.setLevel(logging.DEBUG)
@@ -61,7 +63,10 @@ def test_counts_have_three_digits(number: int, text: str) -> None:
 
 @pytest.mark.usefixtures("own_folder")
 @pytest.mark.filterwarnings("ignore:The number of training batches")
-def test_a_run_says_what_is_needed_in_ten_lines(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_run_says_what_is_needed_in_ten_lines(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "lightning.pytorch")  # whatever other tests have set
     handler = logging.StreamHandler(sys.stdout)
     logging.getLogger("lightning.pytorch").addHandler(handler)
     try:
