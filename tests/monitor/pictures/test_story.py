@@ -53,9 +53,9 @@ def test_words_have_the_colour_of_their_line(drawn: list[Figure]) -> None:
 def test_a_missing_value_breaks_the_line_and_is_said(drawn: list[Figure]) -> None:
     story(Chart("ranking", [line(0.1, NAN, 0.4, NAN), line(NAN, NAN, NAN, NAN, label="other")]))
     first, second = drawn[0].axes[0].get_lines()
-    heights = [float(value) for value in first.get_ydata()]  # type: ignore[union-attr]
+    heights = [float(value) for value in first.get_ydata()]  # type: ignore[union-attr]  # never one number here
     assert [math.isnan(value) for value in heights] == [False, True, False, True]
-    assert all(math.isnan(float(value)) for value in second.get_ydata())  # type: ignore[union-attr]
+    assert all(math.isnan(float(value)) for value in second.get_ydata())  # type: ignore[union-attr]  # as above
     assert {"NaN log density", "NaN other"} <= set(words(drawn[0]))
 
 
