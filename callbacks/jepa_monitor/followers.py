@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Any
 
+from .history import current_name
 from .tags import meaning_of
 
 
@@ -26,6 +27,8 @@ def missing_tags(followers: Iterable[tuple[Any, str]], known: Collection[str], p
 
 def why_absent(name: str) -> str:
     """Say in a clause why a measurement that did not fail has no tag of this name."""
+    if (now := current_name(name)) != name:
+        return f"its name is {now} now"
     tag = meaning_of(name)
     if tag is None:
         return "there is no tag of that name"

@@ -187,7 +187,8 @@ class JEPAScoreMonitor(MeasuringCallback):
 
     @property
     def _tag_prefixes(self) -> tuple[str, ...]:
-        return "density/", "gaussianity/", "jacobian/", "monitor/", "scores/"
+        # and the group of alarms in older versions, whose followers are told the name of now
+        return "density/", "gaussianity/", "jacobian/", "monitor/", "scores/", "alarm/"
 
     @property
     def _kind(self) -> str:

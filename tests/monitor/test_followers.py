@@ -22,6 +22,8 @@ from tests.monitor.helpers import Autoencoder, images, loader, trainer
         ("density/spearman", images(48), "it needs a truth"),
         ("density/ood_auroc/moon", images(48), "what it is measured on is not among the data"),
         ("monitor/kept", images(48), "there is no tag of that name"),
+        ("alarm/collapse", images(48), "its name is monitor/alarm_collapse now"),
+        ("density/log_density_q10", images(48), "its name is scores/log_density_q10 now"),
     ],
 )
 def test_a_tag_that_cannot_be_there_is_said_at_the_start(tag: str, inputs: Tensor, why: str, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from jepa_train.cli import CONFIGS, main
 from jepa_train.objectives import ANTICOLLAPSE_NAMES
@@ -36,6 +37,15 @@ PAIRINGS = [
 
 def test_there_is_an_overlay_for_each() -> None:
     assert {path.stem for path in OVERLAYS.glob("*.yaml")} == {*ANTICOLLAPSE_NAMES, *CONTROLS, WHOLE} | MODIFIERS
+
+
+@pytest.mark.parametrize("base", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_plain_i_jepa_is_that_over_every_config(base: Path) -> None:
+    beneath, above = (yaml.safe_load(path.read_text()) for path in (base, OVERLAYS / "i_jepa.yaml"))
+    model = beneath.get("model", {}) | above["model"]
+    names = ("token_weight", "embedding_weight", "centre_weight")
+    assert [model[name] for name in names] == [1.0, 0.0, 0.0]
+    assert model["anticollapse"] == "none"
 
 
 @pytest.mark.slow
