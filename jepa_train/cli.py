@@ -35,6 +35,7 @@ from jepa_train.commands.mistakes import one_sentence
 from jepa_train.commands.options import add_monitor_option, callbacks_with_monitor, check_run
 from jepa_train.commands.output import brief, counted, trainer_output
 from jepa_train.commands.parsing import Parser
+from jepa_train.commands.precision import leave_slow_bfloat16
 from jepa_train.commands.rank import RANK_HELP, run_rank
 from jepa_train.commands.run_folder import DiscardUnbegun, SaveConfig, plain
 from jepa_train.commands.start import Start, find_start, go_on_in_folder, name_after_overlays
@@ -88,6 +89,7 @@ class JEPACLI(LightningCLI):
             config.weights_only = True  # Lightning's own default lets what comes from the web run code
         self.checkpoint: dict[str, Any] | None = None
         self._given = self._given_options(args)
+        self._insists_on_precision = "--trainer.precision" in [word.partition("=")[0] for word in _words(args)]
         self._choose_checkpoint(args)
 
     def _choose_checkpoint(self, args: ArgsType) -> None:
@@ -184,6 +186,8 @@ class JEPACLI(LightningCLI):
         callbacks = callbacks_with_monitor(self._settings, self.config_init[self.subcommand])
         output = trainer_output(self._settings.trainer)
         trainer = super().instantiate_trainer(callbacks=callbacks, **{**output, **kwargs})
+        if not self._insists_on_precision:
+            leave_slow_bfloat16(trainer)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         signals = StopSignals()
