@@ -16,6 +16,7 @@ from jepa_train.module import JEPA
 GEMM = ("mm", "addmm", "bmm", "baddbmm", "linear", "convolution", "_addmm_activation")
 # NVIDIA's data sheets, without sparsity; SXM where nothing else is said
 DENSE_BFLOAT16 = {"H100 PCIe": 756e12, "H100": 989.4e12, "H200": 989.4e12, "A100": 311.8e12, "B200": 2250e12}
+GROUPS = ("GEMM", "attention", "layer norm", "GELU", "optimizer and EMA", "copies", "sums", "interpreter", "rest")
 OPTIMIZER = ("_fused_adamw_", "lerp_", "_foreach", "addcdiv", "addcmul", "sqrt", "mul_", "div")
 
 
@@ -44,7 +45,7 @@ class Profile(pl.Callback):
 
     def shares(self, device: str) -> dict[str, float]:
         """Share of each group of operators in the time that operators took themselves."""
-        groups = dict.fromkeys(("GEMM", "attention", "layer norm", "GELU", "optimizer and EMA", "copies", "rest"), 0.0)
+        groups = dict.fromkeys(GROUPS, 0.0)
         for event in self.profiler.key_averages():
             own = event.self_cpu_time_total if device == "cpu" else event.self_device_time_total
             # kernels are counted with the operator that launches them
@@ -87,7 +88,7 @@ def group_of(operator: str) -> str:
     """Name the group that an operator belongs to."""
     name = operator.removeprefix("aten::")
     if name == operator:
-        return "rest"  # not an operator: Python, the autograd engine, launching of kernels
+        return "interpreter"  # not an operator: Python, the autograd engine, launching of kernels
     if "attention" in name:
         return "attention"
     if "layer_norm" in name:
@@ -98,4 +99,6 @@ def group_of(operator: str) -> str:
         return "GEMM"
     if name.startswith(OPTIMIZER):
         return "optimizer and EMA"
+    if name in ("add", "add_", "sum"):
+        return "sums"  # residual connections, gradients of biases, gradients that meet
     return "copies" if name in ("copy_", "cat") else "rest"

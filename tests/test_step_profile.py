@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from step_profile import dense_peak
+from step_profile import dense_peak, group_of
 from torch import Generator
 from train_step import GPU_CASES, WARM_UP, Case, RecordedMasks, counted_turns, cut_to_multiple, goals, measure, rates
 
@@ -120,3 +120,22 @@ def test_a_case_is_measured_from_the_losses_to_the_goals(caplog: pytest.LogCaptu
     reached = goals(case, found)
     assert any("same loss as transcription" in goal and value for goal, value in reached.items())
     assert any("dense bfloat16 peak (nan %)" in goal and not value for goal, value in reached.items())
+
+
+@pytest.mark.parametrize(
+    ("operator", "group"),
+    [
+        ("aten::addmm", "GEMM"),
+        ("aten::convolution_backward", "GEMM"),
+        ("aten::_scaled_dot_product_flash_attention_for_cpu_backward", "attention"),
+        ("aten::native_layer_norm", "layer norm"),
+        ("aten::add_", "sums"),
+        ("aten::addcdiv_", "optimizer and EMA"),
+        ("aten::copy_", "copies"),
+        ("aten::arange", "rest"),
+        ("Optimizer.step#AdamW.step", "interpreter"),
+        ("autograd::engine::evaluate_function: AddmmBackward0", "interpreter"),
+    ],
+)
+def test_the_profile_tells_operators_from_the_interpreter(operator: str, group: str) -> None:
+    assert group_of(operator) == group
