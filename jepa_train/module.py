@@ -84,6 +84,8 @@ class JEPA(pl.LightningModule):
         positions: ``fixed`` sin-cos or ``learned`` ones of a Vision Transformer; pretrained weights bring learned ones.
         stem: ``linear`` patches of a Vision Transformer, or a ``convolutional`` stem of 3 x 3 convolutions, for an even
             ``patch_size``, or one to whose grid halving leads; what is hidden it sees as zeros.
+        stem_channels: channels of the convolutional stem before its last layer, such as [32, 64], which costs less;
+            ``None`` doubles them from layer to layer up to the width.
         gradient_checkpointing: less memory for one more forward pass of the encoder.
         compile: compile encoders and predictor in ``fit``; pays off in long runs.
         embedding_size: K, size of the scored embedding z.
@@ -153,6 +155,7 @@ class JEPA(pl.LightningModule):
         pretrained: bool = False,
         positions: PositionKind = "fixed",
         stem: Stem = "linear",
+        stem_channels: list[int] | None = None,
         gradient_checkpointing: bool = False,
         compile: bool = False,
         embedding_size: int = 64,

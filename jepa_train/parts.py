@@ -243,6 +243,7 @@ def _vision_transformer(settings: Settings) -> ViTEncoder:
         pretrained=settings["pretrained"],
         positions=settings["positions"],
         stem=settings["stem"],
+        stem_channels=settings["stem_channels"],
         gradient_checkpointing=settings["gradient_checkpointing"],
     )
 
@@ -250,8 +251,8 @@ def _vision_transformer(settings: Settings) -> ViTEncoder:
 def _feature_encoder(settings: Settings) -> FeatureEncoder:
     if settings["positions"] != "fixed":
         raise ConfigurationError(f"{settings['encoder']} brings its own positions: leave positions out.")
-    if settings["stem"] != "linear":
-        raise ConfigurationError(f"{settings['encoder']} brings its own stem: leave stem out.")
+    if settings["stem"] != "linear" or settings["stem_channels"] is not None:
+        raise ConfigurationError(f"{settings['encoder']} brings its own stem: leave out stem and stem_channels.")
     return FeatureEncoder(
         settings["encoder"],
         image_size=settings["image_size"],

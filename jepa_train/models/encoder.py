@@ -6,8 +6,9 @@ Shape letters: B images, C channels, H and W pixels, N patches, V visible patche
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, Literal, cast, get_args
 
 import timm
@@ -71,6 +72,7 @@ class ViTEncoder(TimmEncoder):
         pretrained: load timm's published weights, class token and positions included.
         positions: ``fixed`` sin-cos as in I-JEPA, or ``learned``; pretrained weights bring learned ones.
         stem: ``linear`` patches, or ``convolutional``, see ``ConvolutionalStem``; what is hidden it sees as zeros.
+        stem_channels: channels of the convolutional stem before its last layer; ``None`` doubles them up to the width.
         gradient_checkpointing: keep the inputs of blocks only and compute each block again in the backward pass.
 
     Raises:
@@ -89,6 +91,7 @@ class ViTEncoder(TimmEncoder):
         pretrained: bool = False,
         positions: PositionKind = "fixed",
         stem: Stem = "linear",
+        stem_channels: Sequence[int] | None = None,
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
@@ -106,6 +109,8 @@ class ViTEncoder(TimmEncoder):
             raise ConfigurationError(
                 "published weights have a linear stem: leave stem out, or set pretrained to false."
             )
+        if stem_channels is not None and stem == "linear":
+            raise ConfigurationError("stem_channels are those of a convolutional stem: set stem to convolutional.")
         check_overrides(overrides)
         self.name, self.image_size, self.channels = name, image_size, channels
         self.timm_arguments: dict[str, Any] = {
@@ -119,7 +124,8 @@ class ViTEncoder(TimmEncoder):
             **(overrides or {}),
         }
         self.stem, self.patch_size = stem, patch_size
-        own = {} if stem == "linear" else {"embed_layer": ConvolutionalStem}  # which no file can say
+        # which no file can say
+        own = {} if stem == "linear" else {"embed_layer": partial(ConvolutionalStem, channels=stem_channels)}
         vit = cast("VisionTransformer", created(name, pretrained, self.timm_arguments, **own))
         self.vit = vit  # the weights' names in checkpoints
         self.width = int(vit.embed_dim)

@@ -6,6 +6,7 @@ Shape letters: B images, C channels, H and W pixels, N patches, V visible patche
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -23,19 +24,30 @@ class ConvolutionalStem(PatchEmbed):
     """timm's ``PatchEmbed`` with convolutions in the place of its one matrix.
 
     3 x 3 convolutions of stride 2, each with group norm and ReLU, go down to the patch grid, with twice the channels
-    each time and the width in the end. Where halving, rounded up, leads past the grid, the patch is halved as often as
-    2 divides it, and one more convolution is as large as what is left of it. A token sees up to a patch's height and
-    width around its own. The paper's last convolution, of 1 x 1, is left out: blocks begin with a matrix anyway.
+    each time and the width in the end, unless other ``channels`` are given. Where halving, rounded up, leads past the
+    grid, the patch is halved as often as 2 divides it, and one more convolution is as large as what is left of it. A
+    token sees up to a patch's height and width around its own. The paper's last convolution, of 1 x 1, is left out:
+    blocks begin with a matrix anyway.
 
     Args:
         img_size, patch_size, in_chans, embed_dim: as timm has them.
+        channels: outputs of each convolution but the last; ``None`` for half of the next one's.
         others: as timm has them.
 
     Raises:
-        ConfigurationError: for a patch of odd size, where no halving leads to the grid.
+        ConfigurationError: for a patch of odd size, where no halving leads to the grid, and for another number of
+            channels than there are convolutions before the last.
     """
 
-    def __init__(self, img_size: int, patch_size: int, in_chans: int, embed_dim: int, **others: Any) -> None:
+    def __init__(
+        self,
+        img_size: int,
+        patch_size: int,
+        in_chans: int,
+        embed_dim: int,
+        channels: Sequence[int] | None = None,
+        **others: Any,
+    ) -> None:
         super().__init__(img_size, patch_size, in_chans, embed_dim, **others)
         halved = halvings(img_size, patch_size)
         if halved is None and patch_size % 2:
@@ -43,7 +55,7 @@ class ConvolutionalStem(PatchEmbed):
                 f"a convolutional stem halves images, and patch_size {patch_size} is odd: choose an even one, best a "
                 "power of 2, or stem linear."
             )
-        made = convolutions(in_chans, embed_dim, patch_size, halved=halved)
+        made = convolutions(in_chans, embed_dim, patch_size, halved=halved, before_last=channels)
         self.proj = made  # type: ignore[assignment]  # as callable
 
 
@@ -58,7 +70,14 @@ def halvings(image_size: int, patch_size: int) -> int | None:
     return count if count and image_size == patches else None
 
 
-def convolutions(channels: int, width: int, patch_size: int, *, halved: int | None = None) -> nn.Sequential:
+def convolutions(
+    channels: int,
+    width: int,
+    patch_size: int,
+    *,
+    halved: int | None = None,
+    before_last: Sequence[int] | None = None,
+) -> nn.Sequential:
     """Build the stem, (B, C, H, W) -> (B, D, H / patch_size, W / patch_size).
 
     Args:
@@ -66,13 +85,24 @@ def convolutions(channels: int, width: int, patch_size: int, *, halved: int | No
         width: D.
         patch_size: height and width of a patch, in pixels.
         halved: see :func:`halvings`; ``None`` halves as often as 2 divides the patch.
+        before_last: channels of each convolution but the last; ``None`` for half of the next one's.
+
+    Raises:
+        ConfigurationError: for another number of channels than there are convolutions before the last.
     """
     times = (patch_size & -patch_size).bit_length() - 1 if halved is None else halved
     left = 1 if halved is not None else patch_size >> times
     strides = [2] * times + ([left] if left > 1 else [])
+    count = len(strides) - 1
+    if before_last is None:
+        before_last = [max(width >> (count - step), NARROWEST) for step in range(count)]
+    elif len(before_last) != count or min(before_last, default=1) < 1:
+        raise ConfigurationError(
+            f"stem_channels must be {count} numbers of at least 1, one for each convolution before the last; got "
+            f"{list(before_last)}."
+        )
     layers: list[nn.Module] = []
-    for step, stride in enumerate(strides):
-        wider = max(width >> (len(strides) - 1 - step), NARROWEST)
+    for stride, wider in zip(strides, [*before_last, width], strict=True):
         size, padding = (3, 1) if stride == 2 else (stride, 0)
         layers.append(nn.Conv2d(channels, wider, size, stride=stride, padding=padding, bias=False))
         layers.append(nn.GroupNorm(wider // math.gcd(wider, GROUPED), wider))

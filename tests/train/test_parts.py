@@ -90,7 +90,8 @@ WHOLE = {"token_weight": 0.0, "embedding_weight": 0.0, "centre_weight": 1.0}  # 
         ),
         ({**WHOLE, "encoder": "test_resnet"}, "timm refuses an argument in encoder_overrides"),
         ({**WHOLE, "encoder": "test_resnet", "encoder_overrides": {}, "positions": "learned"}, "leave positions out"),
-        ({**WHOLE, "encoder": "test_resnet", "encoder_overrides": {}, "stem": "convolutional"}, "leave stem out"),
+        ({**WHOLE, "encoder": "test_resnet", "encoder_overrides": {}, "stem": "convolutional"}, "leave out stem"),
+        ({**WHOLE, "encoder": "test_resnet", "encoder_overrides": {}, "stem_channels": [8]}, "leave out stem"),
         ({"anticollapse": "barlow", "anticollapse_on": "tokens", "flip": True}, "show different things after crops"),
     ],
 )

@@ -181,6 +181,7 @@ def test_pretrained_weights_come_from_timm(monkeypatch: pytest.MonkeyPatch) -> N
         ),
         ({"name": "test_vit", "image_size": 32, "patch_size": 8, "positions": "sincos"}, "fixed or learned"),
         ({"name": "test_vit", "image_size": 32, "patch_size": 8, "stem": "deep"}, "linear or convolutional"),
+        ({"name": "test_vit", "image_size": 32, "patch_size": 8, "stem_channels": [8]}, "set stem to convolutional"),
         ({"name": "resnet18", "image_size": 32, "patch_size": 8}, "VisionTransformer"),
     ],
 )

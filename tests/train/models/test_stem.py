@@ -72,6 +72,19 @@ def test_an_odd_patch_has_a_stem_where_halving_leads_to_its_grid() -> None:
     assert encoder(torch.randn(2, 3, 28, 28), torch.tensor([[0, 3], [5, 15]])).shape == (2, 2, 32)
 
 
+def test_channels_before_the_last_can_be_given() -> None:
+    encoder = make(stem_channels=[8, 12])
+    layers = [layer for layer in encoder.vit.patch_embed.proj if isinstance(layer, nn.Conv2d)]
+    assert [layer.out_channels for layer in layers] == [8, 12, 32]
+    assert encoder(torch.randn(2, 3, 32, 32)).shape == (2, 16, 32)
+
+
+@pytest.mark.parametrize("channels", [[8], [8, 16, 32], [8, 0], []])
+def test_as_many_channels_as_convolutions_before_the_last(channels: list[int]) -> None:
+    with pytest.raises(ConfigurationError, match=r"stem_channels must be 2 numbers of at least 1"):
+        make(stem_channels=channels)
+
+
 def test_groups_divide_any_width() -> None:
     assert convolutions(1, 20, 4)(torch.randn(1, 1, 8, 8)).shape == (1, 20, 2, 2)
 
