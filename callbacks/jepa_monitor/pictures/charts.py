@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,7 @@ from .story import Chart, Line
 COLLAPSED_EP = 0.38  # of N: sliced_ep_ratio of a point
 GAUSSIAN = (0.5, 2.0)  # holds 95 % of sliced_ep_ratio under N(0, I), for K from 8 on
 MOST_SETS = 2
+RANKED = "monitor/samples"
 OF_SETS = "density/ood_auroc_embedding/"
 ALARMS = ("monitor/alarm_collapse", "monitor/alarm_nonfinite_jacobian", "monitor/alarm_turned_over", "monitor/failed")
 ACCURACIES = {"kNN": "knn/accuracy", "linear probe": "linear_probe/accuracy"}
@@ -36,6 +38,31 @@ class Course:
     def line(self, tag: str, label: str, colour: str = BLUE, *, dashed: bool = False) -> Line:
         """Make a line of a tag."""
         return Line(label, self.steps, self.values[tag], colour, dashed)
+
+    def ranking(self, tag: str, label: str) -> Line:
+        """Make a line of a rank correlation, with the interval that its number of samples gives."""
+        found = [interval_of(value, n) for value, n in zip(self.values[tag], self._ranked(), strict=True)]
+        return Line(
+            label, self.steps, self.values[tag], interval=([low for low, _ in found], [high for _, high in found])
+        )
+
+    def _ranked(self) -> Sequence[float]:
+        return self.values.get(RANKED, [math.nan] * len(self.steps))
+
+    @property
+    def of_samples(self) -> str:
+        """Number of samples that the last measurement ranked, as the end of a title."""
+        known = [n for n in self._ranked() if math.isfinite(n)]
+        return f"{known[-1]:.0f} samples" if known else "the samples"
+
+
+def interval_of(correlation: float, n: float) -> tuple[float, float]:
+    """Interval of 95 % of a rank correlation of n samples, by Fisher's transform as of Bonett and Wright (2000)."""
+    if not (n > 3 and abs(correlation) <= 1.0):
+        return math.nan, math.nan
+    inside = min(max(correlation, -1.0 + 1e-9), 1.0 - 1e-9)
+    half = 1.96 * math.sqrt((1.0 + inside**2 / 2.0) / (n - 3.0))
+    return math.tanh(math.atanh(inside) - half), math.tanh(math.atanh(inside) + half)
 
 
 def charts_of(
@@ -65,21 +92,23 @@ def alarms_of(course: Course) -> dict[str, tuple[Sequence[int], Sequence[float]]
 def _ranking(course: Course) -> Chart:
     if "density/spearman" in course:
         lines = [
-            course.line("density/spearman", "log density"),
+            course.ranking("density/spearman", "log density"),
             course.line("density/spearman_jepa_score", "JEPA-SCORE", ORANGE),
         ]
         if "density/spearman_gaussian" in course:
             lines.append(course.line("density/spearman_gaussian", "on pixels", INK, dashed=True))
-        return Chart("rank correlation with the truth", lines, tall=190)
+        return Chart(f"rank correlation with the truth, {course.of_samples}", lines, tall=190)
     sets = [tag for tag in course.values if tag.startswith(OF_SETS)][:MOST_SETS]
     lines = [
         course.line(tag, plain(tag.removeprefix(OF_SETS), 11), colour)
         for tag, colour in zip(sets, OTHERS, strict=False)
     ]
+    title = "other sets told apart (AUROC)"
     if "density/stability" in course:
-        lines.append(course.line("density/stability", "stability"))
+        lines.append(course.ranking("density/stability", "stability"))
+        of_sets, alone = "AUROC of other sets; stability of {}", "ranking against the one before, {}"
+        title = (of_sets if sets else alone).format(course.of_samples)
     chance = [(0.5, "0.5 chance", GREY)] if sets else []
-    title = "other sets told apart (AUROC)" if sets else "ranking against the one before"
     return Chart(title, lines, tall=190, bounds=chance)
 
 
@@ -93,10 +122,10 @@ def _gaussianity(course: Course, num_samples: int, embedding_size: int) -> Chart
     lines = [course.line(tag, label, colour) for tag, (label, colour) in tags.items() if tag in course]
     bounds = [
         (COLLAPSED_EP * num_samples, "collapse or scale", BLUE),
-        (lowest_rank_ratio(embedding_size), "collapse", GREEN),
-        (LOW_VARIANCE_SHARE, "collapse", ORANGE),
+        (lowest_rank_ratio(embedding_size), "", GREEN),
+        (LOW_VARIANCE_SHARE, "", ORANGE),
     ]
-    title = "Gaussianity of embeddings (1 = yes)"
+    title = "embeddings: 1 is Gaussian, dotted is collapsed"
     return Chart(title, lines, tall=200, logarithmic=True, band=(*GAUSSIAN, "Gaussian"), bounds=bounds)
 
 
@@ -107,7 +136,7 @@ def _dimension(course: Course, embedding_size: int) -> Chart | None:
     ends = [course.values.get(f"{tag}_{end}") for end in ("low", "high")]
     interval = None if ends[0] is None or ends[1] is None else (ends[0], ends[1])
     line = Line("dimensions", course.steps, course.values[tag], PURPLE, interval=interval)
-    return Chart(f"directions in use, of {embedding_size}", [line], tall=110)
+    return Chart(f"directions in use, of {embedding_size}", [line], tall=110, floor=0.0)
 
 
 def _features(course: Course, beside: Mapping[str, Mapping[int, float]]) -> Chart | None:

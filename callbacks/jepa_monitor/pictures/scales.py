@@ -43,21 +43,26 @@ def limits(values: Floats, margin: float = 0.04) -> tuple[float, float]:
     return low - pad, high + pad
 
 
+def log_limits(values: Floats, margin: float = 0.04) -> tuple[float, float]:
+    """Limits of a logarithmic axis over the positive finite values, within what floating point can hold."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        low, high = limits(np.log10(values[values > 0]), margin)
+    return 10.0 ** max(low, -307.0), 10.0 ** min(high, 307.0)
+
+
 def log_axis(axes: Axes, which: str, values: Floats) -> None:
     """Make the axis ``x`` or ``y`` logarithmic, over the positive finite values, with ticks that can be read."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        low, high = limits(np.log10(values[values > 0]))
-    low, high = max(low, -307.0), min(high, 307.0)
-    ticks = log_ticks(10.0**low, 10.0**high)
+    low, high = log_limits(values)
+    ticks = log_ticks(low, high)
     labels = [f"{tick:g}" for tick in ticks]
     if which == "x":
         axes.set_xscale("log")
-        axes.set_xlim(10.0**low, 10.0**high)
+        axes.set_xlim(low, high)
         axes.set_xticks(ticks, labels)
         axes.set_xticks([], minor=True)
     else:
         axes.set_yscale("log")
-        axes.set_ylim(10.0**low, 10.0**high)
+        axes.set_ylim(low, high)
         axes.set_yticks(ticks, labels)
         axes.set_yticks([], minor=True)
 

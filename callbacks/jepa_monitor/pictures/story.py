@@ -22,7 +22,6 @@ from .figure import (
     Pixels,
     canvas,
     nothing,
-    panel,
     paper,
     paste,
     picture,
@@ -30,13 +29,14 @@ from .figure import (
     render,
     size,
 )
+from .frame import Frame, Scale
 from .gallery import pixel_range, thumbnails
-from .scales import Floats, limits, log_axis
+from .scales import Floats
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+MOST_STEPS, MOST_VALUES = 3, 4  # ticks
 MOST_SHOWN = 3  # images of the highest, and of the lowest density
 # pixels: around the charts, a title, a line of words, a row of alarms, the words at the ends of lines, an image, a gap
 LEFT, ABOVE, BELOW, HEADING, WORDS, ROW, ENDS, TILE, GAP = 78, 12, 72, 40, 23, 24, 176, 88, 6
@@ -90,13 +90,15 @@ class Chart:
         tall: height of the axes, pixels.
         logarithmic: scale of the values, of which only positive ones are drawn.
         band: lowest and highest value of a shaded band, and its words.
-        bounds: horizontal lines: value, words and colour.
+        floor: value that the scale reaches down to; ``None`` for the lowest of a line.
+        bounds: horizontal lines: value, words or none, and colour.
     """
 
     title: str
     lines: Sequence[Line]
     tall: int = 150
     logarithmic: bool = False
+    floor: float | None = None
     band: tuple[float, float, str] | None = None
     bounds: Sequence[tuple[float, str, str]] = ()
 
@@ -128,16 +130,15 @@ def story_picture(
     deep = sum(HEADING + chart.tall for chart in charts) + HEADING + ROW * len(rung) + ABOVE + BELOW
     figure = canvas(WIDTH, max(deep, _depth_of_images(sides)))
     right = ENDS + (TILE + 2 * GAP if sides else 0)
-    ends = limits(np.array([step for line in lines for step in line.steps], dtype=np.float64))
+    steps, wide = Scale.over([step for line in lines for step in line.steps]), WIDTH - LEFT - right
     top = ABOVE
     for chart in charts:
-        axes = _place(figure, chart.title, top=top, tall=chart.tall, right=right, ends=ends)
-        _draw_chart(figure, axes, chart, top=top + HEADING, left=WIDTH - right + 8)
+        _write_title(figure, chart.title, top)
+        _draw_chart(Frame(figure, LEFT, top + HEADING, wide, chart.tall, steps, _scale(chart)), chart)
         top += HEADING + chart.tall
-    names = "alarms" if rung else "alarms: none"
-    axes = _place(figure, names, top=top, tall=max(1, ROW * len(rung)), right=right, ends=ends)
-    _draw_alarms(figure, axes, rung, top=top + HEADING, left=WIDTH - right + 8)
-    _name_steps(axes)
+    _write_title(figure, "alarms" if rung else "alarms: none", top)
+    rows = Scale(-0.5, max(len(rung), 1) - 0.5)
+    _draw_alarms(Frame(figure, LEFT, top + HEADING, wide, max(1, ROW * len(rung)), steps, rows), rung)
     sheet = paper(figure)
     if sides:
         _put_images(figure, sheet, {"most": highest, "least": lowest}, pixel_range(sides) or (0.0, 1.0))
@@ -149,56 +150,44 @@ def _depth_of_images(sides: Sequence[Tensor]) -> int:
     return ABOVE + sum(2 * WORDS + GAP + (TILE + GAP) * min(len(images), MOST_SHOWN) + ROW for images in sides)
 
 
-def _place(figure: Figure, title: str, *, top: float, tall: float, right: float, ends: tuple[float, float]) -> Axes:
-    """Add axes over the common range of steps, their title flush with their left edge."""
-    height = size(figure)[1]
-    axes = panel(figure, left=LEFT, right=right, top=top + HEADING, bottom=height - top - HEADING - tall)
-    axes.set_xlim(*ends)
-    axes.tick_params(axis="x", labelbottom=False, length=0)
-    axes.locator_params(axis="x", nbins=3, integer=True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
+def _write_title(figure: Figure, title: str, top: float) -> None:
     _write(figure, title, left=LEFT - 60, top=top + HEADING - 16, colour=INK, points=TITLE)
-    return axes
 
 
-def _draw_chart(figure: Figure, axes: Axes, chart: Chart, *, top: float, left: float) -> None:
-    shown = np.concatenate([line.extent for line in chart.lines])
-    shown = np.concatenate([shown, [bound for bound, _, _ in chart.bounds], chart.band[:2] if chart.band else []])
-    if chart.logarithmic:
-        log_axis(axes, "y", shown)
-    else:
-        axes.set_ylim(*limits(shown, 0.08))
-        axes.locator_params(axis="y", nbins=4)
+def _scale(chart: Chart) -> Scale:
+    """Choose a scale with room for the lines, the band and the bounds of a chart."""
+    shown = [line.extent for line in chart.lines]
+    shown += [np.array([bound for bound, _, _ in chart.bounds]), np.array(chart.band[:2] if chart.band else ())]
+    shown += [np.array([] if chart.floor is None else [chart.floor])]
+    margin = 0.04 if chart.logarithmic else 0.08
+    return Scale.over(np.concatenate(shown), margin, logarithmic=chart.logarithmic)
+
+
+def _draw_chart(frame: Frame, chart: Chart) -> None:
+    frame.rule(frame.x.ticks(MOST_STEPS, whole=True), frame.y.ticks(MOST_VALUES), numbers_below=False)
+    ends = [frame.x.low, frame.x.high]
     words = []
     if chart.band is not None:
-        axes.axhspan(*chart.band[:2], color=GREY, alpha=0.25, linewidth=0)
+        frame.band(*chart.band[:2], colour=GREY)
         words.append((math.sqrt(chart.band[0] * chart.band[1]), chart.band[2], INK))
     for bound, name, colour in chart.bounds:
-        axes.axhline(bound, color=colour, linewidth=1.4, linestyle=":")
-        words.append((bound, name, colour))
+        frame.line(ends, [bound, bound], color=colour, linewidth=1.4, linestyle=":")
+        words += [(bound, name, colour)] if name else []
     for line in chart.lines:
-        _draw_line(axes, line)
+        _draw_line(frame, line)
         words.append((line.height, line.words, line.colour))
-    heights = [_pixels_down(axes, value, chart.tall) for value, _, _ in words]
+    heights = [frame.down(value) for value, _, _ in words]
     for down, (_, text, colour) in zip(spread(heights, chart.tall, WORDS), words, strict=True):
-        _write(figure, text, left=left, top=top + down, colour=colour)
+        _write(frame.figure, text, left=frame.left + frame.wide + 8, top=frame.top + down, colour=colour)
 
 
-def _draw_line(axes: Axes, line: Line) -> None:
+def _draw_line(frame: Frame, line: Line) -> None:
     style, marker = ("--", "") if line.dashed else ("-", "o")
-    axes.plot(line.steps, line.values, linestyle=style, marker=marker, markersize=3.5, color=line.colour, linewidth=2.2)
+    frame.line(
+        line.steps, line.values, linestyle=style, marker=marker, markersize=3.5, color=line.colour, linewidth=2.2
+    )
     if line.interval is not None:
-        axes.fill_between(line.steps, *line.interval, color=line.colour, alpha=0.25, linewidth=0)
-
-
-def _pixels_down(axes: Axes, value: float, tall: float) -> float:
-    """Distance of a value from the upper edge of its axes, pixels; the lower edge for NaN and what has no place."""
-    low, high = axes.get_ylim()
-    if axes.get_yscale() == "log":
-        low, high, value = math.log10(low), math.log10(high), math.log10(value) if value > 0 else math.nan
-    share = (high - value) / (high - low)
-    return tall * min(max(share, 0.0), 1.0) if math.isfinite(share) else tall
+        frame.band(*line.interval, line.steps, colour=line.colour)
 
 
 def spread(heights: Sequence[float], tall: float, apart: float) -> list[float]:
@@ -221,29 +210,19 @@ def spread(heights: Sequence[float], tall: float, apart: float) -> list[float]:
     return [moved[position] for position in range(len(heights))]
 
 
-def _draw_alarms(
-    figure: Figure,
-    axes: Axes,
-    rung: Mapping[str, tuple[Sequence[int], Sequence[float]]],
-    *,
-    top: float,
-    left: float,
-) -> None:
-    """Draw one row an alarm: a square at each measurement while it is on, a dot while it is off."""
-    axes.grid(False)
-    axes.set_yticks([])
-    axes.spines["left"].set_visible(False)
-    axes.set_ylim(len(rung) - 0.5, -0.5) if rung else axes.set_ylim(0, 1)
+def _draw_alarms(frame: Frame, rung: Mapping[str, tuple[Sequence[int], Sequence[float]]]) -> None:
+    """Draw one row an alarm: a square at each measurement while it is on, a dot while it is off; steps below."""
+    frame.rule(frame.x.ticks(MOST_STEPS, whole=True), [], numbers_below=True)
     for row, (name, (steps, values)) in enumerate(rung.items()):
+        height = len(rung) - 1 - row
         for is_on, marker, colour in ((False, ".", GREY), (True, "s", RED)):
             at = [step for step, value in zip(steps, values, strict=True) if (value > 0) == is_on]
-            axes.plot(at, [row] * len(at), marker, color=colour, markersize=7 if is_on else 4, clip_on=False)
-        _write(figure, plain(name, 16), left=left, top=top + ROW * (row + 0.5), colour=RED)
-
-
-def _name_steps(axes: Axes) -> None:
-    axes.tick_params(axis="x", labelbottom=True, length=4)
-    axes.set_xlabel("optimizer step", fontsize=LABEL, color=INK)
+            size_of_mark = 7 if is_on else 4
+            frame.line(at, [height] * len(at), linestyle="", marker=marker, color=colour, markersize=size_of_mark)
+        left, top = frame.left + frame.wide + 8, frame.top + ROW * (row + 0.5)
+        _write(frame.figure, plain(name, 16), left=left, top=top, colour=RED)
+    middle, below = frame.left + frame.wide / 2, frame.top + frame.tall + BELOW - 20
+    _write(frame.figure, "optimizer step", left=middle, top=below, colour=INK, points=LABEL, ha="center")
 
 
 def _put_images(figure: Figure, sheet: Pixels, sides: Mapping[str, Tensor | None], span: tuple[float, float]) -> None:
@@ -265,10 +244,12 @@ def _there(sides: Mapping[str, Tensor | None]) -> Iterator[tuple[str, Tensor]]:
             yield name, images
 
 
-def _write(figure: Figure, text: str, *, left: float, top: float, colour: str, points: float = SMALL) -> None:
+def _write(
+    figure: Figure, text: str, *, left: float, top: float, colour: str, points: float = SMALL, ha: str = "left"
+) -> None:
     """Write words from the left, around a height from the top, pixels."""
     width, height = size(figure)
-    figure.text(left / width, 1 - top / height, text, va="center", fontsize=points, color=colour)
+    figure.text(left / width, 1 - top / height, text, ha=ha, va="center", fontsize=points, color=colour)
 
 
 def _short(value: float) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import math
 
-from jepa_monitor.pictures.charts import Course, alarms_of, charts_of
+import numpy as np
+import pytest
+from scipy import stats
+
+from jepa_monitor.pictures.charts import Course, alarms_of, charts_of, interval_of
 from jepa_monitor.pictures.story import Chart
 
 STEPS = (0, 10)
@@ -18,6 +22,7 @@ ALWAYS = {
     "density/intrinsic_dimension_high": (3.1, 4.1),
     "density/stability": (0.5, 0.9),
     "monitor/keep": (0.2, 0.3),
+    "monitor/samples": (45.0, 45.0),
 }
 TRUTH = {
     "density/spearman": (0.1, 0.9),
@@ -68,6 +73,33 @@ def test_accuracies_are_shown_where_an_evaluation_measures_them() -> None:
 def test_a_first_measurement_without_a_ranking_leaves_that_chart_out() -> None:
     first = {tag: values for tag, values in ALWAYS.items() if tag != "density/stability"}
     assert all(chart.lines for chart in charts_of(Course(STEPS, first), {}, **SIZES))
+
+
+def test_a_ranking_says_of_how_many_samples_it_is() -> None:
+    for more in ({}, TRUTH, {"density/ood_auroc_embedding/mnist": (0.5, 0.9)}):
+        ranking, *_ = charts_of(Course(STEPS, ALWAYS | more), {}, **SIZES)
+        assert "45 samples" in ranking.title
+
+
+def test_a_ranking_of_few_samples_has_a_wide_interval() -> None:
+    few, many = (
+        charts_of(Course(STEPS, ALWAYS | TRUTH | {"monitor/samples": (n, n)}), {}, **SIZES)[0].lines[0].interval
+        for n in (45.0, 512.0)
+    )
+    assert few is not None
+    assert many is not None
+    for low, high, less, more, value in zip(*few, *many, TRUTH["density/spearman"], strict=True):
+        assert low < less < value < more < high
+
+
+def test_the_interval_is_that_of_draws() -> None:
+    rng = np.random.default_rng(0)
+    normal = rng.multivariate_normal([0.0, 0.0], [[1.0, 0.8], [0.8, 1.0]], size=(2000, 60))
+    found = [float(stats.spearmanr(pair).statistic) for pair in normal]
+    low, high = interval_of(float(np.median(found)), 60)
+    assert (low, high) == pytest.approx(np.quantile(found, (0.025, 0.975)), abs=0.03)
+    assert all(math.isnan(end) for end in (*interval_of(0.5, 3), *interval_of(math.nan, 60)))
+    assert interval_of(1.0, 60)[1] == pytest.approx(1.0)
 
 
 def test_alarms_have_the_names_of_their_tags() -> None:

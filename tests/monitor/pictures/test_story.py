@@ -10,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from jepa_monitor.pictures import Chart, figure
 from jepa_monitor.pictures.story import spread
@@ -30,7 +31,16 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
 
 
 def words(made: Figure) -> list[str]:
-    return [text.get_text() for text in made.texts]
+    """Texts that are no numbers of ticks."""
+    return [text.get_text() for text in made.texts if not text.get_text().isdigit()]
+
+
+def lines_of(made: Figure) -> list[Line2D]:
+    return [artist for artist in made.artists if isinstance(artist, Line2D) and len(list(artist.get_ydata()))]  # type: ignore[arg-type]  # never one number here
+
+
+def heights_of(line: Line2D) -> list[float]:
+    return [float(value) for value in line.get_ydata()]  # type: ignore[union-attr]  # never one number here
 
 
 def test_each_line_has_its_words_and_last_value_and_there_is_no_legend(drawn: list[Figure]) -> None:
@@ -38,39 +48,46 @@ def test_each_line_has_its_words_and_last_value_and_there_is_no_legend(drawn: li
     story(Chart("ranking", lines, band=(0.5, 2.0, "Gaussian"), bounds=[(190.0, "collapse", figure.BLUE)]))
     (made,) = drawn
     expected = {"ranking", "0.97 log density", "0.72 on pixels", "98 sliced EP", "Gaussian", "collapse", "alarms: none"}
-    assert set(words(made)) == expected
+    assert set(words(made)) == expected | {"optimizer step"}
     assert made.legends == []
-    assert all(axes.get_legend() is None for axes in made.axes)
 
 
 def test_words_have_the_colour_of_their_line(drawn: list[Figure]) -> None:
     story(Chart("ranking", [line(0.1, 0.9, colour=figure.GREEN)]))
     (text,) = [text for text in drawn[0].texts if "log density" in text.get_text()]
-    (drawn_line,) = drawn[0].axes[0].get_lines()
+    (drawn_line,) = lines_of(drawn[0])
     assert text.get_color() == drawn_line.get_color() == figure.GREEN
 
 
 def test_a_missing_value_breaks_the_line_and_is_said(drawn: list[Figure]) -> None:
     story(Chart("ranking", [line(0.1, NAN, 0.4, NAN), line(NAN, NAN, NAN, NAN, label="other")]))
-    first, second = drawn[0].axes[0].get_lines()
-    heights = [float(value) for value in first.get_ydata()]  # type: ignore[union-attr]  # never one number here
+    first, second = lines_of(drawn[0])
+    heights = heights_of(first)
     assert [math.isnan(value) for value in heights] == [False, True, False, True]
-    assert all(math.isnan(float(value)) for value in second.get_ydata())  # type: ignore[union-attr]  # as above
+    assert all(map(math.isnan, heights_of(second)))
     assert {"NaN log density", "NaN other"} <= set(words(drawn[0]))
 
 
 def test_a_logarithmic_axis_keeps_small_ratios_apart_from_1(drawn: list[Figure]) -> None:
     ratios = Chart("Gaussianity", [line(100.0, 1.7)], logarithmic=True, bounds=[(190.0, "collapse", figure.BLUE)])
     story(ratios)
-    (axes,) = drawn[0].axes[:1]
-    assert axes.get_yscale() == "log"
-    low, high = axes.get_ylim()
-    assert low <= 1.7 <= 190.0 <= high
+    bound, ratio = lines_of(drawn[0])
+    collapse, (high, low) = heights_of(bound)[0], heights_of(ratio)
+    share = math.log(100.0 / 1.7) / math.log(190.0 / 1.7)
+    assert high - low == pytest.approx(share * (collapse - low))
+
+
+def test_a_floor_keeps_small_differences_small(drawn: list[Figure]) -> None:
+    for floor in (None, 0.0):
+        story(Chart("directions", [line(1.9, 2.0)], tall=100, floor=floor))
+    free, floored = (heights_of(lines_of(made)[0]) for made in drawn)
+    assert floored[1] - floored[0] < 6.0 < free[1] - free[0]
 
 
 def test_the_steps_are_those_of_all_charts(drawn: list[Figure]) -> None:
     story(Chart("first", [line(0.1, 0.2)]), Chart("second", [line(*range(9))]))
-    assert len({axes.get_xlim() for axes in drawn[0].axes}) == 1
+    first, second = ([float(step) for step in line.get_xdata()] for line in lines_of(drawn[0]))  # type: ignore[union-attr]  # never one number here
+    assert first == pytest.approx(second[:2])
 
 
 def test_an_alarm_that_was_on_has_a_row(drawn: list[Figure]) -> None:
