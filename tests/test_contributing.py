@@ -50,7 +50,7 @@ def test_a_statistic_needs_a_formula_and_a_record(tmp_path: Path) -> None:
     seen = json.loads(done.stdout)
     assert abs(seen["values"]["participation_ratio"] - 1.0) < 0.01
     assert re.search(
-        r"^\| `gaussianity/participation_ratio` \| participation ratio of .* \|$", seen["page"], re.MULTILINE
+        r"^- \*\*`gaussianity/participation_ratio`\*\*: participation ratio of .*$", seen["page"], re.MULTILINE
     )
     _, lines = seen["layout"]["JEPA-SCORE"]["Gaussianity ratios (1 = Gaussian)"]
     assert "^gaussianity/participation_ratio$" in lines

@@ -8,10 +8,8 @@ from collections.abc import Iterable, Mapping
 from .measured import ADVICE, MEASURED, UNKNOWN, Measured
 from .tags import NULL_OF_CHART, TAGS, Tag, meaning_of
 
-HEAD = (
-    "| tag | what it is | better | Gaussian embedding | collapsed | healthy | off scale | collapsing | what to do |\n"
-    "|---|---|---|---|---|---|---|---|---|\n"
-)
+COLUMNS = ("better", "Gaussian embedding", "collapsed", "healthy", "off scale", "collapsing", "what to do")
+HEAD = f"| tag | what it is | {' | '.join(COLUMNS)} |\n{'|---' * (2 + len(COLUMNS))}|\n"
 
 
 def explanation(logged: Iterable[str]) -> str:
@@ -23,16 +21,32 @@ def explanation(logged: Iterable[str]) -> str:
         "towards N(0, I)) and *collapsing* are what short runs on Fashion-MNIST showed at their end, K = 32, N = 256; "
         "read them for orders of magnitude.\n\n"
     )
-    return text + HEAD + "\n".join(row(tag, MEASURED) for tag in explained_tags(logged))
+    return text + "\n".join(_item(tag) for tag in explained_tags(logged))
+
+
+def _item(tag: Tag) -> str:
+    """The item of a tag in a list: of a table as wide as that of the docs TensorBoard breaks each word into letters."""
+    name, meaning, *values = _cells(tag, MEASURED)
+    named = dict(zip(COLUMNS, values, strict=True))
+    advice = named.pop(COLUMNS[-1])
+    said = [f"*{column}* {value}" for column, value in named.items() if value != "-"]
+    return f"- **{name}**: {'; '.join([meaning, *said])}." + (
+        "" if advice == "-" else f" {advice[0].upper()}{advice[1:]}."
+    )
 
 
 def row(tag: Tag, values: Mapping[str, Measured]) -> str:
     """The row of a tag, in Markdown, with what runs showed."""
+    return f"| {' | '.join(_cells(tag, values))} |"
+
+
+def _cells(tag: Tag, values: Mapping[str, Measured]) -> list[str]:
+    """The tag, its meaning, and what stands in the other columns."""
     name = f"{tag.name}*" if tag.is_beginning else tag.name
-    measured, advice = values.get(tag.name, UNKNOWN).cells, ADVICE.get(tag.name, "-")
+    found, advice = values.get(tag.name, UNKNOWN), ADVICE.get(tag.name, "-")
     meaning = f"{tag.meaning}; none for {tag.none_for}" if tag.none_for else tag.meaning
-    cells = [f"`{name}`", meaning, tag.better, tag.gaussian, tag.collapsed, measured, advice]
-    return f"| {' | '.join(cells)} |"
+    of_kinds = [found.healthy, found.off_scale, found.collapsing]
+    return [f"`{name}`", meaning, tag.better, tag.gaussian, tag.collapsed, *of_kinds, advice]
 
 
 def explained_tags(logged: Iterable[str]) -> list[Tag]:
