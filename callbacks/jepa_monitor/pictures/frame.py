@@ -143,7 +143,7 @@ class Frame:
                 ],
                 axis=1,
             )
-            for part in np.ma.clump_unmasked(there)
+            for part in np.ma.clump_unmasked(there)  # type: ignore[no-untyped-call]  # numpy's has no hints
         ]
         self._add(PolyCollection(outlines, facecolors=colour, alpha=0.25, linewidths=0, zorder=1))
 
