@@ -1,7 +1,7 @@
 """Values of tags in runs that are healthy, off scale, or collapsing: columns of the page of tags.
 
     python benchmarks/reading.py             # print the values of the kept curves
-    python benchmarks/reading.py --write     # put them into callbacks/jepa_monitor/measured.py and docs/monitor.md
+    python benchmarks/reading.py --write     # put them into jepa_monitor/measured.py, docs/tags.md and docs/curves.md
 
 The curves are those of docs/selection, short runs on Fashion-MNIST (K = 32, N = 256); their last measurement counts,
 and a cell is the range of the medians of three seeds over the trainings of a kind.
@@ -18,8 +18,9 @@ from keep import curves
 from keep.curves import ALARM, Curve
 from studies import with_tables
 
-from jepa_monitor.description import HEAD, explained_tags, row
+from jepa_monitor.description import HEAD, row
 from jepa_monitor.measured import UNKNOWN, Measured
+from jepa_monitor.tags import TAGS
 from jepa_train.pictures import MEANINGS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,6 +32,15 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "collapsing": ("objective none", "objective spectral_norm", "objective weight_decay", "spoiled no average"),
 }
 FEWEST = 2  # trainings of each kind that have a tag
+CURVES = {  # which tell the kinds apart, in words that need no other page
+    "gaussianity/variance_share": "how much embeddings differ, beside their size",
+    "gaussianity/effective_rank_ratio": "how evenly directions are used, 1 as by a Gaussian",
+    "gaussianity/sliced_ep_ratio": "distance from N(0, I), shape and scale: 1 is none",
+    "density/intrinsic_dimension": "directions in which embeddings vary",
+    "features/std_l2_normalised_ratio": "spread of the features' directions, 1 as of a Gaussian",
+    "density/stability": "rank correlation with the measurement before",
+    "monitor/keep": "how much of the images the features still know",
+}
 
 
 def measured(found: Sequence[Curve]) -> dict[str, Measured]:
@@ -69,13 +79,22 @@ def source(values: Mapping[str, Measured]) -> str:
     )
 
 
-def table(values: Mapping[str, Measured]) -> str:
-    """Write the page of those tags that were measured, and of training's."""
-    rows = [row(tag, values) for tag in explained_tags(tag for tag in values if not tag.startswith("train/"))]
-    for tag, meaning in MEANINGS.items():
-        cells = values.get(tag, UNKNOWN).cells
-        rows.append(f"| `{tag}` | {meaning} | - | - | - | {cells} | - |")
-    return HEAD + "\n".join(rows)
+def tables(values: Mapping[str, Measured]) -> str:
+    """Write the page of all tags: a table for each group, of training's at the end."""
+    groups: dict[str, list[str]] = {}
+    for tag in TAGS:
+        groups.setdefault(tag.name.partition("/")[0], []).append(row(tag, values))
+    groups["train"] = [
+        f"| `{tag}` | {meaning} | - | - | - | {values.get(tag, UNKNOWN).cells} | - |"
+        for tag, meaning in MEANINGS.items()
+    ]
+    return "\n\n".join(f"## `{group}/`\n\n{HEAD}" + "\n".join(rows) for group, rows in groups.items())
+
+
+def excerpt(values: Mapping[str, Measured]) -> str:
+    """Write the few tags that tell a healthy run from others."""
+    head = "| tag | what it is | healthy | off scale | collapsing |\n|---|---|---|---|---|\n"
+    return head + "\n".join(f"| `{tag}` | {meaning} | {values[tag].cells} |" for tag, meaning in CURVES.items())
 
 
 def main() -> None:
@@ -87,8 +106,9 @@ def main() -> None:
     if parser.parse_args().write:
         before, _, behind = MODULE.read_text().partition("MEASURED = {\n")
         MODULE.write_text(f"{before}MEASURED = {{\n{lines}}}\n{behind.partition('}' + chr(10))[2]}")
-        page = ROOT / "docs" / "monitor.md"
-        page.write_text(with_tables(page.read_text(), "reading", table(values)))
+        for name, written in {"tags": tables(values), "curves": excerpt(values)}.items():
+            page = ROOT / "docs" / f"{name}.md"
+            page.write_text(with_tables(page.read_text(), "reading", written))
 
 
 if __name__ == "__main__":

@@ -81,9 +81,7 @@ def test_a_step_is_2048_images_as_the_first_lines_say(path: Path) -> None:
 
 
 def test_a_step_is_2048_images_in_the_documented_command_for_sharded_weights() -> None:
-    commands = re.findall(
-        r"train\.py fit (.*configs/fsdp\.yaml.*)", (CONFIGS.parent / "docs" / "training.md").read_text()
-    )
+    commands = re.findall(r"train\.py fit (.*configs/fsdp\.yaml.*)", (CONFIGS.parent / "docs" / "scale.md").read_text())
     (command,) = (command.replace("configs/", f"{CONFIGS}/").replace("DIR", "imagenet22k") for command in commands)
     config = parse(*command.split())
     assert np.prod(batch_factors(config)) == EFFECTIVE_BATCH

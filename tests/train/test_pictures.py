@@ -25,8 +25,6 @@ from jepa_train.pictures import (
     views_picture,
 )
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
-
 
 def test_patches_cover_their_pixels() -> None:
     index = torch.tensor([[[0, 3]]])
@@ -114,7 +112,3 @@ def test_every_tag_of_training_is_explained(tmp_path: Path) -> None:
     assert names == MEANINGS.keys()
     (page,) = events.Tensors("train/tags/text_summary")
     assert page.tensor_proto.string_val[0].decode() == explanation()
-
-
-def test_the_documentation_has_the_same_table() -> None:
-    assert explanation() in (DOCS / "training.md").read_text()
