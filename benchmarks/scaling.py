@@ -3,10 +3,10 @@
     python benchmarks/scaling.py [--processes 2] [--repeats 3] [--steps 8] [--batch 32] [--json FILE]
 
 Every run is a Trainer in processes of its own with one thread each, in turn: one process, several that train apart at
-the same time, several that train as one. What processes lose apart they lose to each other's memory traffic and clock;
-what they lose as one, and not apart, is the cost of being one. The objective is the default one, so that the
-collectives of SIGReg and batch norm are in it. With as many GPUs as processes they are used. The machine needs a free
-core for each process: under load a loss says nothing. The exit status says whether the goal was reached.
+the same time, several that train one model together. What processes lose apart they lose to each other's memory traffic
+and clock; what they lose together, and not apart, is the cost of working together. The objective is the default one, so
+that the collectives of SIGReg and batch norm are in it. With as many GPUs as processes they are used. The machine needs
+a free core for each process: under load a loss says nothing. The exit status says whether the goal was reached.
 """
 
 from __future__ import annotations

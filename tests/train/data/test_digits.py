@@ -34,5 +34,5 @@ def test_training_images_are_normalised() -> None:
 
 def test_without_scikit_learn_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(ConfigurationError, match="pip install scikit-learn"):
+    with pytest.raises(ConfigurationError, match=r"pip install -e '\.\[digits\]'"):
         DigitsDataModule().make_train()

@@ -165,5 +165,5 @@ def test_a_data_set_that_is_a_script_is_one_sentence(datasets: Any, tmp_path: Pa
 
 def test_without_the_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ConfigurationError, match="pip install datasets"):
+    with pytest.raises(ConfigurationError, match=r"pip install -e '\.\[hub\]'"):
         HuggingFaceDataModule("any").prepare_data()
