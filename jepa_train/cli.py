@@ -29,15 +29,15 @@ from jepa_train.checkpoints.compatibility import (
 from jepa_train.checkpoints.files import AtomicCheckpointIO, check_address, read_checkpoint
 from jepa_train.checkpoints.resume import limit_reached
 from jepa_train.checkpoints.stopping import ClosingCheckpoint, StopSignals
-from jepa_train.commands.final_values import FinalValues
+from jepa_train.commands.final_values import FinalValues, results
 from jepa_train.commands.idle import idle_options
 from jepa_train.commands.mistakes import one_sentence
 from jepa_train.commands.options import add_monitor_option, callbacks_with_monitor, check_run
-from jepa_train.commands.output import brief, counted, trainer_output
+from jepa_train.commands.output import brief, counted, expect_checkpoints, trainer_output
 from jepa_train.commands.parsing import Parser
 from jepa_train.commands.precision import leave_slow_bfloat16
 from jepa_train.commands.rank import RANK_HELP, run_rank
-from jepa_train.commands.run_folder import DiscardUnbegun, SaveConfig, plain
+from jepa_train.commands.run_folder import DiscardUnbegun, SaveConfig, keep_in, plain
 from jepa_train.commands.start import Start, find_start, go_on_in_folder, name_after_overlays
 from jepa_train.errors import ConfigurationError
 from jepa_train.export import EXPORT_HELP, run_export
@@ -99,6 +99,7 @@ class JEPACLI(LightningCLI):
             config.ckpt_path = self.start.checkpoint
             if self.config.subcommand == "fit":
                 go_on_in_folder(config, Path(config.ckpt_path).parent.parent)
+                expect_checkpoints(Path(config.ckpt_path).parent)
         path = config.get("ckpt_path")
         # folders are checkpoints of sharded models, addresses are Lightning's business
         if path is not None and not (Path(path).is_dir() or path == "hpc" or "://" in path):
@@ -190,6 +191,8 @@ class JEPACLI(LightningCLI):
             leave_slow_bfloat16(trainer)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
+        if self.checkpoint is not None and self.config.subcommand != "fit":
+            keep_in(trainer.callbacks, self.checkpoint)  # type: ignore[attr-defined]  # set by its callback connector
         signals = StopSignals()
         # first what listens, last what saves
         ours = [ClosingCheckpoint(signals), DiscardUnbegun(trainer)]
@@ -235,11 +238,17 @@ class JEPACLI(LightningCLI):
         rank_zero_info(f"Training {size} parameters on {type(self.datamodule).__name__}.")
 
     def after_fit(self) -> None:
-        """Print the folder of the run, and the command that shows it."""
+        """Print what was measured last, the last checkpoint, the folder of the run, and the command that shows it."""
+        if self.trainer.is_global_zero:
+            metrics = {tag: float(value) for tag, value in self.trainer.callback_metrics.items()}
+            print("", *results(metrics), sep="\n")
+            saved = [getattr(callback, "last_model_path", "") for callback in self.trainer.checkpoint_callbacks]
+            for path in filter(None, saved[:1]):
+                print(f"The last checkpoint is {path}.")
         for logger in self.trainer.loggers:
             if isinstance(logger, TensorBoardLogger) and self.trainer.is_global_zero:
                 folder = logger.log_dir
-                print(f"\nThe run lies in {folder}. To look at it, density/story among the images first:\n")
+                print(f"The run lies in {folder}. To look at it, density/story among the images first:\n")
                 print(f"    tensorboard --logdir {folder}\n")
 
 

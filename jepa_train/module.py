@@ -236,10 +236,15 @@ class JEPA(pl.LightningModule):
         """Compile, if asked to; module by module and in place, so that a checkpoint's names stay the same.
 
         Before training it warns of what nothing keeps from collapsing, and of settings of local views without any.
+
+        Raises:
+            ConfigurationError: before training, where masks cannot be drawn.
         """
         check_strategy(self.trainer.strategy)
         self._last_finite_step = 0
         if stage == "fit":
+            if self.masks is not None:
+                self.masks.check()
             for sentence in self._before_training:
                 rank_zero_warn(sentence)
         if stage == "fit" and self.hparams["compile"]:

@@ -209,6 +209,11 @@ def build_encoder(settings: Settings, objective: Objective) -> EmbeddingEncoder:
     name = settings["encoder"]
     check_name(name, hides_patches=objective.hides_patches)  # before its sizes
     encoder = _vision_transformer(settings) if is_vision_transformer(name) else _feature_encoder(settings)
+    if objective.hides_patches and isinstance(encoder, ViTEncoder) and encoder.vit.pos_embed is None:
+        raise ConfigurationError(
+            "hidden patches are predicted from where others are, which an encoder without positions cannot say: leave "
+            "pos_embed out of encoder_overrides, or set token_weight and embedding_weight to 0."
+        )
     if objective.weights["spectral"]:
         linear_weights(encoder)  # refuses an encoder without any
     if not objective.needs_embedding:

@@ -1,8 +1,9 @@
-"""The row of a run in TensorBoard's HPARAMS tab: what it was, and its last values."""
+"""The last values of a run: its row in TensorBoard's HPARAMS tab, and the lines that the command ends with."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -19,7 +20,63 @@ FINAL = (
     "monitor/keep",
     "train/loss",
 )
+OF_SETS = "density/ood_auroc_embedding/"
+ACCURACIES = {"kNN": "knn/accuracy", "linear probe": "linear_probe/accuracy"}
+EMBEDDINGS = {
+    "gaussianity/sliced_ep_ratio": ("Gaussianity ratio", "1 is Gaussian"),
+    "density/intrinsic_dimension": ("intrinsic dimension", "directions in use"),
+}
+ALARMS = {
+    "monitor/alarm_collapse": "collapsed",
+    "monitor/alarm_nonfinite_jacobian": "Jacobians that are not finite",
+    "monitor/alarm_turned_over": "ranking turned over",
+    "monitor/failed": "measurement failed",
+}
 TERMS = {"token_weight": "tokens", "embedding_weight": "embedding", "centre_weight": "centre"}
+
+
+def results(metrics: Mapping[str, float]) -> list[str]:
+    """Write at most three lines on what was measured last: the ranking, the features, the embeddings with alarms.
+
+    Args:
+        metrics: tag to value; what is NaN or missing is left out.
+    """
+    known = {tag: float(value) for tag, value in metrics.items() if math.isfinite(value)}
+    return [line for line in (_on_ranking(known), _on_features(known), _on_embeddings(known)) if line]
+
+
+def _on_ranking(known: Mapping[str, float]) -> str:
+    ranked = known.get("monitor/samples", 0.0)
+    if "density/spearman" in known:
+        pixels = known.get("density/spearman_gaussian")
+        beside = "" if pixels is None else f"; one Gaussian on the pixels: {pixels:.2f}"
+        correlation = f"rank correlation with the true log density {known['density/spearman']:.2f}"
+        return f"Density: {correlation} (1 is perfect{beside}), of {ranked:.0f} samples."
+    sets = {tag.removeprefix(OF_SETS): value for tag, value in known.items() if tag.startswith(OF_SETS)}
+    if sets:
+        named = ", ".join(f"{name} {value:.2f}" for name, value in sets.items())
+        return f"Density: AUROC of other data sets: {named} (0.5 is chance, 1 is perfect)."
+    if "density/stability" in known:
+        stability = known["density/stability"]
+        return f"Density: rank correlation with the measurement before {stability:.2f}, of {ranked:.0f} samples."
+    return ""
+
+
+def _on_features(known: Mapping[str, float]) -> str:
+    named = []
+    for name, tag in ACCURACIES.items():
+        if tag in known:
+            pixels = known.get(f"{tag}_pixels")
+            named.append(f"{name} accuracy {known[tag]:.3f}" + ("" if pixels is None else f" (pixels {pixels:.3f})"))
+    return f"Features: {', '.join(named)}." if named else ""
+
+
+def _on_embeddings(known: Mapping[str, float]) -> str:
+    named = [f"{words} {known[tag]:.3g} ({meaning})" for tag, (words, meaning) in EMBEDDINGS.items() if tag in known]
+    ringing = [name for tag, name in ALARMS.items() if known.get(tag)]
+    if any(tag in known for tag in ALARMS):
+        named.append(f"ALARM: {', '.join(ringing)}" if ringing else "no alarm")
+    return f"Embeddings: {', '.join(named)}." if named else ""
 
 
 class FinalValues(pl.Callback):
@@ -40,6 +97,8 @@ class FinalValues(pl.Callback):
 def facts_of(settings: Any, datamodule: Any) -> dict[str, Any]:
     """Name what runs differ in: objective, data, K, seeds, encoder and learning rate.
 
+    TensorBoard shows the first five by the alphabet, and hides seeds.
+
     Args:
         settings: arguments of the module.
         datamodule: its data.
@@ -48,8 +107,8 @@ def facts_of(settings: Any, datamodule: Any) -> dict[str, Any]:
         "objective": objective_of(settings),
         "data": type(datamodule).__name__.removesuffix("DataModule"),
         "K": settings["embedding_size"],
-        "model_seed": settings["seed"],
-        "data_seed": getattr(datamodule, "seed", "-"),
+        "seed_of_model": settings["seed"],
+        "seed_of_data": getattr(datamodule, "seed", "-"),
         "encoder": settings["encoder"],
         "peak_learning_rate": settings["learning_rate"],
     }

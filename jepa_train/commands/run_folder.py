@@ -7,6 +7,7 @@ import itertools
 import os
 import re
 import shutil
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import lightning.pytorch as pl
 import yaml
 from jsonargparse import Namespace
 from lightning.fabric.utilities.cloud_io import get_filesystem
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
@@ -97,6 +99,17 @@ class DiscardUnbegun(pl.Callback):
             for logger in trainer.loggers:
                 logger.finalize("failed")  # closes their files
             shutil.rmtree(self._made, ignore_errors=True)
+
+
+def keep_in(callbacks: Iterable[pl.Callback], checkpoint: Mapping[str, Any]) -> None:
+    """Let ``ModelCheckpoint`` of a command that writes none keep the folder that it had when a checkpoint was written.
+
+    In another one Lightning would warn that the state of the callback cannot be restored.
+    """
+    states = checkpoint.get("callbacks", {})
+    for callback in callbacks:
+        if isinstance(callback, ModelCheckpoint):
+            callback.dirpath = states.get(callback.state_key, {}).get("dirpath", callback.dirpath)
 
 
 def repeatable(parser: LightningArgumentParser, config: Namespace) -> str:

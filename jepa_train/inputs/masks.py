@@ -18,6 +18,7 @@ from jepa_train.errors import ConfigurationError
 
 MaskMode = Literal["corrected", "paper"]
 REDRAWS = 20
+CHECKED = 64  # images of which masks are tried before training
 BlockSize = tuple[int, int]
 
 
@@ -105,6 +106,18 @@ class MultiBlockMasks:
         published = self._published_length(batch_size, size_draw, context_draw, generator)
         length = min(length, max(published, self.min_context))
         return _first(free, torch.rand(free.shape, generator=generator, dtype=torch.float32), length), targets
+
+    def check(self) -> None:
+        """Draw masks with the smallest context block and small, middle and large targets, as training will.
+
+        Raises:
+            ConfigurationError: if that is impossible; the message says what to change.
+        """
+        generator = torch.Generator().manual_seed(0)
+        context_size = self._block_size(0.0, self.context_scale, (1.0, 1.0))
+        for size_draw in (0.0, 0.5, 1.0):
+            target_size = self._block_size(size_draw, self.target_scale, self.target_aspect)
+            self._draw(CHECKED, context_size, target_size, generator)
 
     def _draw(
         self, batch_size: int, context_size: BlockSize, target_size: BlockSize, generator: Generator

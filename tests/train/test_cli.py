@@ -234,7 +234,6 @@ def text(events: EventAccumulator, name: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:The dirpath has changed")  # validate has a folder of its own
 def test_validate_repeats_the_last_measurement(run: tuple[JEPACLI, Path]) -> None:
     cli, folder = run
     checkpoint = str(Path(cli.trainer.log_dir) / "checkpoints" / "last.ckpt")
@@ -250,7 +249,6 @@ def test_validate_repeats_the_last_measurement(run: tuple[JEPACLI, Path]) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty")  # that is what it goes on from
 def test_last_goes_on_in_the_same_folder_and_ends_like_an_uninterrupted_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,6 +279,7 @@ def test_last_goes_on_in_the_same_folder_and_ends_like_an_uninterrupted_run(
     [
         (["--model.nonsense=1"], r"nonsense"),
         (["--model.encoder=vit_tinny"], r"error: timm has no model named 'vit_tinny'"),
+        (["--model.patch_size=8"], r"error: 2 targets of 1 x 1 patches leave fewer than 8 context patches on a 2 x 2"),
         (["--model.patch_size=5"], r"error: image_size 16 is not divisible by patch_size 5"),
         (["--data=NoSuchData"], r"NoSuchData"),
         (["--ckpt_path=last", "--trainer.logger=false"], r"error: --ckpt_path last looks below the logger's folder"),

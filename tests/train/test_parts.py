@@ -29,6 +29,7 @@ WHOLE = {"token_weight": 0.0, "embedding_weight": 0.0, "centre_weight": 1.0}  # 
         ({"learning_rate_end": -1.0}, "learning_rate_end must be 0 or more"),
         ({"embedding_size": 0}, "embedding_size must be 1 or more"),
         ({"patch_size": 0}, "patch_size must be 1 or more"),
+        ({"encoder_overrides": {**SMALL["encoder_overrides"], "pos_embed": "none"}}, "leave pos_embed out"),
         ({"predictor_width": 0}, "predictor_width must be 1 or more"),
         ({"projector_hidden": -1}, "projector_hidden must be 0 or more"),
         ({"stop_gradient": False}, "set ema_start, ema_end to 0"),

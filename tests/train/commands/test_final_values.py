@@ -1,8 +1,9 @@
-"""The row of a run in TensorBoard's HPARAMS tab."""
+"""The row of a run in TensorBoard's HPARAMS tab, and the lines that the command ends with."""
 
 from __future__ import annotations
 
 import inspect
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from jepa_train import JEPA
-from jepa_train.commands.final_values import facts_of, objective_of
+from jepa_train.commands.final_values import facts_of, objective_of, results
 from jepa_train.data import MixtureDataModule
 from tests.train.commands.helpers import MIXTURE, make_run
 
@@ -33,7 +34,8 @@ def test_an_objective_is_its_terms(changed: dict[str, Any], objective: str) -> N
 
 def test_runs_are_told_apart_by_objective_data_size_and_seeds() -> None:
     facts = facts_of(DEFAULTS | {"seed": 3}, MixtureDataModule(num_train=8, num_probe=8, seed=5))
-    assert (facts["data"], facts["K"], facts["model_seed"], facts["data_seed"]) == ("Mixture", 64, 3, 5)
+    assert (facts["data"], facts["K"], facts["seed_of_model"], facts["seed_of_data"]) == ("Mixture", 64, 3, 5)
+    assert {"objective", "data", "K", "encoder"} <= set(sorted(facts)[:5])  # those that TensorBoard shows
 
 
 @pytest.mark.usefixtures("own_folder")
@@ -49,3 +51,30 @@ def test_a_finished_run_has_a_row() -> None:
     metrics = [found.name.tag for found in HParamsPluginData.FromString(experiment).experiment.metric_infos]
     assert metrics == ["train/loss"]
     assert "objective" not in Path(folder, "hparams.yaml").read_text()
+
+
+def test_results_say_what_the_headline_values_mean() -> None:
+    truth = {"density/spearman": 0.981, "density/spearman_gaussian": 0.724, "monitor/samples": 181.0}
+    clouds = {"gaussianity/sliced_ep_ratio": 1.13, "density/intrinsic_dimension": 2.02, "monitor/alarm_collapse": 0.0}
+    assert results(truth | clouds) == [
+        "Density: rank correlation with the true log density 0.98 (1 is perfect; one Gaussian on the pixels: 0.72), of "
+        "181 samples.",
+        "Embeddings: Gaussianity ratio 1.13 (1 is Gaussian), intrinsic dimension 2.02 (directions in use), no alarm.",
+    ]
+
+
+def test_results_without_a_truth_are_of_other_sets_and_accuracies() -> None:
+    sets = {"density/ood_auroc_embedding/mnist": 0.98, "density/stability": 0.9}
+    accuracies = {"knn/accuracy": 0.8512, "knn/accuracy_pixels": 0.81, "linear_probe/accuracy": 0.86}
+    assert results(sets | accuracies) == [
+        "Density: AUROC of other data sets: mnist 0.98 (0.5 is chance, 1 is perfect).",
+        "Features: kNN accuracy 0.851 (pixels 0.810), linear probe accuracy 0.860.",
+    ]
+    (line,) = results({"density/stability": 0.9, "monitor/samples": 45.0})
+    assert line == "Density: rank correlation with the measurement before 0.90, of 45 samples."
+
+
+def test_results_name_alarms_and_leave_out_what_is_not_known() -> None:
+    values = {"density/spearman": math.nan, "monitor/alarm_collapse": 1.0, "monitor/failed": 0.0}
+    assert results(values) == ["Embeddings: ALARM: collapsed."]
+    assert results({}) == []

@@ -78,5 +78,8 @@ def test_a_run_says_what_is_needed_in_ten_lines(
     text = "\n".join(lines)
     assert re.search(r"Training [\d.]+ K parameters on MixtureDataModule", text)
     assert "JEPAScoreMonitor measures target" in text
+    assert re.search(r"Density: rank correlation with the true log density -?[\d.]+ \(.*\), of \d+ samples", text)
+    assert re.search(r"Embeddings: Gaussianity ratio [\d.]+ \(1 is Gaussian\).*(no alarm|ALARM)", text)
+    assert Path(re.search(r"The last checkpoint is (.*)\.\n", text)[1]).is_file()  # type: ignore[index]  # is there
     assert f"tensorboard --logdir {Path(run.trainer.log_dir)}" in text
     assert not re.search(r"Epoch 0|it/s|GPU available|Seed set|litlogger|Total params", text)
