@@ -4,6 +4,9 @@
     python benchmarks/recipes.py fashion_mnist [--epochs 20] [--only NAME ...]
     python benchmarks/recipes.py fashion_mnist_tokens [--epochs 6] [--only NAME ...]
     python benchmarks/recipes.py digits [--epochs 100] [--only NAME ...]
+    python benchmarks/recipes.py image_folder [--epochs 40] [--only NAME ...] [--root FOLDER]
+
+The folder of images is one of letters (``benchmarks/letters.py``), or your own.
 
 Each variant is the config with a few options changed, so each row is also a command of its own:
 ``python train.py fit -c configs/CONFIG.yaml OPTIONS``.
@@ -20,14 +23,21 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import letters
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 ROOT = Path(__file__).resolve().parents[1]
 KIBIBYTES = 2**20  # in a gibibyte
+# one step that is no step
+UNTRAINED = (
+    "--trainer.max_epochs 1 --trainer.limit_train_batches 1 --trainer.log_every_n_steps 1 --model.learning_rate 1e-12 "
+    "--model.learning_rate_start 0 --model.learning_rate_end 0"
+)
 VARIANTS = {
     "mixture": {
         "the config": "",
@@ -87,8 +97,29 @@ VARIANTS = {
         "patch 2": "--model.patch_size 2",
         "weaker views": "--model.crop_scale 1 --model.noise 0.1",
     },
+    "image_folder": {
+        "the config": "",
+        "seed 1": "--seed_everything 1 --model.seed 1",
+        "seed 2": "--seed_everything 2 --model.seed 2",
+        "random weights": UNTRAINED,
+        "random weights, seed 1": f"{UNTRAINED} --seed_everything 1 --model.seed 1",
+        "random weights, seed 2": f"{UNTRAINED} --seed_everything 2 --model.seed 2",
+        "colors as they are": "--model.saturation 0 --model.hue 0",
+        "a block of attention": "--model.encoder_overrides '{embed_dim: 128, depth: 1, num_heads: 4}'",
+        "twice the width": "--model.encoder_overrides "
+        "'{embed_dim: 256, depth: 0, num_heads: 4, pos_embed: none, final_norm: false}'",
+        "patch 8": "--model.patch_size 8",
+        "crops from 0.2": "--model.crop_scale 0.2",
+        "batches of 128": "--data.batch_size 128",
+        # the config as it was, for as long as the others take
+        "hidden tokens, ViT-Ti/8": "--model.encoder_overrides null --model.stem linear --model.patch_size 8 "
+        "--model.token_weight 1 --model.embedding_weight 1 --model.centre_weight 0 --model.anticollapse_weight 0.2 "
+        "--model.crop_scale 0.5 --model.crop_aspect 1 --model.brightness 0 --model.contrast 0 --model.saturation 0 "
+        "--model.hue 0 --model.learning_rate_start 2e-4 --model.learning_rate 5e-4 --model.ema_start 0.996 "
+        "--model.ema_end 1 --model.weight_decay 0.04 --model.weight_decay_end 0.4 --trainer.max_epochs 2",
+    },
 }
-EPOCHS = {"mixture": 4, "fashion_mnist": 20, "fashion_mnist_tokens": 6, "digits": 100}
+EPOCHS = {"mixture": 4, "fashion_mnist": 20, "fashion_mnist_tokens": 6, "digits": 100, "image_folder": 40}
 OF_KNN = ("knn/accuracy_unwhitened", "knn/accuracy", "knn/accuracy_pixels")
 OF_FASHION = (
     *OF_KNN,
@@ -106,6 +137,13 @@ TAGS = {
     "fashion_mnist": OF_FASHION,
     "fashion_mnist_tokens": OF_FASHION,
     "digits": (*OF_KNN, "gaussianity/sliced_ep_ratio"),
+    "image_folder": (
+        *OF_KNN,
+        "linear_probe/accuracy",
+        "linear_probe/accuracy_pixels",
+        "gaussianity/sliced_ep_ratio",
+        "monitor/overhead_percent",
+    ),
 }
 
 
@@ -126,8 +164,16 @@ class Run:
     gibibytes: float
 
 
-def run(config: str, name: str, epochs: int, runs: Path) -> Run:
-    """Train a variant, or read what it ended with before."""
+def run(config: str, name: str, epochs: int, runs: Path, options: Sequence[str] = ()) -> Run:
+    """Train a variant, or read what it ended with before.
+
+    Args:
+        config: name of a file of ``configs/``.
+        name: name of the variant.
+        epochs: epochs of the variants that do not say themselves.
+        runs: folder of all runs.
+        options: further options, before those of the variant.
+    """
     folder = runs / config / "".join(letter if letter.isalnum() else "_" for letter in name) / f"{epochs}_epochs"
     kept = folder / "run.json"
     if not kept.is_file():
@@ -137,7 +183,9 @@ def run(config: str, name: str, epochs: int, runs: Path) -> Run:
         shutil.rmtree(folder, ignore_errors=True)  # what a killed run has left
         started = time.monotonic()
         process = subprocess.Popen(
-            [*command, *shlex.split(VARIANTS[config][name])], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [*command, *options, *shlex.split(VARIANTS[config][name])],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
         _, status, usage = os.wait4(process.pid, 0)
         if status:
@@ -151,6 +199,19 @@ def run(config: str, name: str, epochs: int, runs: Path) -> Run:
     return Run(**json.loads(kept.read_text()))
 
 
+def data_options(config: str, root: Path | None, runs: Path) -> list[str]:
+    """Say where the images of a folder are; without one, letters are rendered beside the runs, once."""
+    if config != "image_folder":
+        return []
+    if root is None:
+        root = runs / "letters"
+        if not root.is_dir():
+            unfinished = runs / "letters_unfinished"
+            letters.write(unfinished, count=letters.COUNT, seed=0)
+            unfinished.rename(root)
+    return [f"--data.root={root}"]
+
+
 def main() -> None:
     """Print a row as soon as its run has ended."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -158,6 +219,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--only", nargs="*", help="names of variants; default: all")
     parser.add_argument("--runs", type=Path, help="keep runs here, and go on where the last call was stopped")
+    parser.add_argument("--root", type=Path, help="folder of images for image_folder; default: letters are rendered")
     arguments = parser.parse_args()
     epochs = arguments.epochs or EPOCHS[arguments.config]
     variants = VARIANTS[arguments.config]
@@ -166,8 +228,10 @@ def main() -> None:
     print(f"| variant | {' | '.join(f'`{tag}`' for tag in tags)} | minutes | CPU minutes | GiB | options |")
     print("|---" * (len(tags) + 5) + "|", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
+        runs = arguments.runs or Path(temporary)
+        options = data_options(arguments.config, arguments.root, runs)
         for name in arguments.only or variants:
-            ended = run(arguments.config, name, epochs, arguments.runs or Path(temporary))
+            ended = run(arguments.config, name, epochs, runs, options)
             cells = " | ".join(f"{ended.values[tag]:.3f}" for tag in tags)
             cost = f"{ended.minutes:.1f} | {ended.cpu_minutes:.1f} | {ended.gibibytes:.1f}"
             print(f"| {name} | {cells} | {cost} | `{variants[name]}` |", flush=True)

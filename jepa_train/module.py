@@ -126,6 +126,8 @@ class JEPA(pl.LightningModule):
         brightness: largest relative change of a view's distances from its own darkest value, from 0 to 1.
         contrast: largest relative change of a view's deviations from its own mean, from 0 to 1.
         crop_aspect: largest ratio of width to height of a crop, and of height to width; 1 keeps the image's.
+        saturation: largest relative change of a view's distances from grey, from 0 to 1; of RGB images.
+        hue: largest turn of a view's colors around grey, as a share of a whole turn, from 0 to 0.5; of RGB images.
         ema_start: momentum of the target encoder's moving average at the first step; it changes linearly. With both
             at 0 there is no average, and the target is the online encoder of the same step.
         ema_end: momentum of the target encoder's moving average at the last step.
@@ -193,6 +195,8 @@ class JEPA(pl.LightningModule):
         brightness: float = 0.0,
         contrast: float = 0.0,
         crop_aspect: float = 1.0,
+        saturation: float = 0.0,
+        hue: float = 0.0,
         ema_start: float = 0.996,
         ema_end: float = 1.0,
         learning_rate_start: float = 2e-4,

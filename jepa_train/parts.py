@@ -19,7 +19,7 @@ from jepa_train.models.projector import Projector
 from jepa_train.objectives import Objective, build_anticollapse, linear_weights
 
 WEIGHTS = ("token_weight", "embedding_weight", "centre_weight", "anticollapse_weight", "spectral_weight")
-VIEW = ("crop_scale", "shift", "flip", "noise", "brightness", "contrast", "crop_aspect")
+VIEW = ("crop_scale", "shift", "flip", "noise", "brightness", "contrast", "crop_aspect", "saturation", "hue")
 SCHEDULED = ("learning_rate_start", "learning_rate_end", "weight_decay", "weight_decay_end")
 AT_LEAST_0 = (*WEIGHTS, *SCHEDULED, "projector_hidden", "local_views", "seed")
 SIZES = ("image_size", "channels", "patch_size", "embedding_size", "predictor_width", "predictor_heads")

@@ -1,7 +1,8 @@
-"""Random views of a batch: crop, shift and flip of each image in one resampling; then intensities, then pixel noise."""
+"""Random views of a batch: crop, shift and flip in one resampling; then colors, intensities and pixel noise."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,10 +10,12 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from jepa_train.errors import ConfigurationError, check_at_least
+from jepa_train.errors import ConfigurationError, check_at_least, counted
 
 PLACES = 4  # random numbers of crop, shift and flip; those of what came later follow them
 AMOUNTS = 3  # of the aspect, the brightness and the contrast
+COLORS = 2  # of saturation and hue
+RGB = 3  # channels
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class RandomView:
         contrast: largest relative change of a view's deviations from its own mean, from 0 to 1.
         crop_aspect: largest ratio of width to height of a crop, and of height to width; 1 keeps that of the image. It
             changes no area: a crop of nearly the whole image has nearly the image's ratio.
+        saturation: largest relative change of the pixels' distances from their own grey, from 0 to 1; of RGB images.
+        hue: largest turn of the colors around grey, as a share of a whole turn, from 0 to 0.5; of RGB images.
 
     Raises:
         ConfigurationError: for a number out of its range.
@@ -44,6 +49,8 @@ class RandomView:
     brightness: float = 0.0
     contrast: float = 0.0
     crop_aspect: float = 1.0
+    saturation: float = 0.0
+    hue: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0.0 < self.crop_scale <= 1.0:
@@ -52,9 +59,11 @@ class RandomView:
                 f"got {self.crop_scale}."
             )
         check_at_least(0, shift=self.shift, noise=self.noise)
-        for name in ("brightness", "contrast"):
+        for name in ("brightness", "contrast", "saturation"):
             if not 0.0 <= (amount := getattr(self, name)) <= 1.0:
                 raise ConfigurationError(f"{name} is the largest share of change, from 0 to 1, not {amount}.")
+        if not 0.0 <= self.hue <= 0.5:
+            raise ConfigurationError(f"hue is the largest share of a whole turn, from 0 to 0.5, not {self.hue}.")
         check_at_least(1, crop_aspect=self.crop_aspect)
 
     @property
@@ -68,8 +77,15 @@ class RandomView:
         return self == RandomView()
 
     @property
+    def recolors(self) -> bool:
+        """True if colors change, which RGB images alone have."""
+        return self.saturation > 0.0 or self.hue > 0.0
+
+    @property
     def num_draws(self) -> int:
-        """Random numbers of each image; those of intensities and aspect are drawn where one of them is used."""
+        """Random numbers of each image; those of intensities, aspect and colors are drawn where one of them is used."""
+        if self.recolors:
+            return PLACES + AMOUNTS + COLORS
         used = self.brightness > 0.0 or self.contrast > 0.0 or self.crop_aspect > 1.0
         return PLACES + AMOUNTS * used
 
@@ -78,8 +94,8 @@ class RandomView:
 
         Args:
             images: (B, C, H, W).
-            draws: (B, num_draws) uniform random numbers that decide crop, shifts and flip, then aspect, brightness and
-                contrast.
+            draws: (B, num_draws) uniform random numbers that decide crop, shifts and flip, then aspect, brightness,
+                contrast, saturation and hue.
             noise_generator: generator on the device of the images.
 
         Returns:
@@ -88,8 +104,10 @@ class RandomView:
         draws = draws.to(images.device, images.dtype)
         if self.moves or self.size is not None:
             images = self._resample(images, draws)
+        if self.recolors:
+            images = self._change_colors(images, 2.0 * draws[:, PLACES + AMOUNTS :][:, :COLORS] - 1.0)
         if self.brightness > 0.0 or self.contrast > 0.0:
-            images = self._change_intensity(images, 2.0 * draws[:, PLACES + 1 :] - 1.0)
+            images = self._change_intensity(images, 2.0 * draws[:, PLACES + 1 : PLACES + AMOUNTS] - 1.0)
         if self.noise > 0.0:
             images = images + self.noise * torch.randn(
                 images.shape, generator=noise_generator, device=images.device, dtype=images.dtype
@@ -120,6 +138,25 @@ class RandomView:
         stretch = widest.pow(draws[:, PLACES] - 0.5).unsqueeze(1)  # the root of a ratio that is log-uniform
         return sides * torch.cat([stretch, stretch.reciprocal()], dim=1)
 
+    def _change_colors(self, images: Tensor, amounts: Tensor) -> Tensor:
+        """Turn each pixel around the grey axis, and scale its distance from it, by amounts (B, 2) from -1 to 1.
+
+        Grey is the mean of the three channels: an image's mean in each pixel, and so its brightness, stays as it is.
+        """
+        if images.shape[1] != RGB:
+            raise ConfigurationError(
+                "saturation and hue change the colors of RGB images, and these have "
+                f"{counted(images.shape[1], 'channel')}: set both to 0."
+            )
+        scale, angle = 1.0 + self.saturation * amounts[:, 0], 2.0 * math.pi * self.hue * amounts[:, 1]
+        ones = images.new_ones(RGB, RGB) / RGB
+        # the plane of colors is what is left of each channel without grey; the cross product with the axis turns it
+        plane = torch.eye(RGB, dtype=images.dtype, device=images.device) - ones
+        turned = images.new_tensor([[0.0, -1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 1.0, 0.0]]) / math.sqrt(RGB)
+        along, across = scale * angle.cos(), scale * angle.sin()
+        mixed = ones + along.view(-1, 1, 1) * plane + across.view(-1, 1, 1) * turned
+        return torch.bmm(mixed, images.flatten(2)).view_as(images)
+
     def _change_intensity(self, images: Tensor, amounts: Tensor) -> Tensor:
         """Scale distances from each view's darkest value, then from its mean, by amounts (B, 2) from -1 to 1."""
         brightness, contrast = amounts.view(-1, 2, 1, 1, 1).unbind(1)
@@ -140,5 +177,5 @@ def check_views_differ(views: Sequence[RandomView]) -> None:
     if all(view.is_identity for view in views):
         raise ConfigurationError(
             "all views of an image are the same, so there is nothing to predict: set crop_scale, shift, flip, noise, "
-            "brightness, contrast or local_views, or use data that bring a view_b."
+            "brightness, contrast, saturation, hue or local_views, or use data that bring a view_b."
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -28,10 +29,13 @@ def test_seeds_differ_where_an_argument_does(calls: list[tuple[int, int, int]]) 
 INTENSE: dict[str, Any] = {"brightness": 0.3, "contrast": 0.4, "crop_aspect": 1.5}
 
 
-@pytest.mark.parametrize("further", [{}, INTENSE], ids=["places", "intensities"])
+COLORED: dict[str, Any] = {"saturation": 0.5, "hue": 0.2}
+
+
+@pytest.mark.parametrize("further", [{}, INTENSE, COLORED], ids=["places", "intensities", "colors"])
 def test_processes_share_out_the_draws_of_the_global_batch(further: dict[str, Any]) -> None:
     masks, view = MultiBlockMasks((4, 4), num_targets=2), RandomView(crop_scale=0.5, flip=True, **further)
-    images, cpu = torch.randn(6, 1, 8, 8), torch.device("cpu")
+    images, cpu = torch.randn(6, 3, 8, 8), torch.device("cpu")
 
     def drawn(global_rank: int, world_size: int) -> list[torch.Tensor]:
         draws, own = BatchDraws(3, 5, global_rank, world_size), images[global_rank::world_size]
@@ -70,6 +74,14 @@ def test_intensities_leave_places_and_noise_as_they_are() -> None:
     images = torch.rand(3, 2, 6, 6)
     plain = BatchDraws(3, 5, 0, 1).views([VIEWS["all"]] * 2, [images])
     faint = RandomView(crop_scale=0.5, shift=0.1, flip=True, noise=0.2, brightness=1e-7, contrast=1e-7)
+    for expected, found in zip(plain, BatchDraws(3, 5, 0, 1).views([faint] * 2, [images]), strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0.0)
+
+
+def test_colors_leave_places_and_noise_as_they_are() -> None:
+    images = torch.rand(3, 3, 6, 6)
+    plain = BatchDraws(3, 5, 0, 1).views([VIEWS["all"]] * 2, [images])
+    faint = replace(VIEWS["all"], saturation=1e-7, hue=1e-7)
     for expected, found in zip(plain, BatchDraws(3, 5, 0, 1).views([faint] * 2, [images]), strict=True):
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=0.0)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from jepa_train.errors import ConfigurationError
@@ -72,6 +74,28 @@ def test_brightness_and_contrast_are_the_formula_written_out() -> None:
         torch.testing.assert_close(found, lit.mean() + (1 + 0.6 * of_contrast) * (lit - lit.mean()))
 
 
+def test_hue_is_a_turn_around_grey_and_saturation_the_distance_from_it() -> None:
+    """Seen by scipy's rotations: of half a turn at the most, and to twice the distance."""
+    images, draws = torch.rand(6, 3, 4, 4).double(), torch.rand(6, 9).double()
+    changed = view(images, RandomView(saturation=0.5, hue=0.5), draws)
+    for image, found, numbers in zip(images, changed, draws, strict=True):
+        of_saturation, of_hue = (2 * numbers[7:] - 1).tolist()
+        turn = Rotation.from_rotvec(np.ones(3) / np.sqrt(3.0) * np.pi * of_hue)
+        grey = image.mean(0, keepdim=True).expand(3, -1, -1)
+        expected = grey + (1 + 0.5 * of_saturation) * torch.from_numpy(
+            turn.as_matrix() @ (image - grey).flatten(1).numpy()
+        ).view(3, 4, 4)
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(found.mean(0), image.mean(0))
+
+
+def test_colors_of_images_without_any_are_named() -> None:
+    with pytest.raises(
+        ConfigurationError, match="saturation and hue change the colors of RGB images, and these have 1 channel: "
+    ):
+        view(torch.rand(2, 1, 4, 4), RandomView(hue=0.1), torch.rand(2, 9))
+
+
 def test_a_crop_has_its_area_and_its_aspect() -> None:
     """Seen from images that show their own coordinates: steps from pixel to pixel are the sides of the crop."""
     ramp = torch.linspace(-1, 1, 17)[1::2].double()  # centres of 8 pixels
@@ -96,6 +120,9 @@ def test_a_crop_has_its_area_and_its_aspect() -> None:
         ({"brightness": -0.1}, "brightness is the largest share of change, from 0 to 1, not -0.1"),
         ({"contrast": float("nan")}, "contrast is the largest share of change, from 0 to 1, not nan"),
         ({"contrast": 1.5}, "contrast is the largest share of change, from 0 to 1, not 1.5"),
+        ({"saturation": 1.5}, "saturation is the largest share of change, from 0 to 1, not 1.5"),
+        ({"hue": 0.6}, "hue is the largest share of a whole turn, from 0 to 0.5, not 0.6"),
+        ({"hue": float("nan")}, "hue is the largest share of a whole turn, from 0 to 0.5, not nan"),
         ({"crop_scale": 0.5, "crop_aspect": 0.5}, "crop_aspect must be 1 or more"),
     ],
 )
