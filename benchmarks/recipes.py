@@ -105,14 +105,14 @@ VARIANTS = {
         "random weights, seed 1": f"{UNTRAINED} --seed_everything 1 --model.seed 1",
         "random weights, seed 2": f"{UNTRAINED} --seed_everything 2 --model.seed 2",
         "colors as they are": "--model.saturation 0 --model.hue 0",
-        "a block of attention": "--model.encoder_overrides '{embed_dim: 128, depth: 1, num_heads: 4}'",
-        "twice the width": "--model.encoder_overrides "
-        "'{embed_dim: 256, depth: 0, num_heads: 4, pos_embed: none, final_norm: false}'",
-        "patch 8": "--model.patch_size 8",
+        "a block of attention": "--model.encoder_overrides '{embed_dim: 256, depth: 1, num_heads: 4}'",
+        "channels that double": "--model.stem_channels null",
+        "patch 8": "--model.patch_size 8 --model.stem_channels [16,64]",
         "crops from 0.2": "--model.crop_scale 0.2",
         "batches of 128": "--data.batch_size 128",
         # the config as it was, for as long as the others take
-        "hidden tokens, ViT-Ti/8": "--model.encoder_overrides null --model.stem linear --model.patch_size 8 "
+        "hidden tokens, ViT-Ti/8": "--model.encoder_overrides null --model.stem linear --model.stem_channels null "
+        "--model.patch_size 8 "
         "--model.token_weight 1 --model.embedding_weight 1 --model.centre_weight 0 --model.anticollapse_weight 0.2 "
         "--model.crop_scale 0.5 --model.crop_aspect 1 --model.brightness 0 --model.contrast 0 --model.saturation 0 "
         "--model.hue 0 --model.learning_rate_start 2e-4 --model.learning_rate 5e-4 --model.ema_start 0.996 "
@@ -139,6 +139,7 @@ TAGS = {
     "digits": (*OF_KNN, "gaussianity/sliced_ep_ratio"),
     "image_folder": (
         *OF_KNN,
+        "knn/accuracy_pixels_whitened",
         "linear_probe/accuracy",
         "linear_probe/accuracy_pixels",
         "gaussianity/sliced_ep_ratio",

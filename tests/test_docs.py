@@ -74,7 +74,10 @@ def test_examples_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings(
-    "ignore:The reference leaves out", "ignore:Checkpoint directory .* is not empty", "ignore:The dirpath has changed"
+    "ignore:The reference leaves out",
+    "ignore:Checkpoint directory .* is not empty",
+    "ignore:The dirpath has changed",
+    "ignore:Settings that do nothing. predictor_",
 )
 def test_getting_started_goes_from_a_folder_of_images_to_their_ranking(
     tmp_path: Path,
