@@ -43,7 +43,7 @@ REFUSED = {
     "--trainer.limit_train_batches=0": "nothing would be trained: give --trainer.max_epochs, --trainer.max_steps and",
     "--trainer.max_epochs=-2": "`max_epochs` must be a non-negative integer",
     "--trainer.max_epochs=-1": "the schedules need the length of the run",
-    "--trainer.limit_train_batches=-1": "invalid value -1.0 for limit_train_batches",
+    "--trainer.limit_train_batches=-1": "for limit_train_batches, it has to be in",
     "--trainer.max_time=soon": "is not a valid duration",
     "--trainer.profiler=foo": "`profiler` parameter of `Trainer`",
     "--trainer.barebones=true": "Trainer(barebones=True, ",
