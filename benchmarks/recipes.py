@@ -59,22 +59,22 @@ VARIANTS = {
         "seed 1": "--seed_everything 1 --model.seed 1",
         "seed 2": "--seed_everything 2 --model.seed 2",
         "float32": "--trainer.precision 32-true",
-        "width 256": "--model.encoder_overrides '{embed_dim: 256, depth: 0, num_heads: 4, pos_embed: none, "
-        "final_norm: false}'",
-        "width 256, channels doubled": "--model.stem_channels null --model.encoder_overrides "
-        "'{embed_dim: 256, depth: 0, num_heads: 4, pos_embed: none, final_norm: false}'",
-        "width 1024": "--model.encoder_overrides '{embed_dim: 1024, depth: 0, num_heads: 4, pos_embed: none, "
-        "final_norm: false}'",
-        "channels 16 and 32": "--model.stem_channels [16,32]",
+        "width 512, channels 32 and 64": "--model.stem_channels [32,64] --model.encoder_overrides "
+        "'{embed_dim: 512, depth: 0, num_heads: 4, pos_embed: none, final_norm: false}'",
+        "width 512, channels 32 and 64, seed 1": "--seed_everything 1 --model.seed 1 --model.stem_channels [32,64] "
+        "--model.encoder_overrides '{embed_dim: 512, depth: 0, num_heads: 4, pos_embed: none, final_norm: false}'",
+        "width 512, channels 16 and 32": "--model.stem_channels [16,32] --model.encoder_overrides "
+        "'{embed_dim: 512, depth: 0, num_heads: 4, pos_embed: none, final_norm: false}'",
+        "width 256, channels 32 and 64": "--model.stem_channels [32,64]",
         "a block of attention": "--model.encoder_overrides '{embed_dim: 256, depth: 1, num_heads: 4}'",
-        "linear stem, two blocks": "--model.stem linear --model.stem_channels null "
+        "linear stem, two blocks": "--model.stem linear "
         "--model.encoder_overrides '{embed_dim: 128, depth: 2, num_heads: 4}'",
         "weak intensities": "--model.brightness 0.4 --model.contrast 0.4",
         "crops from 0.15": "--model.crop_scale 0.15",
         "four views": "--model.global_views 4 --data.batch_size 64",
         "crops from 0.5": "--model.crop_scale 0.5",
         "noise": "--model.noise 0.4",
-        "positions and a last norm": "--model.encoder_overrides '{embed_dim: 512, depth: 0, num_heads: 4}'",
+        "positions and a last norm": "--model.encoder_overrides '{embed_dim: 256, depth: 0, num_heads: 4}'",
         "K = 16": "--model.embedding_size 16",
         "K = 128": "--model.embedding_size 128",
         "anti-collapse weight 0.02": "--model.anticollapse_weight 0.02",
