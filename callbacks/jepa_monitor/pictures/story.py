@@ -258,4 +258,6 @@ def _short(value: float) -> str:
         return f"{value:.0f}" if abs(value) < 1e5 else f"{value:.0e}".replace("e+0", "e")
     if abs(value) >= 9.95:
         return f"{value:.0f}"
+    if 0.0 < abs(value) < 0.005:
+        return f"{value:.0e}".replace("e-0", "e-")  # on a logarithmic axis 0.00 is nowhere
     return f"{value:.1f}" if abs(value) >= 1.995 else f"{value:.2f}"

@@ -119,3 +119,11 @@ def test_words_are_moved_apart_in_their_order(heights: list[float]) -> None:
 
 def test_words_with_room_stay_where_they_are() -> None:
     assert spread([80.0, 10.0, 40.0], 100.0, 15.0) == [80.0, 10.0, 40.0]
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(0.0, "0.00"), (0.0007, "7e-4"), (-0.0007, "-7e-4"), (0.974, "0.97"), (7.1, "7.1"), (98.4, "98"), (3e5, "3e5")],
+)
+def test_last_values_are_short_and_a_small_one_is_not_zero(value: float, expected: str) -> None:
+    assert line(0.1, value).words == f"{expected} log density"
