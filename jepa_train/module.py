@@ -247,7 +247,7 @@ class JEPA(pl.LightningModule):
         check_strategy(self.trainer.strategy)
         self._last_finite_step = 0
         if stage == "fit":
-            if self.masks is not None:
+            if isinstance(self.masks, MultiBlockMasks):
                 self.masks.check()
             for sentence in self._before_training:
                 rank_zero_warn(sentence)

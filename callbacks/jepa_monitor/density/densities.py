@@ -20,6 +20,7 @@ from .neighbours import kth_distance, neighbourhood
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+ROUNDING = 1e-12  # of float32 embeddings, as a share of their mean square
 SMALLEST_VARIANCE = 1e-10  # of the largest: below it there is no direction
 
 
@@ -213,12 +214,15 @@ def finite_embeddings(z: Tensor) -> Tensor:
 
     Raises:
         TypeError: for what is not a tensor.
-        ValueError: for a shape other than (N, K), fewer than two finite ones, when all are equal, or for complex ones.
+        ValueError: for a shape other than (N, K), fewer than two finite ones, when all are equal up to rounding, or for
+            complex ones.
     """
     rows = finite_rows(require_embeddings(z)).double()
     if len(rows) < 2:
         raise ValueError(f"a density needs at least 2 finite embeddings, got {len(rows)} of {len(z)}.")
-    if bool((rows == rows[0]).all()):
+    variance, mean_square = (rows - rows.mean(0)).square().sum(), rows.square().sum()
+    # the same image is not always the same number: products of matrices round by the place of a row
+    if not float(variance) > ROUNDING * float(mean_square):
         raise ValueError("all embeddings are equal: the encoder has collapsed to a point.")
     return rows
 

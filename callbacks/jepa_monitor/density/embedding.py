@@ -33,7 +33,6 @@ FITS: Mapping[str, Callable[[Tensor, int], EmbeddingDensity]] = {
 }
 AUTO = "manifold"
 EMBEDDED_A_PASS = 256  # samples
-ROUNDING = 1e-12  # of float32 embeddings, as a share of their mean square
 
 
 @dataclass(frozen=True, repr=False)
@@ -118,7 +117,6 @@ class EmbeddingReference(Concise):
         if not isinstance(whiten, bool | None):
             raise ValueError(f"whiten must be True, False or None, got {whiten!r}.")
         z = finite_embeddings(z)
-        _require_spread(z)
         return cls._fitted(z, density, intrinsic_dimension(z) if rank == "auto" else int(rank), whiten)
 
     @classmethod
@@ -215,10 +213,3 @@ def require_choice(density: object) -> None:
         raise TypeError(
             f"density must be auto, {', '.join(FITS)}, or an object such as GaussianDensity.fit(z), got {density!r}."
         )
-
-
-def _require_spread(z: Tensor) -> None:
-    """Refuse embeddings (M, K) that are a point up to rounding."""
-    variance, mean_square = (z - z.mean(0)).square().sum(), z.square().sum()
-    if not float(variance) > ROUNDING * float(mean_square):
-        raise ValueError("all embeddings are equal: the encoder has collapsed to a point.")
