@@ -16,7 +16,8 @@ import lightning
 from jsonargparse import Namespace
 
 LIBRARY = str(Path(lightning.__file__).parent)
-LOGGERS = ("lightning", "lightning.pytorch", "lightning.fabric")  # which have handlers of their own
+# which have handlers of their own; the last takes all lines where Lightning is imported under its other name, too
+LOGGERS = ("lightning", "lightning.pytorch", "lightning.fabric", "pytorch_lightning")
 INTERNAL = r"`isinstance\(treespec, LeafSpec\)` is deprecated"  # Lightning's call of torch, which no user can mend
 
 
