@@ -8,7 +8,7 @@ from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.plugins.precision import MixedPrecision, Precision
 from lightning.pytorch.utilities import rank_zero_info
 
-# levels of instructions at which torch computes bfloat16 no slower than float32; below them it imitates bfloat16
+# levels of instructions from which oneDNN, behind torch's layers, takes bfloat16; below them it is imitated
 WITH_BFLOAT16 = ("AVX512", "SVE256")
 
 
