@@ -120,12 +120,13 @@ class RandomView:
         reach = 1.0 - sides + 2.0 * self.shift
         offset = reach * (2.0 * draws[:, 1:3] - 1.0)
         mirror = torch.where(draws[:, 3] < 0.5, -1.0, 1.0).to(sides) if self.flip else 1.0
-        affine = images.new_zeros(len(images), 2, 3)
-        affine[:, 0, 0] = sides[:, 0] * mirror
-        affine[:, 1, 1] = sides[:, 1]
-        affine[:, :, 2] = offset
-        size = images.shape[-2:] if self.size is None else (self.size, self.size)
-        grid = F.affine_grid(affine, [*images.shape[:2], *size], align_corners=False)
+        across, down = sides[:, 0] * mirror, sides[:, 1]
+        height, width = images.shape[-2:] if self.size is None else (self.size, self.size)
+        # crops stay upright, so columns and rows have a coordinate each: affine_grid multiplies matrices for each pixel
+        columns = torch.addcmul(offset[:, :1], across.unsqueeze(1), _centres(width, images))
+        rows = torch.addcmul(offset[:, 1:], down.unsqueeze(1), _centres(height, images))
+        places = (columns.unsqueeze(1).expand(-1, height, -1), rows.unsqueeze(2).expand(-1, -1, width))
+        grid = torch.stack(places, dim=-1)
         return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
 
     def _sides(self, draws: Tensor) -> Tensor:
@@ -166,6 +167,11 @@ class RandomView:
         # gain * exposure * image + what keeps the darkest value in its place, then the mean
         kept = darkest * (1.0 - exposure) + (1.0 - gain) * exposure * mean
         return torch.addcmul(kept, images, gain * exposure)
+
+
+def _centres(count: int, like: Tensor) -> Tensor:
+    """Places of ``count`` pixels in a row that runs from -1 to 1, (count,)."""
+    return (2.0 * torch.arange(count, dtype=like.dtype, device=like.device) + 1.0) / count - 1.0
 
 
 def check_views_differ(views: Sequence[RandomView]) -> None:

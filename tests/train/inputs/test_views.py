@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
+from torch.nn import functional as F
 
 from jepa_train.errors import ConfigurationError
 from jepa_train.inputs.views import RandomView
@@ -94,6 +95,22 @@ def test_colors_of_images_without_any_are_named() -> None:
         ConfigurationError, match="saturation and hue change the colors of RGB images, and these have 1 channel: "
     ):
         view(torch.rand(2, 1, 4, 4), RandomView(hue=0.1), torch.rand(2, 9))
+
+
+@pytest.mark.parametrize("size", [None, 5])
+def test_a_crop_is_the_affine_map_of_the_image(size: int | None) -> None:
+    settings = RandomView(crop_scale=0.3, largest_crop=0.9, shift=0.1, flip=True, size=size)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(6, 2, 8, 12, dtype=torch.float64, generator=generator)
+    draws = torch.rand(6, 4, dtype=torch.float64, generator=generator)
+    side = (0.3 + 0.6 * draws[:, 0]).sqrt()
+    affine = torch.zeros(6, 2, 3, dtype=torch.float64)
+    affine[:, 0, 0] = torch.where(draws[:, 3] < 0.5, -side, side)
+    affine[:, 1, 1] = side
+    affine[:, :, 2] = (1.0 - side + 0.2).unsqueeze(1) * (2.0 * draws[:, 1:3] - 1.0)
+    grid = F.affine_grid(affine, [6, 2, size or 8, size or 12], align_corners=False)
+    expected = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    torch.testing.assert_close(view(images, settings, draws), expected, atol=1e-12, rtol=0.0)
 
 
 def test_a_crop_has_its_area_and_its_aspect() -> None:
