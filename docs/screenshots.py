@@ -67,6 +67,8 @@ def shoot(url: str, output: Path, size: tuple[int, int], *, dark: bool) -> None:
 def write_story(run: Path, output: Path) -> None:
     """Write the last ``density/story`` of a run as it was logged."""
     events = EventAccumulator(str(run), size_guidance={"images": 0}).Reload()
+    if "density/story" not in events.Tags()["images"]:
+        raise SystemExit(f"{run} has no density/story: give the folder of one run, such as runs/mixture/version_0.")
     output.write_bytes(events.Images("density/story")[-1].encoded_image_string)
 
 

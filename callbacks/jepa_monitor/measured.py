@@ -77,7 +77,8 @@ ADVICE = {
     "density/spearman": "below `density/spearman_gaussian` it ranks worse than a Gaussian of the pixels: train on",
     "density/stability": "while it rises the ranking still changes: train on",
     "density/complexity_spearman": "far from 0, the ranking is largely one of file sizes: look at `pictures/gallery`",
-    "density/ood_auroc/": "below 0.5 the other set ranks as denser: read `density/ood_auroc_embedding/*` instead",
+    "density/ood_auroc/": "below 0.5 the other set ranks as denser: compare `density/ood_auroc_embedding/*`, which "
+    "leaves the volume out, and `density/ood_auroc_knn/*`",
     "gaussianity/sliced_ep_ratio": "at 0.38 N, look at `gaussianity/variance_share`, which has no scale: near 0 the "
     "embeddings have collapsed; else only their scale is another, as where nothing pushes them towards N(0, I)",
     "gaussianity/effective_rank_ratio": "falling towards 1 / K, the embeddings shrink to a line: raise the weight of "

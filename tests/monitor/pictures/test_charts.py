@@ -45,13 +45,16 @@ def test_with_a_truth_the_ranking_stands_beside_its_baselines() -> None:
 
 
 def test_without_a_truth_it_is_told_by_other_sets_and_stability() -> None:
-    sets = {f"density/ood_auroc_embedding/{name}": (0.5, 0.9) for name in ("mnist", "corrupted")}
-    ranking, *_ = charts_of(Course(STEPS, ALWAYS | sets), {}, **SIZES)
-    assert labels(ranking) == ["mnist", "corrupted", "stability"]
+    ranked = {f"density/ood_auroc/{name}": (0.5, 0.9) for name in ("mnist", "corrupted")}
+    alone = {"density/ood_auroc_embedding/mnist": (0.5, 0.1)}
+    ranking, *_ = charts_of(Course(STEPS, ALWAYS | ranked | alone), {}, **SIZES)
+    assert labels(ranking) == ["mnist", "mnist z", "corrupted", "stability"]
+    assert [line.values[-1] for line in ranking.lines[:3]] == [0.9, 0.1, 0.9]  # the ranking's, and that without volume
+    assert [line.dashed for line in ranking.lines[:3]] == [False, True, False]
     assert [value for value, _, _ in ranking.bounds] == [0.5]
-    alone, *_ = charts_of(Course(STEPS, ALWAYS), {}, **SIZES)
-    assert labels(alone) == ["stability"]
-    assert not alone.bounds
+    without, *_ = charts_of(Course(STEPS, ALWAYS), {}, **SIZES)
+    assert labels(without) == ["stability"]
+    assert not without.bounds
 
 
 def test_gaussianity_has_a_logarithmic_axis_a_band_and_both_collapses() -> None:
@@ -76,7 +79,7 @@ def test_a_first_measurement_without_a_ranking_leaves_that_chart_out() -> None:
 
 
 def test_a_ranking_says_of_how_many_samples_it_is() -> None:
-    for more in ({}, TRUTH, {"density/ood_auroc_embedding/mnist": (0.5, 0.9)}):
+    for more in ({}, TRUTH, {"density/ood_auroc/mnist": (0.5, 0.9)}):
         ranking, *_ = charts_of(Course(STEPS, ALWAYS | more), {}, **SIZES)
         assert "45 samples" in ranking.title
 
