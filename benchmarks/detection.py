@@ -8,8 +8,9 @@
 
 NAME is an encoder of ``jepa_train.ranking.load_encoder``. Every method is fitted to the same training images and scores
 the same test images and sets. What is read of an encoder is kept in the folder ``--readings``, its rows in
-docs/detection: a second call goes on with the first encoder that has none. No table is printed where a method tells
-test images from other test images (the null check): the exit status is then 1.
+docs/detection: a second call goes on with the first encoder that has none. Tables are written into the page of the
+benchmark in that folder, if there is one, and an excerpt of those of Fashion-MNIST into docs/detection.md. No table is
+printed where a method tells test images from other test images (the null check): the exit status is then 1.
 """
 
 from __future__ import annotations
@@ -208,9 +209,10 @@ def show(benchmark: str, docs: Path) -> int:
         return 1
     tables = objectives_page.tables(rows) if benchmark == OBJECTIVES else page.tables(rows)
     print(tables)
-    text = docs / "detection.md"
-    if text.is_file():
-        text.write_text(with_tables(text.read_text(), benchmark, tables))
+    excerpt = "" if benchmark == OBJECTIVES else page.excerpt(rows)
+    for text, written in ((docs / "detection.md", excerpt), (docs / "detection" / f"{benchmark}.md", tables)):
+        if text.is_file():
+            text.write_text(with_tables(text.read_text(), benchmark, written))
     for name, figure in {} if benchmark == OBJECTIVES else page.figures(rows).items():
         drawing.save(figure, docs / "images" / "detection" / f"{benchmark}_{name}.png")
     return 0

@@ -190,15 +190,18 @@ def docs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.slow
 def test_kept_rows_are_printed_and_drawn_into_the_page(docs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (docs / "detection.md").write_text("# Page\n\n<!-- fashion_mnist -->\nstale line\n<!-- end -->\n")
+    pages = [docs / "detection" / "fashion_mnist.md", docs / "detection.md"]
+    for written in pages:
+        written.write_text("# Page\n\n<!-- fashion_mnist -->\nstale line\n<!-- end -->\n")
     assert detection.main(["fashion_mnist", "--docs", str(docs)]) == 0
     shown = capsys.readouterr().out
     assert "log_density, random weights" in shown
     assert "- fashion_mnist, z: AUROC" in shown
     assert "against MNIST, reached (0.99 is the goal)" in shown
-    page_text = (docs / "detection.md").read_text()
-    assert "stale line" not in page_text
-    assert shown.strip() in page_text
+    excerpt = page.excerpt(detection.kept_rows("fashion_mnist", docs / "detection"))
+    assert len(excerpt.splitlines()) == 2 + 2 * len(page.IN_EXCERPT)
+    for written, tables in zip(pages, (shown.strip(), excerpt), strict=True):
+        assert written.read_text() == f"# Page\n\n<!-- fashion_mnist -->\n{tables}\n<!-- end -->\n"
     for name in ("sets", "severities"):
         assert (docs / "images" / "detection" / f"fashion_mnist_{name}.png").stat().st_size <= drawing.LARGEST
 
@@ -402,14 +405,16 @@ def test_runs_of_every_objective_are_measured_once_they_are_finished(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "benchmark", sorted({path.name.split(".")[0] for path in (ROOT / "docs" / "detection").iterdir()})
+    "benchmark", sorted({path.name.split(".")[0] for path in (ROOT / "docs" / "detection").glob("*.json")})
 )
-def test_the_page_shows_what_the_kept_rows_print(benchmark: str) -> None:
+def test_the_pages_show_what_the_kept_rows_print(benchmark: str) -> None:
     rows = detection.kept_rows(benchmark, ROOT / "docs" / "detection")
     assert not comparison.null_failures(rows)
-    text = (ROOT / "docs" / "detection.md").read_text()
+    text = (ROOT / "docs" / "detection" / f"{benchmark}.md").read_text()
+    first = (ROOT / "docs" / "detection.md").read_text()
     assert (objectives_page if benchmark == detection.OBJECTIVES else page).tables(rows) in text
+    assert benchmark == detection.OBJECTIVES or page.excerpt(rows) in first
     for name in () if benchmark == detection.OBJECTIVES else page.figures(rows):
         figure = ROOT / "docs" / "images" / "detection" / f"{benchmark}_{name}.png"
-        assert f"images/detection/{figure.name}" in text
+        assert f"images/detection/{figure.name}" in first + text
         assert figure.stat().st_size <= drawing.LARGEST

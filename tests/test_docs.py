@@ -17,7 +17,7 @@ from tests.monitor.helpers import Autoencoder, images, loader
 from tests.train.helpers import TINY_MODEL
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 STARTED = ROOT / "docs/getting_started.md"  # runs as a whole, commands included
 LONG = {"monitor", "ranking", "your_project"}  # pages whose examples take more than a second
@@ -145,8 +145,9 @@ def test_readme_begins_with_the_two_commands() -> None:
 
 
 def test_the_index_names_every_page_once() -> None:
-    named = re.findall(r"^\| \[.*?\]\((\w+\.md)\) \|", (ROOT / "docs/README.md").read_text(), re.MULTILINE)
-    assert sorted([*named, "README.md"]) == sorted(page.name for page in (ROOT / "docs").glob("*.md"))
+    docs = ROOT / "docs"
+    named = re.findall(r"^\| \[.*?\]\(([\w/]+\.md)\) \|", (docs / "README.md").read_text(), re.MULTILINE)
+    assert sorted([*named, "README.md"]) == sorted(page.relative_to(docs).as_posix() for page in docs.rglob("*.md"))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -1,4 +1,4 @@
-"""Tables and figures of docs/detection.md, from the kept rows."""
+"""Tables and figures of docs/detection.md and docs/detection, from the kept rows."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from detect.sets import NULL, SEVERE, severity_name
 Row = Mapping[str, Any]
 GOAL, FIRST = 0.99, "MNIST"
 OF_CONTROL = (DEFAULT, DENSITY_ALONE, MAHALANOBIS, KNN)
+IN_EXCERPT = (DEFAULT, DENSITY_ALONE, KNN, MAHALANOBIS, f"{DEFAULT}, gaussian", "Eq. 5")
 COLOURS = {
     DEFAULT: drawing.BLUE,
     DENSITY_ALONE: drawing.GREEN,
@@ -38,6 +39,19 @@ def tables(rows: Sequence[Row]) -> str:
             found.append(f"**{encoder}, {output}**: AUROC\n\n{overview(of)}")
             found.append(f"**{encoder}, {output}**, against {_first(of)}\n\n{details(of, _first(of))}")
     return "\n\n".join([*found, f"**AUROC of `{DEFAULT}` less that of others**\n\n{differences(rows)}"])
+
+
+def excerpt(rows: Sequence[Row]) -> str:
+    """Print the AUROC of few methods, by each output of the first encoder."""
+    of = [row for row in rows if not row["control"] and row["label"] == rows[0]["label"]]
+    outputs = {output: [row for row in of if row["output"] == output] for output in labels(of, "output")}
+    titles = columns(of)
+    lines = [
+        [method, output, *_cells(those, method, titles)[: len(titles)]]
+        for method in IN_EXCERPT
+        for output, those in outputs.items()
+    ]
+    return markdown(["score", "vector", *titles], lines)
 
 
 def _first(rows: Sequence[Row]) -> str:

@@ -39,7 +39,7 @@ def predict_inversion(scores: ArrayLike, typical: ArrayLike, *, level: float = 0
 
     A score that is the higher, the less typical a sample of the distribution itself is, has no reason to turn round
     where samples are less typical still. Against sets that nearness itself takes for typical the forecast says nothing:
-    ``docs/detection.md`` tells how often it holds.
+    ``docs/detection/objectives.md`` says how often it holds.
 
     Args:
         scores: (N,) scores of held-out samples of the distribution; higher is taken for more typical.
