@@ -4,8 +4,8 @@
     python benchmarks/selection.py --runs FOLDER     # read the finished runs of benchmarks/trainings.py first
 
 The runs are those that were measured on their way: ``python benchmarks/trainings.py FOLDER --only "objective "
-"spoiled "``. Their curves are kept in docs/selection, the tables in docs/selection.md, figures in
-docs/images/selection. Each further run that has finished adds a curve.
+"spoiled "``. Their curves are kept in docs/selection, the first table in docs/selection.md, the others in
+docs/selection/tables.md, figures in docs/images/selection. Each further run that has finished adds a curve.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ def show(docs: Path) -> int:
     if len({curve.objective for curve in found}) < FEWEST_OBJECTIVES:
         print("fewer than two objectives were measured so far: pass --runs with finished runs.", file=sys.stderr)
         return 1
-    tables = page.tables(found)
-    print(tables)
-    text = docs / "selection.md"
-    if text.is_file():
-        text.write_text(with_tables(text.read_text(), "selection", tables))
+    rules, others = page.tables(found)
+    print(f"{rules}\n\n{others}")
+    for text, tables in ((docs / "selection.md", rules), (docs / "selection" / "tables.md", others)):
+        if text.is_file():
+            text.write_text(with_tables(text.read_text(), "selection", tables))
     for name, figure in page.figures(found).items():
         drawing.save(figure, docs / "images" / "selection" / f"{name}.png")
     return 0

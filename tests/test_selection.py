@@ -268,13 +268,18 @@ def test_one_command_prints_and_draws(runs: list[Curve], tmp_path: Path, capsys:
     assert "fewer than two objectives" in capsys.readouterr().err
     for one in runs:
         curves.save(one, tmp_path / "selection")
-    (tmp_path / "selection.md").write_text("<!-- selection -->\n<!-- end -->\n")
+    pages = [tmp_path / "selection.md", tmp_path / "selection" / "tables.md"]
+    for written in pages:
+        written.write_text("<!-- selection -->\n<!-- end -->\n")
     assert selection.main(["--docs", str(tmp_path)]) == 0
     printed = capsys.readouterr().out
     assert "8 runs of 4 trainings with 3 objectives" in printed
     assert "| none | `features/lidar` |" in printed
     assert "chosen tag costs 0.00 (0.00-0.00) of keep the last, reached" in printed
-    assert printed.strip() in (tmp_path / "selection.md").read_text()
+    rules, others = page.tables(curves.kept(tmp_path / "selection"))
+    assert printed == f"{rules}\n\n{others}\n"
+    for written, tables in zip(pages, (rules, others), strict=True):
+        assert written.read_text() == f"<!-- selection -->\n{tables}\n<!-- end -->\n"
     assert {path.name for path in (tmp_path / "images" / "selection").iterdir()} == {"rules.png", "curves.png"}
 
 
@@ -300,9 +305,11 @@ def test_the_page_of_tags_says_what_it_costs_to_keep_a_checkpoint() -> None:
     assert verdict.ratio(page.ONE, page.LAST)[2] <= page.GOAL
 
 
-def test_the_page_shows_what_the_kept_curves_print() -> None:
+def test_the_pages_show_what_the_kept_curves_print() -> None:
     text = (ROOT / "docs" / "selection.md").read_text()
-    assert page.tables(curves.kept(ROOT / "docs" / "selection")) in text
+    rules, others = page.tables(curves.kept(ROOT / "docs" / "selection"))
+    assert rules in text
+    assert others in (ROOT / "docs" / "selection" / "tables.md").read_text()
     for name in ("rules", "curves"):
         figure = ROOT / "docs" / "images" / "selection" / f"{name}.png"
         assert f"images/selection/{figure.name}" in text

@@ -1,4 +1,4 @@
-"""Tables and figures of docs/selection.md, from the kept curves."""
+"""Tables and figures of docs/selection.md and docs/selection/tables.md, from the kept curves."""
 
 from __future__ import annotations
 
@@ -100,19 +100,18 @@ class Verdict:
         return spearman(values[there], accuracy[there]), float(low), float(high)
 
 
-def tables(curves: Sequence[Curve]) -> str:
-    """Print the goal, all rules, all tags, all trainings, and early warning."""
+def tables(curves: Sequence[Curve]) -> tuple[str, str]:
+    """Print what the rules lose, and besides the goal, all tags, all trainings, and early warning."""
     verdicts = {judge: Verdict.of(curves, judge) for judge in JUDGES}
     first, second = verdicts[FIRST], verdicts[SECOND]
     parts = [
         summary(curves, verdicts),
-        f"**Points of accuracy lost, mean over runs**\n\n{overview(first, second)}",
         f"**Chosen without the objective**\n\n{choices(first)}",
         f"**Every tag by itself**\n\n{of_tags(first, second)}",
         f"**Every training, by the {FIRST}**\n\n{of_trainings(first)}",
         f"**Early warning**\n\n{early(falls.warnings(first.judged))}",
     ]
-    return "\n\n".join(parts)
+    return overview(first, second), "\n\n".join(parts)
 
 
 def summary(curves: Sequence[Curve], verdicts: Mapping[str, Verdict]) -> str:
