@@ -27,7 +27,7 @@ THUMBNAIL = 64  # pixels
 QUALITY = 80  # of the thumbnail's JPEG: about 1.5 kB
 SPARE = 2.0  # a thumbnail is drawn from pixels this much finer, not from all of a photograph's
 CODEC = "zstd"
-EFFORT = 1  # of zstd: 8 times as fast as the least of zlib, and ranks pictures much alike (docs/ranking.md)
+EFFORT = 1  # of zstd: 8 times as fast as the least of zlib, and ranks pictures much alike (docs/ranking/files.md)
 LONGEST = 160  # characters of a reason
 REASONS = {
     errno.ENOENT: "there is no such file",

@@ -40,6 +40,6 @@ def test_a_column_says_in_words_what_is_typical() -> None:
 
 
 def test_the_page_of_the_documentation_has_the_columns() -> None:
-    page = (Path(__file__).resolve().parents[3] / "docs" / "ranking.md").read_text()
+    page = (Path(__file__).resolve().parents[3] / "docs" / "ranking" / "files.md").read_text()
     rows = "\n".join(f"| `{column.name}` | {column.meaning} |" for column in COLUMNS)
     assert f"\n{rows}\n\n" in page, rows
