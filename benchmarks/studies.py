@@ -5,8 +5,8 @@
     python benchmarks/studies.py NAME --runs FOLDER --finished    # measure the finished runs alone
 
 NAME is ``convergence``, ``size``, ``objectives``, ``jacobian`` or ``volume``. Rows are kept in docs/studies/NAME.json,
-the figure in docs/images/studies/NAME.png, and tables between the marks of the study in docs/studies.md. Each run is
-trained once, and serves every study that reads it.
+the figure in docs/images/studies/NAME.png, and tables between the marks of docs/studies/NAME.md. Each run is trained
+once, and serves every study that reads it.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def main() -> None:
     found = rows.read(kept)
     tables = study.tables(found)
     print(tables)
-    page = arguments.docs / "studies.md"
+    page = arguments.docs / "studies" / f"{arguments.name}.md"
     page.write_text(with_tables(page.read_text(), arguments.name, tables))
     drawing.save(study.draw(found), arguments.docs / "images" / "studies" / f"{arguments.name}.png")
 

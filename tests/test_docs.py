@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 STARTED = ROOT / "docs/getting_started.md"  # runs as a whole, commands included
-LONG = {"monitor", "ranking", "files", "your_project"}  # pages whose examples take more than a second
+# pages whose examples take more than a second
+LONG = {"checkpoints", "files", "monitor", "monitor_inputs", "ranking", "your_project"}
 
 # a run of the page in seconds: options that are added to its commands
 SMALLEST = [

@@ -1,4 +1,4 @@
-"""The studies of docs/studies.md: each is measured on made readings, and the page shows what its kept rows give."""
+"""The studies of docs/studies: each is measured on made readings, and its page shows what its kept rows give."""
 
 from __future__ import annotations
 
@@ -155,8 +155,8 @@ def test_tables_stand_between_the_marks_of_their_study() -> None:
 
 
 @pytest.mark.parametrize("kept", sorted((ROOT / "docs" / "studies").glob("*.json")), ids=lambda path: path.stem)
-def test_the_page_shows_what_the_kept_rows_print(kept: Path) -> None:
-    page = (ROOT / "docs" / "studies.md").read_text()
+def test_each_page_shows_what_the_kept_rows_print(kept: Path) -> None:
+    page = kept.with_suffix(".md").read_text()
     assert studies.STUDIES[kept.stem].tables(rows.read(kept)) in page
     figure = ROOT / "docs" / "images" / "studies" / f"{kept.stem}.png"
     assert f"images/studies/{figure.name}" in page

@@ -25,7 +25,7 @@ class Study:
     Attributes:
         encoders: what it reads.
         measure: rows of one seed of an encoder, from the folder of runs.
-        tables: the tables of docs/studies.md, from all rows.
+        tables: the tables of the study's page in docs/studies, from all rows.
         draw: the figure, from all rows.
     """
 
