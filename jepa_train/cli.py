@@ -119,7 +119,7 @@ class JEPACLI(LightningCLI):
         if self.config.subcommand == "fit":
             if "optimizer_states" not in self.checkpoint:
                 raise ConfigurationError(
-                    f"the checkpoint {path} holds weights alone, from which training cannot go on: save checkpoints "
+                    f"training cannot go on from the checkpoint {path}, which holds only weights: save checkpoints "
                     "without save_weights_only."
                 )
             if reached := limit_reached(self.checkpoint, config.trainer, path):
@@ -137,9 +137,9 @@ class JEPACLI(LightningCLI):
         by_default = self.start.default_configs and self.start.run_config is None and not chosen
         if by_default and trained_on not in (None, used):
             raise ConfigurationError(
-                f"the checkpoint {path} was trained on {trained_on}, and the data would be the {used} of "
-                f"{self.start.default_configs[0]}, because no config of its run stands beside it: give -c CONFIG, or "
-                f"--data {trained_on} with its settings."
+                f"the checkpoint {path} was trained on {trained_on}, but the config of its run is missing, and "
+                f"{self.start.default_configs[0]} would give the data {used}: give -c CONFIG, or --data {trained_on} "
+                "with its settings."
             )
 
     def before_instantiate_classes(self) -> None:
@@ -248,7 +248,7 @@ class JEPACLI(LightningCLI):
         for logger in self.trainer.loggers:
             if isinstance(logger, TensorBoardLogger) and self.trainer.is_global_zero:
                 folder = logger.log_dir
-                print(f"The run lies in {folder}. To look at it, density/story among the images first:\n")
+                print(f"The run is in {folder}. To see it, begin with the image density/story:\n")
                 print(f"    tensorboard --logdir {folder}\n")
 
 

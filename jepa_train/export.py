@@ -130,7 +130,7 @@ def _write(path: Path, content: bytes) -> None:
 
 def _check_is_a_file(ckpt_path: Path) -> None:
     if ckpt_path == Path(LAST) and not ckpt_path.exists():
-        raise ConfigurationError(f"export has no runs among which to look for the last: {PATH_OF_A_RUN}.")
+        raise ConfigurationError(f"export does not know which run is the last: {PATH_OF_A_RUN}.")
     if is_sharded(ckpt_path):
         raise ConfigurationError(
             f"{ckpt_path} is a folder, a sharded checkpoint, which export cannot read: save with the strategy's "
@@ -154,8 +154,8 @@ def _check_place(output: Path, files: list[Path], *, overwrite: bool) -> None:
     others = sorted(path.name for path in output.parent.glob(f"*{SUFFIX}") if path != output)
     if others:
         raise ConfigurationError(
-            f"{output.parent} holds other weights ({others[0]}), between which timm could not tell: choose an --output "
-            "in a folder of its own."
+            f"{output.parent} holds other weights ({others[0]}), and timm could not tell which to load: choose an "
+            "--output in a folder of its own."
         )
 
 

@@ -76,46 +76,49 @@ class JEPA(pl.LightningModule):
     Args:
         image_size: height and width of the images, in pixels.
         channels: image channels.
-        encoder: name of a timm Vision Transformer; of any timm model where nothing is hidden.
+        encoder: name of a timm Vision Transformer, or of any timm model if the objective hides no patches.
         encoder_overrides: further arguments of ``timm.create_model``, e.g. ``embed_dim``, ``depth``, ``num_heads``,
             ``class_token``, ``reg_tokens``, ``drop_path_rate`` (the target drops nothing).
         patch_size: height and width of a Vision Transformer's patch, in pixels; it must divide ``image_size``.
         pretrained: start from timm's published weights.
-        positions: ``fixed`` sin-cos or ``learned`` ones of a Vision Transformer; pretrained weights bring learned ones.
-        stem: ``linear`` patches of a Vision Transformer, or a ``convolutional`` stem of 3 x 3 convolutions, for an even
-            ``patch_size``, or one to whose grid halving leads; what is hidden it sees as zeros.
+        positions: positions of a Vision Transformer, ``fixed`` sin-cos or ``learned``; pretrained weights have learned
+            ones.
+        stem: first layer of a Vision Transformer: ``linear`` patches, or a ``convolutional`` stem of 3 x 3
+            convolutions, which sees hidden patches as zeros. The latter needs an even ``patch_size``, or one to whose
+            grid halving leads.
         stem_channels: channels of the convolutional stem before its last layer, such as [32, 64], which costs less;
-            ``None`` doubles them from layer to layer up to the width.
-        gradient_checkpointing: less memory for one more forward pass of the encoder.
-        compile: compile encoders and predictor in ``fit``; pays off in long runs.
+            ``None`` doubles the channels from layer to layer up to the width.
+        gradient_checkpointing: save memory at the cost of one more forward pass of the encoder.
+        compile: compile encoders and predictor in ``fit``; this pays off in long runs.
         embedding_size: K, size of the scored embedding z.
         projector_hidden: width of the projector's hidden layers; 0 makes it linear.
         projector_batch_norm: batch norm in the projector's hidden layers.
         predictor_width: width of the predictor's tokens.
         predictor_depth: number of the predictor's blocks.
-        predictor_heads: number of heads of its attention; it must divide the width.
+        predictor_heads: number of attention heads of the predictor; it must divide ``predictor_width``.
         predictor_mode: ``joint`` or ``per_block``, equal up to rounding; see ``Predictor``.
-        num_targets: target blocks an image, whose tokens are predicted.
+        num_targets: number of target blocks in an image; the predictor predicts their tokens.
         target_scale: smallest and largest share of the patches in a target block.
         target_aspect: smallest and largest ratio of height to width of a target block.
         context_scale: smallest and largest share of the patches in the context block, before targets are cut out.
         min_context: fewest patches that a context may keep.
-        context_group: images whose contexts are cut to one length, see ``MultiBlockMasks``.
+        context_group: number of images whose contexts are cut to one common length, see ``MultiBlockMasks``.
         mask_mode: ``corrected``, or ``paper`` with the two faults of the published masks, see ``MultiBlockMasks``.
         token_weight: weight of the prediction of the target blocks' tokens; 0 for none.
         embedding_weight: weight of the prediction of the embedding; 0 for none.
-        centre_weight: weight of the distance of all views' embeddings from the centre of the global ones; 0 for none.
-        anticollapse_weight: weight of the anti-collapse term; the larger, the more even and the less predictable z.
+        centre_weight: weight of the distance between the embedding of each view and the mean embedding of the global
+            views (the centre); 0 for none.
+        anticollapse_weight: weight of the anti-collapse term; a larger weight makes z more even and less predictable.
         token_loss: ``smooth_l1``, ``l2`` or ``cosine``.
-        stop_gradient: let no gradient of the token loss into the target; false takes the target's tokens from the
-            online encoder itself, and needs ``ema_start`` and ``ema_end`` at 0.
+        stop_gradient: let no gradient of the token loss into the target. If false, the target's tokens come from the
+            online encoder itself, and ``ema_start`` and ``ema_end`` must be 0.
         anticollapse: ``sigreg``, ``vicreg``, ``barlow``, ``whitening_mse``, ``uniformity`` or ``none``.
         anticollapse_on: ``embedding``, ``tokens`` or ``both``.
         sigreg_slices: random directions of SIGReg per step.
         spectral_weight: weight of half the sum of squared spectral norms of the online encoder's linear layers, a
             control.
-        global_views: views whose embeddings have the centre, with ``centre_weight`` alone.
-        local_views: further views, of small crops, that are drawn to the centre.
+        global_views: number of views whose mean embedding is the centre; only for ``centre_weight`` above 0.
+        local_views: number of further views: small crops, whose embeddings move to the centre too.
         local_scale: smallest and largest share of an image's area in a local view.
         local_size: height and width of local views, in pixels, which ``patch_size`` must divide; ``None`` is
             ``image_size``.
@@ -133,10 +136,10 @@ class JEPA(pl.LightningModule):
         ema_end: momentum of the target encoder's moving average at the last step.
         learning_rate_start: learning rate before the first step of the warm-up, which is linear.
         learning_rate: learning rate at its peak, after the warm-up.
-        learning_rate_end: learning rate of the last step, to which it falls along a cosine.
+        learning_rate_end: learning rate at the last step, where its cosine ends.
         warmup_fraction: share of the steps spent on warm-up, rounded to whole steps.
-        weight_decay: weight decay at the start, of matrices and the predictor's queries; see ``parameter_groups``.
-        weight_decay_end: weight decay of the last step, to which it goes along a cosine.
+        weight_decay: weight decay at the first step, of matrices and the predictor's queries; see ``parameter_groups``.
+        weight_decay_end: weight decay at the last step, where its cosine ends.
         seed: seed of all random numbers of training.
 
     Attributes:

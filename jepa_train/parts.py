@@ -211,8 +211,8 @@ def build_encoder(settings: Settings, objective: Objective) -> EmbeddingEncoder:
     encoder = _vision_transformer(settings) if is_vision_transformer(name) else _feature_encoder(settings)
     if objective.hides_patches and isinstance(encoder, ViTEncoder) and encoder.vit.pos_embed is None:
         raise ConfigurationError(
-            "hidden patches are predicted from where others are, which an encoder without positions cannot say: leave "
-            "pos_embed out of encoder_overrides, or set token_weight and embedding_weight to 0."
+            "an encoder without positions does not know where the hidden patches are: leave pos_embed out of "
+            "encoder_overrides, or set token_weight and embedding_weight to 0."
         )
     if objective.weights["spectral"]:
         linear_weights(encoder)  # refuses an encoder without any

@@ -55,7 +55,7 @@ class MeasuringCallback(pl.Callback, ABC):
         pool: see :func:`pool_embedding`.
         sources: places where data come from.
         schedule: validations that are measured.
-        on_error: ``warn`` goes on training when a measurement fails, with NaN for its values; ``raise`` does not.
+        on_error: ``warn`` continues training if a measurement fails, with NaN for its values; ``raise`` ends it.
         name: word before all tags, which keeps several callbacks of one kind apart.
 
     Raises:

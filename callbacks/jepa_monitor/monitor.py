@@ -87,39 +87,44 @@ class JEPAScoreMonitor(MeasuringCallback):
     in that plane.
 
     Args:
-        encoder: dotted path to a submodule, a function ``(module, inputs) -> embeddings``, or ``None`` for the first
+        encoder: dotted path to a submodule, or a function ``(module, inputs) -> embeddings``. ``None`` takes the first
             submodule whose name is or contains target, teacher, encoder, backbone, student, model, net or
-            feature_extractor, in this order and without heads, else the module's forward; the log says which and why.
+            feature_extractor, in this order and without heads, else the module's forward; the log says what was taken
+            and why.
         pool: rule by which tokens or feature maps become one vector: ``mean``, ``cls``, ``flatten`` or a function.
-        preprocess: function that inputs go through on the device, or the path of a submodule (an embedding table);
+        preprocess: function that prepares the inputs on the device, or the path of a submodule (an embedding table);
             Jacobians are with respect to its result.
         probe: dataset, DataLoader or tensors to measure on; default: validation data, else training data.
-        reference: the same, that baselines are fitted to; default: training data.
-        ood: name to dataset, DataLoader or tensor of samples from elsewhere.
+        reference: dataset, DataLoader or tensors that the baselines and the density are fitted to; default: training
+            data.
+        ood: samples of other distributions: a dataset, DataLoader or tensor for each name.
         log_density: true log density: a function of inputs, (n, ...) -> (n,), or a tensor (N,) by index in the probe's
             dataset; or several by name, the headline first.
-        images: place of the inputs in a sample: a key, a position, or a function; the usual places are tried.
-        labels: place of the class labels, for the gallery; the usual places are tried.
-        num_samples: samples of the probe, the reference and each other set, from the first on. ``None`` means 512, of
-            which a run too short for them takes Jacobians of fewer, the same ones to its end. At least 2 K is advised.
-        rank: r of ``log_density``, at most K; ``auto`` is the density's own: of the default one the intrinsic dimension
-            of the embeddings, rounded.
-        embedding_density: density of embeddings that ``log_density`` is made of: ``gaussian``, ``neighbours``,
-            ``manifold``, ``mixture``, ``auto`` (see :class:`EmbeddingReference`), or an object.
-        every_n_epochs: measure at the end of each n-th epoch, and at the first validation where nothing was measured
-            before it; 0 for no epoch.
-        every_n_steps: measure also each time that many optimizer steps are done; 0 for never.
-        at_start: measure before the first step (not where weights are sharded: FSDP lets training run first).
-        budget: share of the training time that measurements may take in ``fit``, and at least 2 seconds a run: where
-            that does not suffice for all of them, some are left out, but never the first and the last. ``None`` sets
+        images: place of the inputs in a sample: a key, a position, or a function; by default the monitor tries the
+            usual places.
+        labels: place of the class labels, for the gallery; by default the monitor tries the usual places.
+        num_samples: number of samples to measure of the probe, the reference and each other set, from the first on.
+            ``None`` means 512; a run that is too short for 512 computes Jacobians of fewer, always the same ones. Give
+            at least 2 K.
+        rank: r of ``log_density``, the number of directions that count, at most K. ``auto`` takes the density's own
+            number, for the default density the intrinsic dimension of the embeddings, rounded.
+        embedding_density: density of embeddings that ``log_density`` uses: ``gaussian``, ``neighbours``, ``manifold``,
+            ``mixture``, ``auto`` (see :class:`EmbeddingReference`), or an object.
+        every_n_epochs: measure at the end of each n-th epoch, and at the first validation if nothing was measured
+            before it; 0 measures at no epoch.
+        every_n_steps: measure also after each n optimizer steps; 0 measures at no step.
+        at_start: measure before the first step. Sharded weights (FSDP) are first measured after the first validation.
+        budget: share of the training time that measurements may take in ``fit``, and at least 2 seconds a run. If the
+            time does not suffice, the monitor skips some measurements, but never the first and the last. ``None`` sets
             no limit.
-        estimator: ``exact`` Jacobians, or volumes in a ``subspace`` from a few rows of them, with exact ones of 48
-            samples for JEPA-SCORE; ``auto`` takes the subspace where K is at least 64 and exact ones of 256 samples
-            exceed the budget.
-        chunk: samples a pass of a Jacobian; ``None`` chooses by the encoder's size and the free memory.
-        on_error: ``warn`` goes on training when a measurement fails, with NaN for its values; ``raise`` does not. What
-            a measurement can do without (a further set, a truth, the reference, labels) costs its own values alone.
-        name: word before all tags, which keeps several monitors apart.
+        estimator: ``exact`` Jacobians, or volumes in a ``subspace`` from a few rows of each Jacobian. With the
+            subspace, 48 samples have exact Jacobians for JEPA-SCORE. ``auto`` takes the subspace if K is at least 64
+            and exact Jacobians of 256 samples exceed the budget.
+        chunk: number of samples in a pass of a Jacobian; ``None`` chooses by the encoder's size and the free memory.
+        on_error: ``warn`` continues training if a measurement fails, with NaN for its values; ``raise`` ends it. If an
+            optional part fails (a further set, a truth, the reference, labels), only the values of that part are
+            missing.
+        name: prefix of all tags, which keeps the tags of several monitors apart.
 
     Raises:
         TypeError: for an embedding density that is neither a name nor an object.
@@ -432,7 +437,7 @@ class JEPAScoreMonitor(MeasuringCallback):
 
     def _on_recovery(self, moment: Moment) -> None:
         """Say that a failure is over."""
-        self._warnings.warn([f"measuring works again since step {moment.step}."])
+        self._warnings.warn([f"measurements succeed again since step {moment.step}."])
 
     def _expected_tags(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> tuple[str, ...]:
         """Tags that do not depend on what may not be there."""

@@ -40,13 +40,13 @@ class Start:
     def sentence(self, subcommand: str, step: int | None) -> str:
         """Name the checkpoint that is used, its step if that is known, and where the settings come from."""
         if self.run_config is not None:
-            settings = f"{self.run_config}, except for what the command says otherwise"
+            settings = f"{self.run_config}, changed by the options of this command"
         elif self.default_configs:
-            settings = f"{self.default_configs[0]}, because no config of its run stands beside it"
+            settings = f"{self.default_configs[0]}, because there is no config of its run beside it"
         else:
             settings = "the given config"
         of_step = "" if step is None else f" of step {step}"
-        return f"{VERBS[subcommand]} {self.checkpoint}{of_step}; the settings are those of {settings}."
+        return f"{VERBS[subcommand]} {self.checkpoint}{of_step}, with the settings of {settings}."
 
 
 def find_start(arguments: Sequence[str], default_config: Path) -> Start:

@@ -114,8 +114,9 @@ def warn_of_mixed_splits(paths: Iterable[str]) -> None:
     probe = [folder for folder, word in firsts.items() if word in PROBES]
     if train and probe:
         rank_zero_warn(
-            f"Images below {train[0]!r} and below {probe[0]!r} are mixed, and their folders are taken for classes: if "
-            "one is training images and the other a probe, call them train and val, and put them into one folder."
+            f"Images below {train[0]!r} and below {probe[0]!r} are mixed, and the names of their folders count as "
+            "classes: if one folder is for training and one to measure, name them train and val, and put both into one "
+            "folder."
         )
 
 

@@ -63,9 +63,9 @@ class HuggingFaceDataModule(PictureDataModule):
 
     Args:
         name: name of the data set, or a folder of images or Parquet files.
-        config_name: which of its configurations, if it has several.
+        config_name: configuration of the data set, if it has several.
         train_split: split to train on, or a part of one such as ``train[:90%]``.
-        probe_split: split that is measured, or a part of one.
+        probe_split: split to measure, or a part of one.
         image_column: column of images.
         label_column: column of classes, numbers or names; ``None`` if there are none.
         image_size: height and width that images are brought to, in pixels.

@@ -83,15 +83,15 @@ class ImageFolderDataModule(PictureDataModule):
     :func:`jepa_train.data.folders.readable_images`.
 
     Args:
-        root: the folder.
+        root: folder of the images.
         image_size: height and width that images are brought to, in pixels.
         background: color behind transparent pixels, a name or #rrggbb.
         crop_scale: train on random crops of the full-resolution images, with this smallest and largest share of their
-            area, such as [0.3, 1.0]; made by the workers. Default: the whole image, its longer side cut.
+            area, such as [0.3, 1.0]; the workers make them. Default: the whole image, with its longer side cut.
         flip: mirror training images left and right with probability one half.
-        probe_share: share of the images that is held out and measured, at least one, spread evenly over the sorted
-            paths; not used where there are the two folders. Default: a tenth, or 128 images where that is more, but no
-            more than a quarter.
+        probe_share: share of the images that is held out and measured: at least one image, spread evenly over the
+            sorted paths. It has no effect if the folder has one folder for training and one to measure. Default: a
+            tenth, or 128 images if that is more, but at most a quarter.
         batch_size: images per process.
         num_workers: worker processes of each loader.
         seed: seed of the order of the training images, and of crops and flips.

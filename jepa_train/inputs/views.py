@@ -61,9 +61,13 @@ class RandomView:
         check_at_least(0, shift=self.shift, noise=self.noise)
         for name in ("brightness", "contrast", "saturation"):
             if not 0.0 <= (amount := getattr(self, name)) <= 1.0:
-                raise ConfigurationError(f"{name} is the largest share of change, from 0 to 1, not {amount}.")
+                raise ConfigurationError(
+                    f"{name}, the largest relative change, must lie between 0 and 1, got {amount}."
+                )
         if not 0.0 <= self.hue <= 0.5:
-            raise ConfigurationError(f"hue is the largest share of a whole turn, from 0 to 0.5, not {self.hue}.")
+            raise ConfigurationError(
+                f"hue, the largest share of a whole turn, must lie between 0 and 0.5, got {self.hue}."
+            )
         check_at_least(1, crop_aspect=self.crop_aspect)
 
     @property

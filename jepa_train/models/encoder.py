@@ -188,8 +188,8 @@ def check_name(name: str, *, hides_patches: bool) -> None:
         raise ConfigurationError(f"timm has no model named {name!r}; {like}.")
     if hides_patches and not is_vision_transformer(name):
         raise ConfigurationError(
-            f"{name!r} is not a timm VisionTransformer, of which patches can be hidden: choose a vit_* model as the "
-            "encoder, or an objective that hides none (-c configs/objective/lejepa.yaml)."
+            f"{name!r} is not a timm VisionTransformer, and other encoders cannot hide patches: choose a vit_* model "
+            "as the encoder, or an objective that hides none (-c configs/objective/lejepa.yaml)."
         )
 
 

@@ -123,8 +123,8 @@ class FeatureEncoder(TimmEncoder):
     def _recompute(self) -> None:
         if has_batch_norm(self.network):
             raise ConfigurationError(
-                f"{self.name} has batch norm, which would count a batch twice that is computed twice: set "
-                "gradient_checkpointing to false."
+                f"gradient_checkpointing computes each batch twice, and the batch norm of {self.name} would count it "
+                "twice: set gradient_checkpointing to false."
             )
         try:
             self.network.set_grad_checkpointing(True)

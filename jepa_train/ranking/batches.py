@@ -23,11 +23,12 @@ class DataSettings:
     """Settings of the reading of images.
 
     Attributes:
-        list: text file of paths, one a line, instead of all images of the folder.
-        batch_size: images a forward pass.
-        num_workers: processes that read images; null means one a core of this process's share, at most 8.
-        part_size: images whose embeddings are written together, which is what a kill costs at most; of volumes a
-            sixteenth as many.
+        list: text file of paths, one a line, to rank instead of all images of the folder.
+        batch_size: number of images in a forward pass.
+        num_workers: number of processes that read images; null means one for each core of this process's share, at most
+            8.
+        part_size: number of images whose embeddings are written together, the most that an interruption loses; for
+            volumes a sixteenth of it.
     """
 
     list: Path | None = None

@@ -61,8 +61,8 @@ def check_replaceable(table_file: Path, folder: Path) -> None:
         )
     if file_identity(table_file) not in known["sha256"]:
         raise ConfigurationError(
-            f"{table_file} was changed since it was written: move it elsewhere, and the same command writes it again; "
-            "or choose another --output, or add --overwrite to begin anew."
+            f"{table_file} was edited since the ranking wrote it: to keep it, move it elsewhere and run the command "
+            "again, or choose another --output; to replace it, add --overwrite, which begins anew."
         )
 
 
@@ -76,8 +76,8 @@ def replace_table(table_file: Path, folder: Path, table: pa.Table) -> None:
     lost = [name for name in before if name not in table.column_names]
     if lost and table_file.exists():
         rank_zero_info(
-            f"{table_file} had {', '.join(lost)} as well, which --scores leaves out now; what was computed for it is "
-            "kept, and the command that wrote it writes it again."
+            f"{table_file} also had {', '.join(lost)}, which --scores leaves out now. The computed values are kept: "
+            "the earlier command writes these columns again."
         )
     write_table(table_file, table, noted=partial(_note, folder, _name(table_file, folder), table.column_names))
 

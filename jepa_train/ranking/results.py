@@ -84,7 +84,9 @@ def write_results(
         write_page(workspace.folder, table, thumbnails=pictures, images=images, summary=summary)
         workspace.note(**{SHOWN: file_identity(table_file)})
     elif had_page and not index.is_file():
-        rank_zero_info(f"Removed the page {index}, which showed another table: it is written without --page false.")
+        rank_zero_info(
+            f"Removed the page {index}, because it showed another table: leave out --page false to write a page."
+        )
 
 
 def merge(
@@ -154,7 +156,7 @@ def _merged(folders: Sequence[Path], manifests: Sequence[dict[str, Any]]) -> dic
     if len({shard.of for shard in shards}) > 1 or missing or len(shards) > shards[0].of:
         named = ", ".join(map(str, shards))
         lacks = f": {', '.join(f'{number}/{shards[0].of}' for number in missing)} is missing" if missing else ""
-        raise ConfigurationError(f"the shards {named} are not each of one ranking's shards once{lacks}.")
+        raise ConfigurationError(f"the shards {named} must be all shards of one ranking, each once{lacks}.")
     return merged
 
 
@@ -164,7 +166,7 @@ def _check_finished(
     kinds = [EMBEDDINGS, *([SCORES] if wanted.needs("reference", "volume", "exact volume") else [])]
     missing = [part for kind in kinds for part in set(parts) - workspace.numbers(kind)]
     if damaged := [path for folder in workspace.sources for path in Workspace(folder).damaged()]:
-        raise ConfigurationError(f"{damaged[0]} is damaged: run the command of its shard again, which makes it anew.")
+        raise ConfigurationError(f"{damaged[0]} is damaged: run the command of its shard again, which repairs it.")
     if missing:
         numbers = [Shard.parse(manifest["shard"]).number for manifest in manifests]
         folder = workspace.sources[numbers.index(min(missing) % len(numbers) + 1)]

@@ -68,19 +68,21 @@ def rank(
     Args:
         images: folder of images, nested or flat; or ``data.list``.
         encoder: name of an encoder, see :func:`load_encoder`, or an encoder.
-        output: folder to write to; or the table's file, ending in .parquet or .csv, with a folder of that name beside.
-        reference: folder of images that are typical, or ``reference.pt`` of another ranking; by default the images
-            themselves, of which each is compared with the others.
-        scores: columns of the table, by comma; by default all.
+        output: folder to write to, or the file of the table, ending in .parquet or .csv, which then has a folder of the
+            same name beside it.
+        reference: folder of typical images, or ``reference.pt`` of another ranking. By default the images are compared
+            with each other.
+        scores: columns of the table, separated by commas; by default all.
         estimator: ``exact`` volumes take K backward passes an image, ``subspace`` 1.5 r; ``auto`` chooses by K and r.
-        budget: time for volumes, such as 90s, 30m or 2h, the lowest embedding_log_density first; by default all.
-        shard: I/N, for every N-th part of the images, to be merged; it needs a reference.pt.
-        stage: ``reference`` ends with reference.pt, for shards.
-        pooling: how tokens become one vector, see :func:`load_encoder`.
+        budget: time to spend on volumes, such as 90s, 30m or 2h; images of lowest embedding_log_density come first. By
+            default all images have volumes.
+        shard: I/N ranks part I of N parts of the images, which ``rank merge`` joins; it needs a reference.pt.
+        stage: ``all`` stages, or ``reference`` alone, which ends with a reference.pt for shards.
+        pooling: rule by which tokens become one vector, see :func:`load_encoder`.
         image_size: height and width of the encoder's input, in pixels.
-        overwrite: begin anew where there is a ranking, and replace it.
-        seed: seed of the draw of the reference.
-        page: write index.html, too.
+        overwrite: replace a ranking that is there, and begin anew.
+        seed: seed of the random choice of the reference.
+        page: write the page index.html, too.
         data: how images are read.
         trainer: arguments of Lightning's Trainer, such as ``{"devices": 2}``.
 

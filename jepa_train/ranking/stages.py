@@ -207,8 +207,8 @@ def _warn_of_trimmed(name: str, count: int, kept: int) -> None:
     if kept < count:
         rank_zero_warn(
             f"The reference leaves out {count - kept} of {counted(count, 'image')} of {name}, those farthest from the "
-            "rest, because images that are ranked may have faults: where all are typical, name their folder as "
-            "--reference, too, which is taken whole."
+            "rest, because ranked images may have faults: if all images are typical, give their folder as --reference, "
+            "which is used whole."
         )
 
 

@@ -163,7 +163,7 @@ def test_an_epoch_without_validation_finds_the_last_value(tmp_path: Path, tag: s
 
 @of_each_kind
 @pytest.mark.parametrize("fails_in", [{0}, {2}, {0, 1}])
-@pytest.mark.filterwarnings("ignore:JEPAScoreMonitor. measuring works again")
+@pytest.mark.filterwarnings("ignore:JEPAScoreMonitor. measurements succeed again")
 def test_a_failure_keeps_the_last_value_and_is_tried_again(tmp_path: Path, tag: str, fails_in: set[int]) -> None:
     def encode(module: pl.LightningModule, x: Tensor) -> Any:
         if module.current_epoch in fails_in:
@@ -200,7 +200,7 @@ def test_early_stopping_is_named_where_it_stops_at_a_failure(tmp_path: Path, tag
     assert run.trainer.current_epoch == 1
 
 
-@pytest.mark.filterwarnings("ignore:JEPAScoreMonitor. measuring works again")
+@pytest.mark.filterwarnings("ignore:JEPAScoreMonitor. measurements succeed again")
 @pytest.mark.parametrize(
     "tag",
     [

@@ -28,7 +28,7 @@ KINDS = (JEPAScoreMonitor, OnlineKNN, OnlineLinearProbe, LiDAR, FeatureStatistic
     ("settings", "message"),
     [
         ({"encoder": "backbonne"}, "has no submodule 'backbonne'; its submodules are: bottleneck"),
-        ({"images": "picture"}, "images='picture' names nothing in a sample of the probe, which has 'image', 'label'"),
+        ({"images": "picture"}, "a sample of the probe has no images='picture'; it has 'image', 'label'"),
     ],
 )
 @pytest.mark.parametrize("stage", ["fit", "validate"])
@@ -80,7 +80,7 @@ NO_SUCH: dict[str, tuple[Any, str]] = {
             JEPAScoreMonitor,
             "log_density",
             dict.fromkeys(("a", "gaussian"), true_log_density),
-            "log_density cannot be called 'gaussian': there are tags of that name",
+            "log_density cannot have the name 'gaussian', because a tag has it",
         ),
     ],
 )

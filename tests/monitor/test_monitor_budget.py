@@ -43,7 +43,7 @@ def test_a_budget_is_decided_once_and_a_resumed_run_keeps_to_it(
     assert len(first.readings.z) == 200  # embeddings are of all of them
     assert first.history.steps[0] == 0
     assert first.history.steps[-1] == 36
-    assert f"takes exact Jacobians of {samples:.0f} samples at each measurement" in caplog.text
+    assert f"uses exact Jacobians of {samples:.0f} samples at each measurement" in caplog.text
     assert caplog.text.count("at each measurement") == 1
     resumed = limited(lambda module, x: module(x))  # now there would be time for all of them
     again = trainer(tmp_path, resumed, max_epochs=8)

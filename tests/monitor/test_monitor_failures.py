@@ -84,7 +84,7 @@ def test_a_failed_measurement_is_nan_with_a_reason_and_one_warning(tmp_path: Pat
     warned = [str(warning.message) for warning in caught if "JEPAScoreMonitor" in str(warning.message)]
     assert len(warned) == 2
     assert "could not measure at step 0, and training goes on: RuntimeError: a bad day" in warned[0]
-    assert "measuring works again since step 18" in warned[1]
+    assert "measurements succeed again since step 18" in warned[1]
     assert callback.history.values["monitor/failed"] == [1.0, 1.0, 1.0, 0.0]
     assert np.isnan(callback.history.values["density/spearman"]).tolist() == [True, True, True, False]
     text = read_events(Path(logger.log_dir)).Tensors("JEPA-SCORE/failures/text_summary")[0].tensor_proto.string_val[0]

@@ -75,7 +75,7 @@ WHOLE = {"token_weight": 0.0, "embedding_weight": 0.0, "centre_weight": 1.0}  # 
                 ({"token_loss": "nonsense"}, "token_loss must be one of"),
             )
         ),
-        ({"encoder": "test_resnet"}, "of which patches can be hidden: choose a vit_.*lejepa.yaml"),
+        ({"encoder": "test_resnet"}, "other encoders cannot hide patches: choose a vit_.*lejepa.yaml"),
         ({**WHOLE, "encoder": "no_such_model"}, "timm has no model named"),
         (
             {"encoder": "no_such_model", "image_size": 17},

@@ -23,9 +23,10 @@ class OnlineKNN(OnLabels):
     inputs, shrunk to at most 1,024 numbers. NaN with one warning where features say nothing (collapsed, not finite).
 
     Args:
-        k: neighbours that vote, :func:`weighted_knn`.
-        temperature: softness of their weights.
-        whiten: whiten the headline's features; else they are taken as they are, and the second tag is absent.
+        k: number of nearest neighbours that vote, see :func:`weighted_knn`.
+        temperature: temperature of the neighbours' weights; a higher one makes them more equal.
+        whiten: whiten the features of the first encoder. If false, the vote takes them as they are, and there is no
+            ``knn/accuracy_unwhitened``.
         settings: as :class:`OnLabels` and :class:`OnlineEvaluation` take them: ``bank_size``, ``num_queries``,
             ``encoder``, ``pool``, ``probe``, ``reference``, ``images``, ``labels``, ``pixels``, ``every_n_epochs``,
             ``on_error`` and ``name``.
@@ -85,7 +86,7 @@ class OnlineLinearProbe(OnLabels):
 
     Args:
         ridge: penalty on the weights; scikit-learn's C is 1 / (ridge * samples).
-        max_iterations: steps of L-BFGS at most; a warning says where they were not enough.
+        max_iterations: largest number of L-BFGS steps; a warning says if they were not enough.
         settings: as :class:`OnlineKNN` takes them.
     """
 

@@ -79,14 +79,14 @@ class OnLabels(OnlineEvaluation):
     Without any labels there is one warning, and no tag. Each kind says in :meth:`scores` how it classifies.
 
     Args:
-        bank_size: labelled training samples, at random but always the same.
-        num_queries: samples of the probe to classify, likewise.
+        bank_size: number of labelled training samples, chosen at random, the same at each measurement.
+        num_queries: number of probe samples to classify, chosen at random, the same at each measurement.
         encoder: as ``JEPAScoreMonitor`` takes it, or the name of a method of the module (``features``, ``forward``), or
             several by name, the headline first: ``{"tokens": "features", "embedding": "forward"}``. ``None`` means
             ``features`` and, as ``embedding``, the forward, where the module has a ``features``; else the usual names.
         reference: labelled training samples, as ``JEPAScoreMonitor`` takes them; default: training data.
-        labels: place of the class labels in a sample; the usual places are tried.
-        pixels: measure raw inputs too.
+        labels: place of the class labels in a sample; by default the usual places are tried.
+        pixels: measure the raw inputs too, as the line to beat.
         settings: as :class:`OnlineEvaluation` takes them.
     """
 
@@ -106,7 +106,7 @@ class OnLabels(OnlineEvaluation):
         super().__init__(num_samples=num_queries, **settings)
         require_whole(1, bank_size=bank_size)
         if isinstance(encoder, Mapping) and (taken := RESERVED & set(list(encoder)[1:])):
-            raise ValueError(f"an encoder cannot be called {', '.join(sorted(taken))}: there are tags of that name.")
+            raise ValueError(f"an encoder cannot have the name {', '.join(sorted(taken))}, because a tag has it.")
         self.encoder = encoder
         self.sources = replace(self.sources, reference=reference, labels=labels)
         self.bank_size = bank_size

@@ -41,15 +41,16 @@ class OnlineEvaluation(MeasuringCallback):
     all.
 
     Args:
-        num_samples: samples of the probe, at random but always the same.
-        every_n_epochs: epochs from one measurement to the next, after the first validation; at least 1.
+        num_samples: number of probe samples, chosen at random, the same at each measurement.
+        every_n_epochs: number of epochs from one measurement to the next, after the first validation; at least 1.
         encoder: as ``JEPAScoreMonitor`` takes it, or the name of a method of the module (``features``, ``forward``).
             ``None`` means ``features`` where the module has it, else the usual names.
         pool: rule by which tokens or feature maps become one vector, as ``JEPAScoreMonitor`` takes it.
         probe: dataset, DataLoader or tensors to measure on; default: validation data, else training data.
-        images: place of the inputs in a sample: a key, a position, or a function; the usual places are tried.
-        on_error: ``warn`` goes on training when a measurement fails, with NaN for its values; ``raise`` does not.
-        name: word before all tags.
+        images: place of the inputs in a sample: a key, a position, or a function; by default the usual places are
+            tried.
+        on_error: ``warn`` continues training if a measurement fails, with NaN for its values; ``raise`` ends it.
+        name: prefix of all tags.
     """
 
     usual_tags: tuple[str, ...] = ()

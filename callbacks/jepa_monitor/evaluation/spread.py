@@ -31,10 +31,11 @@ class LiDAR(OnlineEvaluation):
     image spreads alike between images and between views, and comes near the bound: read it beside an accuracy.
 
     Args:
-        num_samples: n, images of the probe, at random but always the same; K can be measured up to n - 1.
-        views: q, views of each image.
-        view: function ``(inputs, generator) -> inputs`` of q copies of one image on the encoder's device and a
-            generator on the CPU that is seeded by the image's number. Default: random crops, mirrored or not.
+        num_samples: n, number of probe images, chosen at random, the same at each measurement. LiDAR cannot exceed n -
+            1.
+        views: q, number of views of each image.
+        view: function ``(inputs, generator) -> inputs`` that makes the views. It gets q copies of one image on the
+            encoder's device, and a CPU generator that the image's number seeds. Default: random crops, mirrored or not.
         delta: ridge on the covariance within images, as a share of the mean variance.
         settings: as :class:`OnlineEvaluation` takes them: ``every_n_epochs``, ``encoder``, ``pool``, ``probe``,
             ``images``, ``on_error`` and ``name``.
@@ -94,7 +95,7 @@ class FeatureStatistics(OnlineEvaluation):
     share of their principal components that a linear map finds in the features, see :func:`recovery`.
 
     Args:
-        num_samples: samples of the probe, at random but always the same; at least 2 K is advised.
+        num_samples: number of probe samples, chosen at random, the same at each measurement. Give at least 2 K.
         settings: as :class:`OnlineEvaluation` takes them: ``every_n_epochs``, ``encoder``, ``pool``, ``probe``,
             ``images``, ``on_error`` and ``name``.
     """

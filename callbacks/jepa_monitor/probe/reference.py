@@ -81,5 +81,5 @@ def gaussian_baseline(inputs: Tensor) -> GaussianBaseline | None:
     try:
         return GaussianBaseline.fit(inputs if inputs.is_floating_point() else inputs.float())
     except ValueError as error:
-        rank_zero_warn(f"JEPAScoreMonitor leaves density/spearman_gaussian out: {error}")
+        rank_zero_warn(f"JEPAScoreMonitor does not compute density/spearman_gaussian: {error}")
         return None

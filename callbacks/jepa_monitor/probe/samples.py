@@ -312,7 +312,7 @@ def _require_member(sample: Any, argument: str, key: ImagesKey | LabelsKey) -> N
     members = _members(sample)
     if members is None or key not in members:
         there = "no members" if members is None else ", ".join(map(repr, members))
-        raise SettingError(f"{argument}={key!r} names nothing in a sample of the probe, which has {there}.")
+        raise SettingError(f"a sample of the probe has no {argument}={key!r}; it has {there}.")
 
 
 def _members(batch: Any) -> Mapping[Any, Any] | None:

@@ -205,7 +205,7 @@ def find_truths(sources: Sources, dataset: Any = None) -> Mapping[str, LogDensit
             f"dataset, or several of them by name, got {reprlib.repr(truth)}."
         )
     if taken := {name for name in list(named)[1:] if f"density/spearman_{name}" in tag_groups.TRUTH}:
-        raise SettingError(f"log_density cannot be called {taken.pop()!r}: there are tags of that name.")
+        raise SettingError(f"log_density cannot have the name {taken.pop()!r}, because a tag has it.")
     return named
 
 
@@ -222,7 +222,7 @@ def find_further(sources: Sources, trainer: pl.Trainer) -> dict[str, Any]:
     if len(named) < len(ood):
         raise SettingError(f"two of the ood sets have the same name: {', '.join(map(repr, ood))}.")
     if taken := named.keys() & NAMES_OF_PROBE:
-        raise SettingError(f"an ood set cannot be called {taken.pop()!r}, as the probe is: give it another name.")
+        raise SettingError(f"an ood set cannot have the name {taken.pop()!r} of the probe: choose another name.")
     return {name: named[name] for name in sorted(named)}
 
 
@@ -328,7 +328,7 @@ def _read_reference(
             require_alike(whole, probe)
             new = [i for i, one in enumerate(fingerprints(whole.inputs).tolist()) if one not in known]
             if len(new) < 2:
-                rank_zero_warn("JEPAScoreMonitor leaves baselines out: all reference samples are in the probe, too.")
+                rank_zero_warn("JEPAScoreMonitor computes no baselines: all reference samples are in the probe, too.")
                 return None, None, None
             baseline = gaussian_baseline(whole.inputs[new]) if found.log_densities else None
             start = skip + len(whole.indices)
@@ -338,7 +338,7 @@ def _read_reference(
         if sources.reference is not None:
             raise
         # training data can be anything; the encoder takes what the probe has
-        rank_zero_warn(f"JEPAScoreMonitor leaves baselines out: training data cannot be their reference: {error}")
+        rank_zero_warn(f"JEPAScoreMonitor computes no baselines, as training data cannot be their reference: {error}")
         return None, None, None
 
 

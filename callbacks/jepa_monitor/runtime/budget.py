@@ -207,9 +207,9 @@ class Budget:
             sets=trial.sets,
         )
         if plan.samples < min(FEWEST_RANKED, num_samples):
-            why += "; a ranking of so few samples is mostly chance: raise budget or give num_samples"
+            why += "; so few samples give a ranking by chance: raise budget or give num_samples"
         plan = replace(plan, reference=reference)
-        return plan, f"takes {plan} at each measurement: {why}."
+        return plan, f"uses {plan} at each measurement: {why}."
 
     # how often
 

@@ -307,7 +307,7 @@ def test_half_precision_weights(tmp_path: Path) -> None:
         (lambda: OnlineKNN(bank_size="many"), "bank_size must be a whole number"),  # type: ignore[arg-type]  # likewise
         (lambda: OnlineKNN(every_n_epochs=0), "every_n_epochs"),
         (lambda: OnlineKNN(on_error="ignore"), "warn or raise"),  # type: ignore[arg-type]  # that is the test
-        (lambda: OnlineKNN(encoder={"z": None, "pixels": "encoder"}), "cannot be called pixels"),
+        (lambda: OnlineKNN(encoder={"z": None, "pixels": "encoder"}), "cannot have the name pixels"),
         (lambda: OnlineLinearProbe(ridge=0.0), "ridge must be positive"),
         (lambda: LiDAR(views=1), "views must be a whole number of at least 2"),
     ],

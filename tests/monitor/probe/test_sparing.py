@@ -84,7 +84,7 @@ def test_names_of_sets_may_be_of_any_type(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "probe"])
 def test_a_set_cannot_have_the_name_of_the_probe(tmp_path: Path, name: str) -> None:
-    with pytest.raises(SettingError, match=f"an ood set cannot be called '{name}'"):
+    with pytest.raises(SettingError, match=f"an ood set cannot have the name '{name}'"):
         measured(tmp_path, ood={name: images(20), "far": images(9)})
 
 

@@ -22,7 +22,7 @@ def test_weights_alone_can_be_validated_but_not_gone_on_from(trained: Path, caps
     checkpoint = torch.load(trained, weights_only=True)
     del checkpoint["optimizer_states"]
     torch.save(checkpoint, "bad.ckpt")
-    assert "holds weights alone" in one_sentence(lambda: run("fit", "--ckpt_path=bad.ckpt"), capsys)
+    assert "holds only weights" in one_sentence(lambda: run("fit", "--ckpt_path=bad.ckpt"), capsys)
     run("validate", "--ckpt_path=bad.ckpt")
 
 

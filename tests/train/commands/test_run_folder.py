@@ -79,7 +79,7 @@ def test_runs_without_a_logger_share_a_folder_and_leave_no_record(
     command("fit", "-c", str(CONFIGS / "digits.yaml"), *quick, "--trainer.callbacks=null")
     assert records(own_folder) == []
     command("validate", "--ckpt_path=checkpoints/last.ckpt", "--trainer.logger=false", *QUIET, *MIXTURE)
-    assert "because no config of its run stands beside it" in caplog.text
+    assert "because there is no config of its run beside it" in caplog.text
 
 
 def test_predict_writes_embeddings_and_scores_and_no_other_folder(run: Path, caplog: pytest.LogCaptureFixture) -> None:

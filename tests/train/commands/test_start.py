@@ -66,7 +66,7 @@ def test_a_checkpoint_of_any_run_is_enough(name: str, own_folder: Path, caplog: 
     for subcommand in SUBCOMMANDS[1:]:
         cli = command(subcommand, f"--ckpt_path={last_of(folder)}", "--trainer.fast_dev_run=true")
         assert type(cli.datamodule).__name__ in (CONFIGS / f"{name}.yaml").read_text()
-    assert f"the settings are those of {folder}/config.yaml, except" in caplog.text
+    assert f"with the settings of {folder}/config.yaml, changed by" in caplog.text
 
 
 def test_an_overlay_needs_not_be_given_again(own_folder: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_moved_checkpoint_is_used_with_the_default_and_says_so(
     Path("config.yaml").write_text("services: {}\n")  # of something else
     assert "does not fit the model" in one_sentence(lambda: main(["validate", "--ckpt_path=moved.ckpt"]), capsys)
     command("validate", "--ckpt_path=moved.ckpt", *QUIET, *MIXTURE, "--data.image_size=24")
-    said = r"moved.ckpt of step 2; the settings are those of \S+mixture.yaml, because no config of its run stands"
+    said = r"moved.ckpt of step 2, with the settings of \S+mixture.yaml, because there is no config of its run"
     assert re.search(said, caplog.text)
 
 
@@ -111,7 +111,7 @@ def test_the_default_data_do_not_take_the_place_of_those_of_a_moved_checkpoint(
     torch.save(checkpoint, "moved.ckpt")
     arguments = [subcommand, "--ckpt_path=moved.ckpt", *QUIET]
     message = one_sentence(lambda: main(arguments), capsys)
-    assert "was trained on ShapesDataModule, and the data would be the MixtureDataModule of" in message
+    assert "was trained on ShapesDataModule, but the config of its run is missing" in message
     assert "give -c CONFIG, or --data ShapesDataModule" in message
     chosen = one_sentence(lambda: main([*arguments, "--data=MixtureDataModule"]), capsys)
     assert "was trained on" not in chosen
@@ -133,7 +133,7 @@ def test_last_is_the_newest_of_all_unless_something_says_which(run: Path, caplog
         command(
             "validate", *arguments, *QUIET, "--data.image_size=24", "--trainer.fast_dev_run=true", "--ckpt_path=last"
         )
-        assert f"Validating {last_of(expected)} of step 2; the settings are those of" in caplog.text
+        assert f"Validating {last_of(expected)} of step 2, with the settings of" in caplog.text
         caplog.clear()
 
 

@@ -257,6 +257,6 @@ def test_splits_that_are_not_known_are_not_mixed_without_a_word(tmp_path: Path) 
     names = [f"{part}/{kind}/0.png" for part in ("2019/train", "2020/test_v2") for kind in ("cat", "dog")]
     data = ImageFolderDataModule(str(write(tmp_path, *names)))
     with pytest.warns(
-        UserWarning, match=r"^Images below 'train' and below 'test_v2' are mixed, and .* call them train"
+        UserWarning, match=r"^Images below 'train' and below 'test_v2' are mixed, and .* name them train"
     ):
         data.make_train()

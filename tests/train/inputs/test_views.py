@@ -134,12 +134,12 @@ def test_a_crop_has_its_area_and_its_aspect() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"brightness": -0.1}, "brightness is the largest share of change, from 0 to 1, not -0.1"),
-        ({"contrast": float("nan")}, "contrast is the largest share of change, from 0 to 1, not nan"),
-        ({"contrast": 1.5}, "contrast is the largest share of change, from 0 to 1, not 1.5"),
-        ({"saturation": 1.5}, "saturation is the largest share of change, from 0 to 1, not 1.5"),
-        ({"hue": 0.6}, "hue is the largest share of a whole turn, from 0 to 0.5, not 0.6"),
-        ({"hue": float("nan")}, "hue is the largest share of a whole turn, from 0 to 0.5, not nan"),
+        ({"brightness": -0.1}, "brightness, the largest relative change, must lie between 0 and 1, got -0.1"),
+        ({"contrast": float("nan")}, "contrast, the largest relative change, must lie between 0 and 1, got nan"),
+        ({"contrast": 1.5}, "contrast, the largest relative change, must lie between 0 and 1, got 1.5"),
+        ({"saturation": 1.5}, "saturation, the largest relative change, must lie between 0 and 1, got 1.5"),
+        ({"hue": 0.6}, "hue, the largest share of a whole turn, must lie between 0 and 0.5, got 0.6"),
+        ({"hue": float("nan")}, "hue, the largest share of a whole turn, must lie between 0 and 0.5, got nan"),
         ({"crop_scale": 0.5, "crop_aspect": 0.5}, "crop_aspect must be 1 or more"),
     ],
 )

@@ -38,7 +38,7 @@ def test_what_was_changed_is_refused_until_it_is_moved(folder: Path) -> None:
     table_file = folder.with_suffix(".csv")
     replace_table(table_file, folder, FIRST)
     table_file.write_text(table_file.read_text() + '"mine",0.0,0.0\n')
-    with pytest.raises(ConfigurationError, match="was changed since it was written: move it elsewhere"):
+    with pytest.raises(ConfigurationError, match="was edited since the ranking wrote it: to keep it, move it"):
         check_replaceable(table_file, folder)
     table_file.rename(folder.with_name("mine.csv"))
     check_replaceable(table_file, folder)
@@ -84,7 +84,7 @@ def test_columns_that_are_left_out_are_named(folder: Path, monkeypatch: pytest.M
         replace_table(folder / "ranking.parquet", folder, table)
     assert not said
     replace_table(folder / "ranking.parquet", folder, SECOND)
-    assert "ranking.parquet had log_density, doubt as well, which --scores leaves out now" in said[0]
+    assert "ranking.parquet also had log_density, doubt, which --scores leaves out now" in said[0]
 
 
 def test_no_page_stands_beside_another_table(
@@ -111,7 +111,7 @@ def test_no_page_stands_beside_another_table(
     assert "knn_distance" in (output / "page" / "data.js").read_text()
     assert "Removed the page" not in caplog.text
     rank_quietly(photos, output, scores="mahalanobis")
-    assert "index.html, which showed another table" in caplog.text
+    assert "index.html, because it showed another table" in caplog.text
     assert not (output / "index.html").exists()
     assert [path.name for path in (output / "page").iterdir()] == ["mine.txt"]
 
@@ -130,7 +130,7 @@ def test_a_table_that_was_edited_is_kept_by_another_call(tmp_path: Path) -> None
     edited = table_file.read_text().replace("000.png", "heel.png")
     table_file.write_text(edited)
     for scores in ("knn_distance", "compressed_size"):
-        with pytest.raises(ConfigurationError, match="was changed since it was written"):
+        with pytest.raises(ConfigurationError, match="was edited since the ranking wrote it"):
             rank_quietly(photos, table_file, scores=scores)
     assert table_file.read_text() == edited
     rank_quietly(photos, table_file, scores="compressed_size", overwrite=True)

@@ -50,7 +50,7 @@ def test_a_table_of_somebody_else_is_kept(shards: Path, tmp_path: Path) -> None:
     [
         ([], "nothing to merge"),
         (["1", "2"], "3/3 is missing"),
-        (["1", "2", "2", "3"], "not each of one ranking's shards once"),
+        (["1", "2", "2", "3"], "must be all shards of one ranking, each once"),
         (["1", "2", "shared"], "different rankings: another reference"),
         (["1", "2", "nowhere"], "nowhere is not the folder of a shard: name the --output of each"),
         (["predicted"], "predicted is not the folder of a shard"),

@@ -60,7 +60,7 @@ def test_images_that_are_typical_by_their_name_alone_are_taken_whole(tmp_path: P
         rank_quietly(clean, tmp_path / output, scores="mahalanobis", **settings)
         return len(read_reference(tmp_path / output / "reference.pt", tiny_encoder().identity).z)
 
-    said = r"^The reference leaves out 10 of 100 images of .*clean, those farthest .* name their folder as --reference"
+    said = r"^The reference leaves out 10 of 100 images of .*clean, those farthest .* give their folder as --reference"
     with pytest.warns(UserWarning, match=said):
         assert counted("alone", stage="reference") == 90
     assert counted("ranked") == 90  # here and below warnings are errors
