@@ -215,7 +215,7 @@ class ResumableDataLoader(ImageLoader):
         if state is None and self.progress is not None and self.progress()[1]:
             rank_zero_warn(
                 "The checkpoint was written in the middle of an epoch and does not say after which batch, because "
-                "another DataModule or an earlier version wrote it: the epoch begins again at its first batches."
+                "another DataModule or an earlier version wrote it: the rest of the epoch repeats its first batches."
             )
         if state is None or not isinstance(self.sampler, EpochSampler) or state["epoch"] != epoch:
             return 0
