@@ -6,7 +6,7 @@
     python benchmarks/recipes.py digits [--epochs 100] [--only NAME ...]
     python benchmarks/recipes.py image_folder [--epochs 40] [--only NAME ...] [--root FOLDER]
 
-The folder of images is one of letters (``benchmarks/letters.py``), or your own.
+The folder of images is one of pieces of photographs (``benchmarks/photographs.py``), or your own.
 
 Each variant is the config with a few options changed, so each row is also a command of its own:
 ``python train.py fit -c configs/CONFIG.yaml OPTIONS``.
@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import letters
+import photographs
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -130,6 +130,7 @@ OF_FASHION = (
     "density/ood_auroc/mnist",
     "density/ood_auroc/corrupted",
     "density/ood_auroc_jepa_score/mnist",
+    "density/ood_auroc_embedding/mnist",
     "monitor/overhead_percent",
 )
 TAGS = {
@@ -201,14 +202,14 @@ def run(config: str, name: str, epochs: int, runs: Path, options: Sequence[str] 
 
 
 def data_options(config: str, root: Path | None, runs: Path) -> list[str]:
-    """Say where the images of a folder are; without one, letters are rendered beside the runs, once."""
+    """Say where the images of a folder are; without one, pieces of photographs are cut beside the runs, once."""
     if config != "image_folder":
         return []
     if root is None:
-        root = runs / "letters"
+        root = runs / "photographs"
         if not root.is_dir():
-            unfinished = runs / "letters_unfinished"
-            letters.write(unfinished, count=letters.COUNT, seed=0)
+            unfinished = runs / "photographs_unfinished"
+            photographs.write(unfinished, seed=0)
             unfinished.rename(root)
     return [f"--data.root={root}"]
 
@@ -220,7 +221,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--only", nargs="*", help="names of variants; default: all")
     parser.add_argument("--runs", type=Path, help="keep runs here, and go on where the last call was stopped")
-    parser.add_argument("--root", type=Path, help="folder of images for image_folder; default: letters are rendered")
+    parser.add_argument("--root", type=Path, help="folder of images for image_folder; default: pieces of photographs")
     arguments = parser.parse_args()
     epochs = arguments.epochs or EPOCHS[arguments.config]
     variants = VARIANTS[arguments.config]

@@ -31,11 +31,17 @@ def test_a_finished_run_is_read_again(tmp_path: Path) -> None:
     assert recipes.run("digits", "patch 2", 7, tmp_path) == ended
 
 
-def test_letters_are_rendered_once_where_no_folder_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recipes.letters, "COUNT", 2)
+def test_pieces_are_cut_once_where_no_folder_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[Path] = []
+
+    def write(folder: Path, *, seed: int) -> None:
+        folder.mkdir()
+        written.append(folder)
+
+    monkeypatch.setattr(recipes.photographs, "write", write)
     options = [recipes.data_options("image_folder", None, tmp_path) for _ in range(2)]
-    assert options == [[f"--data.root={tmp_path / 'letters'}"]] * 2
-    assert sorted(path.name for path in tmp_path.rglob("*.png")) == ["00000.png", "00001.png"]
+    assert options == [[f"--data.root={tmp_path / 'photographs'}"]] * 2
+    assert len(written) == 1
     assert recipes.data_options("image_folder", tmp_path / "own", tmp_path) == [f"--data.root={tmp_path / 'own'}"]
     assert recipes.data_options("digits", None, tmp_path) == []
 
