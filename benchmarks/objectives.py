@@ -40,6 +40,7 @@ VARIANTS = {
     "Barlow Twins": ("fashion_mnist", "objective/barlow"),
     "W-MSE": ("fashion_mnist", "objective/whitening_mse"),
     "uniformity": ("fashion_mnist", "objective/uniformity"),
+    "no anti-collapse": ("fashion_mnist", "objective/none"),
     # tokens and the embedding of what is hidden are predicted
     "tokens, SIGReg": ("fashion_mnist_tokens",),
     "tokens, VICReg": ("fashion_mnist_tokens", "objective/vicreg"),
@@ -47,15 +48,15 @@ VARIANTS = {
     "tokens, W-MSE": ("fashion_mnist_tokens", "objective/whitening_mse"),
     "tokens, uniformity": ("fashion_mnist_tokens", "objective/uniformity"),
     "plain I-JEPA": ("fashion_mnist_tokens", "objective/i_jepa"),
-    "no anti-collapse": ("fashion_mnist_tokens", "objective/none"),
-    "no anti-collapse, EMA off": ("fashion_mnist_tokens", "objective/none", "objective/ema_off"),
-    "no anti-collapse, no EMA, no stop-gradient": (
+    "tokens, no anti-collapse": ("fashion_mnist_tokens", "objective/none"),
+    "tokens, no anti-collapse, EMA off": ("fashion_mnist_tokens", "objective/none", "objective/ema_off"),
+    "tokens, no anti-collapse, no EMA, no stop-gradient": (
         "fashion_mnist_tokens",
         "objective/none",
         "objective/no_stop_gradient",
     ),
-    "weight decay": ("fashion_mnist_tokens", "objective/weight_decay"),
-    "spectral norm": ("fashion_mnist_tokens", "objective/spectral_norm"),
+    "tokens, weight decay": ("fashion_mnist_tokens", "objective/weight_decay"),
+    "tokens, spectral norm": ("fashion_mnist_tokens", "objective/spectral_norm"),
 }
 TAGS = (
     "knn/accuracy",
@@ -63,6 +64,7 @@ TAGS = (
     "linear_probe/accuracy",
     "density/ood_auroc/mnist",
     "density/ood_auroc_jepa_score/mnist",
+    "density/ood_auroc_embedding/mnist",
     "gaussianity/sliced_ep_ratio",
     "gaussianity/effective_rank_ratio",
     "features/std_l2_normalised_ratio",
@@ -165,6 +167,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     names = arguments.only or list(VARIANTS)
+    sys.argv[1:] = []  # which Lightning's command line would warn of
     if arguments.phase == "train":
         return train(names[0], arguments.seed, arguments.steps, arguments.runs)
     if arguments.phase == "measure":
