@@ -53,4 +53,4 @@ def test_the_command_line_offers_every_setting_with_its_default(kind: type, sett
     shared = {"encoder", "pool", "probe", "images", "every_n_epochs", "on_error", "name"}
     assert shared | {"reference", "labels", "pixels", "bank_size", "num_queries"} <= offered.keys()
     assert "num_samples" not in offered
-    assert "goes on training when a measurement fails" in parser.format_help()
+    assert "continues training if a measurement fails" in parser.format_help()
