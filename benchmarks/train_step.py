@@ -357,6 +357,8 @@ def main() -> None:
         for case in (*CASES, *(GPU_CASES if torch.cuda.is_available() else ()))
         if arguments.only in case.name and arguments.precision in (None, case.precision)
     ]
+    if not cases:
+        parser.error(f"no case is called {arguments.only!r}: the names begin with ViT-, such as ViT-Ti/16.")
     results: dict[str, Any] = {}
     reached: dict[str, bool] = {}
     print(f"torch {torch.__version__}, {platform.machine()}, {arguments.threads} threads, {arguments.repeats} turns\n")
