@@ -187,8 +187,10 @@ class JEPACLI(LightningCLI):
         callbacks = callbacks_with_monitor(self._settings, self.config_init[self.subcommand])
         output = trainer_output(self._settings.trainer)
         trainer = super().instantiate_trainer(callbacks=callbacks, **{**output, **kwargs})
-        if not self._insists_on_precision:
-            leave_slow_bfloat16(trainer)
+        # a run that is resumed goes on in the precision that it began with, which its own config therefore has
+        goes_on = self.config.subcommand == "fit" and self.start.run_config is not None
+        if not (self._insists_on_precision or goes_on) and leave_slow_bfloat16(trainer):
+            self._settings.trainer.precision = trainer.precision
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         if self.checkpoint is not None and self.config.subcommand != "fit":

@@ -12,7 +12,7 @@ from lightning.pytorch.utilities import rank_zero_info
 WITH_BFLOAT16 = ("AVX512", "SVE256")
 
 
-def leave_slow_bfloat16(trainer: pl.Trainer) -> None:
+def leave_slow_bfloat16(trainer: pl.Trainer) -> bool:
     """Compute in float32 where ``bf16-mixed`` would run on a processor without bfloat16, and say so.
 
     A config states the precision that is best where bfloat16 exists. Elsewhere torch imitates it, several times slower
@@ -20,13 +20,18 @@ def leave_slow_bfloat16(trainer: pl.Trainer) -> None:
 
     Args:
         trainer: one that has not started; its precision is replaced where that is due.
+
+    Returns:
+        True if it was replaced.
     """
     plugin = trainer.strategy.precision_plugin
     level = torch.backends.cpu.get_cpu_capability()
     imitated = isinstance(trainer.accelerator, CPUAccelerator) and level not in WITH_BFLOAT16
-    if imitated and type(plugin) is MixedPrecision and plugin.precision == "bf16-mixed":
-        trainer.strategy.precision_plugin = Precision()
-        rank_zero_info(
-            f"Computing in float32: this processor ({level}) has no bfloat16, and bf16-mixed would be slower. To have "
-            "it all the same: --trainer.precision=bf16-mixed."
-        )
+    if not (imitated and type(plugin) is MixedPrecision and plugin.precision == "bf16-mixed"):
+        return False
+    trainer.strategy.precision_plugin = Precision()
+    rank_zero_info(
+        f"Computing in float32: this processor ({level}) has no bfloat16, and bf16-mixed would be slower. To have "
+        "it all the same: --trainer.precision=bf16-mixed."
+    )
+    return True

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from jepa_train.commands.precision import leave_slow_bfloat16
-from tests.train.commands.helpers import MIXTURE, command
+from tests.train.commands.helpers import MIXTURE, command, last_of, make_run
 from tests.train.commands.helpers import QUIET as QUIET_RUN
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
@@ -51,3 +51,18 @@ def test_a_run_computes_in_float32_unless_bfloat16_is_typed(
     cli = command(*words, *(["--trainer.precision=bf16-mixed"] if typed else []))
     said = "this processor (AVX2) has no bfloat16" in caplog.text
     assert (cli.trainer.precision, said) == (("bf16-mixed", False) if typed else ("32-true", True))
+
+
+@pytest.mark.filterwarnings("ignore:The dirpath has changed from")
+@pytest.mark.parametrize("typed", [False, True])
+def test_a_resumed_run_goes_on_in_the_precision_that_it_began_with(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, typed: bool
+) -> None:
+    on(monkeypatch, "AVX2")
+    config = tmp_path / "config.yaml"
+    config.write_text("trainer: {precision: bf16-mixed}")
+    words = ["-c", str(config), f"--trainer.logger.save_dir={tmp_path}"]
+    run = make_run(*words, *(["--trainer.precision=bf16-mixed"] if typed else []))
+    resumed = command("fit", f"--ckpt_path={last_of(run)}", "--trainer.max_epochs=2")
+    assert resumed.trainer.current_epoch == 2
+    assert resumed.trainer.precision == ("bf16-mixed" if typed else "32-true")
