@@ -127,7 +127,6 @@ class RandomView:
         across, down = sides[:, 0] * mirror, sides[:, 1]
         height, width = images.shape[-2:] if self.size is None else (self.size, self.size)
         # crops stay upright, so columns and rows have a coordinate each: affine_grid multiplies matrices for each pixel
-        # (product and sum apart: fused, they would round by an image's place in the batch, which processes change)
         columns = offset[:, :1] + across.unsqueeze(1) * _centres(width, images)
         rows = offset[:, 1:] + down.unsqueeze(1) * _centres(height, images)
         places = (columns.unsqueeze(1).expand(-1, height, -1), rows.unsqueeze(2).expand(-1, -1, width))

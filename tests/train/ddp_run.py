@@ -46,10 +46,13 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 class WithShifted(MixtureDataModule):
-    """The mixture with another set of 5 images."""
+    """The mixture with another set of 5 images, and batches in double precision."""
 
     def ood_datasets(self) -> dict[str, Any]:
         return {"shifted": self.probe_dataset().images[:5] + 1.0}
+
+    def on_after_batch_transfer(self, batch: dict[str, torch.Tensor], dataloader_idx: int) -> dict[str, torch.Tensor]:
+        return {name: value.double() if value.is_floating_point() else value for name, value in batch.items()}
 
 
 class Losses(pl.Callback):
@@ -95,11 +98,15 @@ def main(world_size: int, case: str, folder: Path) -> None:
         anticollapse_weight=0.5,
         **{"encoder_overrides": {"embed_dim": 32, "depth": 2, "num_heads": 2}, **CASES[case]},
     )
+    # in double precision what differs is wrong, not rounded: in single precision a ResNet's rounding grows to 4e-3
+    sharded = case.startswith("sharded")
+    if sharded:  # whose strategy refuses 64-true
+        module.double()
     losses = Losses()
     best = ModelCheckpoint(folder / f"{case}_{world_size}", monitor="density/spearman", mode="max")
     trainer = pl.Trainer(
         max_steps=STEPS,
-        precision="32-true" if case.startswith("sharded") else "64-true",  # double: what differs is wrong, not rounded
+        precision="32-true" if sharded else "64-true",
         accelerator="cpu",
         devices=world_size,
         strategy=strategy_of(case, world_size),
