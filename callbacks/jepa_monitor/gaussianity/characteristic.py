@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
+from torch.autograd.function import FunctionCtx, NestedIOFunction, once_differentiable
 
 from .cloud import Cloud, count_axes, gaussian_white
 
@@ -27,7 +28,9 @@ NULL_SAMPLES = 512
 def characteristic_function(projections: Tensor) -> Tensor:
     """Sums over samples of cos(t x) and sin(t x) at the knots; differentiable.
 
-    Sums, not means, so that the sums of several processes or batches can be added.
+    Sums, not means, so that the sums of several processes or batches can be added. Powers of exp(i t_1 x) stand for a
+    cosine and a sine at each knot, forwards and backwards, in parts that stay in a cache: several times as fast, and
+    nothing of the size (N, S, KNOTS) is kept.
 
     Args:
         projections: (N, S) samples along S directions.
@@ -35,9 +38,8 @@ def characteristic_function(projections: Tensor) -> Tensor:
     Returns:
         (2, S, KNOTS): cosine and sine sums.
     """
-    knots = torch.linspace(0.0, T_MAX, KNOTS, dtype=projections.dtype, device=projections.device)
-    phase = projections.unsqueeze(-1) * knots
-    return torch.stack([phase.cos().sum(0), phase.sin().sum(0)])
+    sums: Tensor = _CharacteristicSums.apply(projections)
+    return sums
 
 
 def epps_pulley(characteristic_sums: Tensor, count: Tensor | float) -> Tensor:
@@ -157,16 +159,55 @@ def _mean_largest(draw: Callable[[], Tensor]) -> float:
 
 
 def _statistics(projections: Tensor) -> Tensor:
-    """(N, S) -> (S,). Powers of exp(i t_1 x) in place of a sine and a cosine at each knot: 3-4 times as fast."""
-    rows = max(1, 2**15 // projections.shape[1])  # what stays in the cache while the powers are taken
-    sums = torch.stack([_power_sums(part) for part in projections.split(rows)]).sum(0)
-    return epps_pulley(torch.stack([sums.real, sums.imag]), float(len(projections)))
+    """(N, S) -> (S,)."""
+    return epps_pulley(characteristic_function(projections), float(len(projections)))
+
+
+class _CharacteristicSums(torch.autograd.Function):
+    """(N, S) -> (2, S, KNOTS), by powers of exp(i t_1 x)."""
+
+    @staticmethod
+    def forward(projections: Tensor) -> Tensor:
+        sums = torch.stack([_power_sums(part) for part in projections.split(_rows(projections))]).sum(0)
+        return torch.stack([sums.real, sums.imag])
+
+    @staticmethod
+    def setup_context(ctx: FunctionCtx, inputs: tuple[Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: NestedIOFunction, gradient: Tensor) -> Tensor:
+        """(2, S, KNOTS) -> (N, S): the real part of sum_k t_k (g_sin + i g_cos) exp(i t_k x), by Horner's rule."""
+        (projections,) = ctx.saved_tensors
+        knots = torch.linspace(0.0, T_MAX, KNOTS, dtype=gradient.dtype, device=gradient.device)
+        weights = torch.complex(gradient[1] * knots, gradient[0] * knots).T.contiguous()  # (KNOTS, S)
+        return torch.cat([_weighted_powers(part, weights) for part in projections.split(_rows(projections))])
+
+
+def _rows(projections: Tensor) -> int:
+    """Rows that stay in a cache while the powers are taken."""
+    return max(1, 2**15 // max(1, projections.shape[1]))
+
+
+def _step(projections: Tensor) -> Tensor:
+    """exp(i t_1 x)."""
+    phase = projections * (T_MAX / (KNOTS - 1))
+    return torch.complex(phase.cos(), phase.sin())
 
 
 def _power_sums(projections: Tensor) -> Tensor:
-    step = torch.polar(torch.ones_like(projections), projections * (T_MAX / (KNOTS - 1)))
+    step = _step(projections)
     power = torch.ones_like(step)
     return torch.stack([power.sum(0), *(power.mul_(step).sum(0) for _ in range(KNOTS - 1))], dim=-1)
+
+
+def _weighted_powers(projections: Tensor, weights: Tensor) -> Tensor:
+    step = _step(projections)
+    total = weights[-1].expand_as(step).clone()
+    for weight in weights[:-1].flip(0):
+        total.mul_(step).add_(weight)
+    return total.real
 
 
 def _integral(excess: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> float:

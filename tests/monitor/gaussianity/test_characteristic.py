@@ -34,6 +34,48 @@ def brute_force(x: np.ndarray) -> float:
     return 2.0 * len(x) * total
 
 
+def sums_by_autograd(x: Tensor) -> Tensor:
+    """Cosine and sine sums, a cosine and a sine at each knot."""
+    phase = x.unsqueeze(-1) * torch.linspace(0.0, 3.0, 17, dtype=x.dtype)
+    return torch.stack([phase.cos().sum(0), phase.sin().sum(0)])
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "rounding"),
+    [
+        ((7, 3), torch.float64, 1e-12),
+        ((400, 300), torch.float64, 1e-12),  # in several parts
+        ((400, 300), torch.float32, 2e-5),
+        ((2, 40_000), torch.float32, 2e-5),  # a row is larger than a part
+        ((0, 3), torch.float64, 0.0),
+        ((3, 0), torch.float64, 0.0),
+    ],
+)
+def test_characteristic_sums_and_their_gradient_are_autograds(
+    shape: tuple[int, int], dtype: torch.dtype, rounding: float
+) -> None:
+    x = 3.0 * torch.randn(shape, dtype=dtype) + 1.0
+    weights = torch.randn(2, shape[1], 17, dtype=dtype)
+    pairs = []
+    for compute in (characteristic_function, sums_by_autograd):
+        leaf = x.clone().requires_grad_()
+        sums = compute(leaf)
+        (gradient,) = torch.autograd.grad((sums * weights).sum(), leaf)
+        pairs.append((sums.detach(), gradient))
+    for found, expected in zip(*pairs, strict=True):
+        assert found.shape == expected.shape
+        assert found.dtype == dtype
+        scale = float(expected.abs().max()) or 1.0 if expected.numel() else 1.0
+        torch.testing.assert_close(found / scale, expected / scale, rtol=0.0, atol=rounding)
+
+
+def test_the_sums_are_differentiated_once() -> None:
+    x = torch.randn(4, 2, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(characteristic_function(x).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
 def test_epps_pulley_is_its_integral_up_to_the_knots() -> None:
     x = torch.randn(50, 1).double()
 
