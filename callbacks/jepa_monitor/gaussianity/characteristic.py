@@ -186,8 +186,9 @@ class _CharacteristicSums(torch.autograd.Function):
 
 
 def _rows(projections: Tensor) -> int:
-    """Rows that stay in a cache while the powers are taken."""
-    return max(1, 2**15 // max(1, projections.shape[1]))
+    """Rows whose powers are taken together: on a CPU what stays in its cache, elsewhere all."""
+    slices = max(1, projections.shape[1])
+    return max(1, 2**15 // slices if projections.device.type == "cpu" else len(projections))
 
 
 def _step(projections: Tensor) -> Tensor:
