@@ -57,13 +57,14 @@ def piece(photograph: Pixels, part: str, draws: np.random.Generator) -> Image.Im
 
 def write(folder: Path, *, seed: int) -> int:
     """Write ``FOLDER/train/NAME/000.png`` and so on; return how many images these are."""
-    for number, (name, photograph) in enumerate(photographs().items()):
+    found = photographs()
+    for number, (name, photograph) in enumerate(found.items()):
         for part, count in COUNTS.items():
             (folder / part / name).mkdir(parents=True, exist_ok=True)
             draws = np.random.default_rng([seed, number, count])
             for index in range(count):
                 piece(photograph, part, draws).save(folder / part / name / f"{index:03d}.png", compress_level=1)
-    return (len(NAMES) + 2) * sum(COUNTS.values())
+    return len(found) * sum(COUNTS.values())
 
 
 def main() -> None:
