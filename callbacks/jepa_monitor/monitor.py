@@ -20,7 +20,7 @@ from .history import History
 from .measurement import read, try_out
 from .method import Method
 from .pictures.charts import EVALUATED
-from .pictures.illustrations import illustrate
+from .pictures.illustrations import draw_story, illustrate
 from .probe.facts import LogDensity
 from .probe.samples import ImagesKey, LabelsKey
 from .probe.sources import (
@@ -210,6 +210,7 @@ class JEPAScoreMonitor(MeasuringCallback):
         super()._forget()
         self.prepared: Prepared | None = None
         self._is_drawn = True  # the last measurement has its pictures
+        self._has_skipped = False  # a measurement, for want of time
         self._step_seen = 0  # optimizer step at the end of the last batch
         self._reading_seconds = 0.0  # of the last reading of the encoder
         self._started = 0.0  # time of the measurement under way
@@ -272,6 +273,15 @@ class JEPAScoreMonitor(MeasuringCallback):
     def _is_affordable(self, trainer: pl.Trainer) -> bool:
         """Return true where the budget of the run has time for a measurement at this turn."""
         return self._budget.allows_measurement(horizon_of(trainer))
+
+    def _on_skip(self, trainer: pl.Trainer) -> None:
+        """Say so once a run: the curves have no point there."""
+        if not self._has_skipped:
+            rank_zero_info(
+                f"{self._title} leaves out the measurement at step {trainer.global_step}, and perhaps further ones: "
+                "more would exceed its share of the training time (budget)."
+            )
+        self._has_skipped = True
 
     def _try_settings(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Resolve the encoder, and find what was given by name."""
@@ -399,12 +409,15 @@ class JEPAScoreMonitor(MeasuringCallback):
         seconds = broadcast(time.monotonic() - self._started)
         found.values |= {"monitor/failed": float(failed), "monitor/seconds": seconds}
         if moment.is_fitting:
-            # the first one also reads data and draws null values
-            cost = self._reading_seconds if self._reads_data else seconds
-            budget.record_measurement(moment.step, cost, failed=failed)
-        if moment.is_fitting:
             self.history.append(moment.step, moment.epoch, found.values)
             self._note_evaluations(trainer)
+        if not failed:
+            with self._guarded(pl_module, "pictures"):
+                self._tell_story(trainer, pl_module, moment.step)
+        if moment.is_fitting:
+            # the first one also reads data, draws null values and imports matplotlib
+            cost = self._reading_seconds if self._reads_data else time.monotonic() - self._started
+            budget.record_measurement(moment.step, cost, failed=failed)
         self._is_drawn = failed or not moment.is_fitting or budget.allows_pictures()
         if self._is_drawn and not failed:
             with self._guarded(pl_module, "pictures"):
@@ -420,8 +433,15 @@ class JEPAScoreMonitor(MeasuringCallback):
                 found = {tag: value for tag, value in callback.values.items() if tag in EVALUATED}
                 self.history.note(callback.step_measured, found)
 
+    def _tell_story(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int) -> None:
+        """Log the picture of the run so far, on the first process: quickly drawn, it is part of a measurement."""
+        if self.readings is None or self.prepared is None or not tensorboards(trainer):
+            return
+        with isolated(pl_module):
+            log_pictures(trainer, self._named(draw_story(self.readings, self.prepared, self.history)), step)
+
     def _draw(self, trainer: pl.Trainer, pl_module: pl.LightningModule, step: int) -> None:
-        """Log pictures and histograms of the last measurement, on the first process."""
+        """Log the other pictures and histograms of the last measurement, on the first process."""
         if self.readings is None or self.prepared is None or not tensorboards(trainer):
             return
         started = time.monotonic()

@@ -20,7 +20,7 @@ FINAL = (
     "monitor/keep",
     "train/loss",
 )
-OF_SETS = "density/ood_auroc_embedding/"
+OF_SETS, OF_SETS_Z = "density/ood_auroc/", "density/ood_auroc_embedding/"  # with the volume, and without
 ACCURACIES = {"kNN": "knn/accuracy", "linear probe": "linear_probe/accuracy"}
 EMBEDDINGS = {
     "gaussianity/sliced_ep_ratio": ("Gaussianity ratio", "1 is Gaussian"),
@@ -54,12 +54,18 @@ def _on_ranking(known: Mapping[str, float]) -> str:
         return f"Density: {correlation} (1 is perfect{beside}), of {ranked:.0f} samples."
     sets = {tag.removeprefix(OF_SETS): value for tag, value in known.items() if tag.startswith(OF_SETS)}
     if sets:
-        named = ", ".join(f"{name} {value:.2f}" for name, value in sets.items())
+        named = ", ".join(f"{name} {value:.2f}" + _without_volume(known, name) for name, value in sets.items())
         return f"Density: AUROC of other data sets: {named} (0.5 is chance, 1 is perfect)."
     if "density/stability" in known:
         stability = known["density/stability"]
         return f"Density: rank correlation with the measurement before {stability:.2f}, of {ranked:.0f} samples."
     return ""
+
+
+def _without_volume(known: Mapping[str, float], name: str) -> str:
+    """Write the value that the density of embeddings alone has: where both differ, one of them fails."""
+    alone = known.get(OF_SETS_Z + name)
+    return "" if alone is None else f" (without the volume {alone:.2f})"
 
 
 def _on_features(known: Mapping[str, float]) -> str:

@@ -24,11 +24,10 @@ MOST_CLASSES = 10
 
 
 def illustrate(readings: Readings, prepared: Prepared, history: History) -> dict[str, Tensor]:
-    """Draw the pictures that the readings give: tag to (4, H, W), uint8."""
+    """Draw the pictures that the readings give, but for the story: tag to (4, H, W), uint8."""
     density, facts = readings.scores.log_density, prepared.facts
     n = len(density)
-    found = {"density/story": _story(readings, prepared, history)} if len(history) else {}
-    found["pictures/norm_qq"] = norm_qq_picture(readings.z, readings.z_white)
+    found = {"pictures/norm_qq": norm_qq_picture(readings.z, readings.z_white)}
     if readings.rank and torch.isfinite(readings.log_singular).all(1).any():
         found["pictures/spectrum"] = spectrum_picture(readings.log_singular, readings.rank)
         if len(history.spectra) > 1:
@@ -64,8 +63,13 @@ def illustrate(readings: Readings, prepared: Prepared, history: History) -> dict
     return found
 
 
-def _story(readings: Readings, prepared: Prepared, history: History) -> Tensor:
-    """Draw the course of the run, beside the most and the least typical images of the probe."""
+def draw_story(readings: Readings, prepared: Prepared, history: History) -> dict[str, Tensor]:
+    """Draw the course of the run, beside the most and the least typical images of the probe: tag to (4, H, W), uint8.
+
+    Nothing is drawn before the first measurement.
+    """
+    if not len(history):
+        return {}
     density, course = readings.scores.log_density, Course(history.steps, history.values)
     sides: dict[str, Tensor] = {}
     finite = torch.isfinite(density).nonzero().flatten().tolist()
@@ -74,7 +78,7 @@ def _story(readings: Readings, prepared: Prepared, history: History) -> Tensor:
         sides = {"highest": extremes.highest, "lowest": extremes.lowest}
     num_samples, embedding_size = readings.z.shape
     charts = charts_of(course, history.beside, num_samples=num_samples, embedding_size=embedding_size)
-    return story_picture(charts, alarms_of(course), **sides)
+    return {"density/story": story_picture(charts, alarms_of(course), **sides)}
 
 
 def _gallery(density: Tensor, prepared: Prepared) -> list[GalleryRow]:

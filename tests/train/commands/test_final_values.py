@@ -64,10 +64,11 @@ def test_results_say_what_the_headline_values_mean() -> None:
 
 
 def test_results_without_a_truth_are_of_other_sets_and_accuracies() -> None:
-    sets = {"density/ood_auroc_embedding/mnist": 0.98, "density/stability": 0.9}
+    sets = {"density/ood_auroc/mnist": 0.98, "density/ood_auroc_embedding/mnist": 0.3, "density/ood_auroc/noise": 1.0}
     accuracies = {"knn/accuracy": 0.8512, "knn/accuracy_pixels": 0.81, "linear_probe/accuracy": 0.86}
     assert results(sets | accuracies) == [
-        "Density: AUROC of other data sets: mnist 0.98 (0.5 is chance, 1 is perfect).",
+        "Density: AUROC of other data sets: mnist 0.98 (without the volume 0.30), noise 1.00 (0.5 is chance, 1 is "
+        "perfect).",
         "Features: kNN accuracy 0.851 (pixels 0.810), linear probe accuracy 0.860.",
     ]
     (line,) = results({"density/stability": 0.9, "monitor/samples": 45.0})
