@@ -92,7 +92,7 @@ def print_readings(files: list[Path]) -> None:
                 cells = [f"{ESTIMATES[name](z):.2f}" for name in columns[:2]]
                 for k in (20, 50, *(round(share * len(z)) for share in SHARES.values())) if r else ():
                     density = NeighbourDensity.fit(z, dimension=r, k=k).log_density(reading["probe"][kind])
-                    cells.append(f"{spearman(density + volume, truths['semantic']):.3f}")
+                    cells.append(f"{spearman(density + volume, truths['factors']):.3f}")
                 name = f"{file.parent.name} {file.stem} {kind}"
                 print(f"| {name} | {r or ''} | {z.shape[1]} | {len(z)} | {' | '.join(cells)} |", flush=True)
 

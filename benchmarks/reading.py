@@ -36,7 +36,7 @@ CURVES = {  # which tell the kinds apart, in words that need no other page
     "gaussianity/variance_share": "how much embeddings differ, beside their size",
     "gaussianity/effective_rank_ratio": "how evenly directions are used, 1 as by a Gaussian",
     "gaussianity/sliced_ep_ratio": "distance from N(0, I), shape and scale: 1 is none",
-    "density/intrinsic_dimension": "directions in which embeddings vary",
+    "jacobian/intrinsic_dimension": "directions in which embeddings vary",
     "features/std_l2_normalised_ratio": "spread of the features' directions, 1 as of a Gaussian",
     "density/stability": "rank correlation with the measurement before",
     "monitor/keep": "how much of the images the features still know",

@@ -34,7 +34,7 @@ def runs(tmp_path: Path) -> Path:
     folder = tmp_path / folder_name(NAME, 0)
     folder.mkdir()
     truth = 1.5 * parts["probe"]["z gram"][:, 0, 0].log() - 0.5 * parts["probe"]["z"].double().square().sum(1)
-    torch.save(both | {"truths": {"semantic": truth}, "sets": {}, "rank": 4}, folder / "last.pt")
+    torch.save(both | {"truths": {"factors": truth}, "sets": {}, "rank": 4}, folder / "last.pt")
     return tmp_path
 
 

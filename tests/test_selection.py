@@ -118,7 +118,7 @@ def test_directions_are_those_of_the_page_of_tags() -> None:
     assert rules.direction("gaussianity/sliced_ep_ratio") == "lower"
     assert rules.direction("gaussianity/norm_variance_ratio") == "near 1"
     assert rules.direction("train/loss_tokens") == "lower"
-    assert rules.direction("density/intrinsic_dimension") == "-"
+    assert rules.direction("jacobian/intrinsic_dimension") == "-"
 
 
 @given(st.lists(st.floats(-5.0, 5.0), min_size=4, max_size=12, unique=True), st.randoms())

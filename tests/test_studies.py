@@ -46,7 +46,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
             own.mkdir(exist_ok=True)
             probe, real = samples(60), encoder.run == "fashion_mnist"
             found = {"reference": {"z": torch.randn(90, 3), "tokens": torch.randn(90, 3)}, "probe": kept(probe)}
-            found["truths"] = {} if real else {"semantic": -probe.z.square().sum(1)}
+            found["truths"] = {} if real else {"factors": -probe.z.square().sum(1)}
             found["sets"] = {"mnist": kept(samples(20, shift=3.0))} if real else {}
             torch.save(found, own / f"{encoder.checkpoint}.pt")
             (own / "losses.json").write_text(json.dumps(flat))

@@ -119,7 +119,7 @@ def measure(encoder: Encoder, seed: int, runs: Path) -> list[dict[str, Any]]:
     reference = torch.cat([encode(part) for part in training_images.split(500)])
     model = fitted(reference)["own"]
     setting = Setting(encode, training_images[:NUM_CALIBRATION], reference, model.rank)
-    truth = getattr(data.probe_dataset(), "log_densities", {}).get("semantic")
+    truth = getattr(data.probe_dataset(), "log_densities", {}).get("factors")
     log_density = model.log_density(encode(images))
     rows: list[dict[str, Any]] = []
     volumes: dict[str, Tensor] = {}

@@ -108,9 +108,6 @@ class MeasuringCallback(pl.Callback, ABC):
         """Return true where there is time for a measurement at this turn."""
         return True
 
-    def _on_skip(self, trainer: pl.Trainer) -> None:
-        """Record a turn without a measurement. Every process calls it."""
-
     def _complete(self, trainer: pl.Trainer, pl_module: pl.LightningModule, moment: Moment, found: Found) -> None:
         """Add to what was found, before it is kept and logged. Every process calls it, after a failure too."""
 
@@ -257,8 +254,6 @@ class MeasuringCallback(pl.Callback, ABC):
         """Measure where there is time, or where callbacks that follow a tag find no value yet."""
         if self._is_affordable(trainer) or self._schedule.lacks_values:
             self.measure(trainer, pl_module)
-        else:
-            self._on_skip(trainer)
 
     def measure(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Measure, keep the values and log them. Every process calls it."""

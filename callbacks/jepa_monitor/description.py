@@ -19,7 +19,8 @@ def explanation(logged: Iterable[str]) -> str:
         "for the same N and K. A value without meaning is NaN, with one warning that says why. Where higher is better, "
         '`ModelCheckpoint` and `EarlyStopping` need `mode="max"`. *Healthy*, *off scale* (as good, but not pushed '
         "towards N(0, I)) and *collapsing* are what short runs on Fashion-MNIST showed at their end, K = 32, N = 256; "
-        "read them for orders of magnitude.\n\n"
+        "read them for orders of magnitude. The points of a run are few: set *Smoothing* to 0 and untick *Ignore "
+        "outliers in chart scaling*, or curves show what nobody measured.\n\n"
     )
     return text + "\n".join(_item(tag) for tag in explained_tags(logged))
 

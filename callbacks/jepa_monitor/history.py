@@ -18,13 +18,17 @@ MOST_SPECTRA = 24
 MOST_SINGULAR_VALUES = 64
 MOST_FOLLOWED = 8
 T = TypeVar("T")
+_CONFOUNDS = ("complexity_spearman", "knn_spearman", "knn_spearman_given_complexity", "subspace_spearman")
+_DIMENSIONS = ("intrinsic_dimension", "intrinsic_dimension_low", "intrinsic_dimension_high")
 _ALARMS = ("collapse", "nonfinite_jacobian", "turned_over")
 _QUANTILES = [*quantile_tags("log_density"), *quantile_tags("jepa_score")]
 _NAMES_OF_NOW = {
     "monitor/seconds(s)": "monitor/seconds",
     "monitor/overhead(%)": "monitor/overhead_percent",
     "monitor/sketch_rows": "monitor/subspace_rows",
-    "density/sketch_spearman": "density/subspace_spearman",
+    "density/sketch_spearman": "scores/subspace_spearman",
+    **{f"density/{name}": f"scores/{name}" for name in _CONFOUNDS},
+    **{f"density/{name}": f"jacobian/{name}" for name in _DIMENSIONS},
     **{tag.replace("scores/", "density/") + unit: tag for tag in _QUANTILES for unit in ("", "(nats)")},
     **{f"alarm/{name}": f"monitor/alarm_{name}" for name in _ALARMS},
 }

@@ -271,17 +271,15 @@ class JEPAScoreMonitor(MeasuringCallback):
         self._log_for_callbacks(trainer, pl_module)
 
     def _is_affordable(self, trainer: pl.Trainer) -> bool:
-        """Return true where the budget of the run has time for a measurement at this turn."""
-        return self._budget.allows_measurement(horizon_of(trainer))
-
-    def _on_skip(self, trainer: pl.Trainer) -> None:
-        """Say so once a run: the curves have no point there."""
-        if not self._has_skipped:
+        """Return true where the budget of the run has time for a measurement at this turn; say once if it has not."""
+        affordable = self._budget.allows_measurement(horizon_of(trainer))
+        if not (affordable or self._schedule.lacks_values or self._has_skipped):
+            self._has_skipped = True
             rank_zero_info(
                 f"{self._title} leaves out the measurement at step {trainer.global_step}, and perhaps further ones: "
                 "more would exceed its share of the training time (budget)."
             )
-        self._has_skipped = True
+        return affordable
 
     def _try_settings(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Resolve the encoder, and find what was given by name."""

@@ -89,11 +89,11 @@ def _exact_scores(readings: Readings) -> Tensor:
 def _confound_scalars(readings: Readings, facts: ProbeFacts) -> dict[str, float]:
     density = readings.scores.log_density
     complexity = facts.complexity[: len(density)]
-    values = {"density/complexity_spearman": spearman(density, complexity)}
+    values = {"scores/complexity_spearman": spearman(density, complexity)}
     if readings.knn is not None:
         near = -readings.knn[: len(density)]
-        values["density/knn_spearman"] = spearman(density, near)
-        values["density/knn_spearman_given_complexity"] = partial_spearman(density, near, given=complexity)
+        values["scores/knn_spearman"] = spearman(density, near)
+        values["scores/knn_spearman_given_complexity"] = partial_spearman(density, near, given=complexity)
     return values
 
 
@@ -154,7 +154,7 @@ def _jacobian_scalars(readings: Readings) -> dict[str, float]:
         "jacobian/imprecise_fraction": float(is_imprecise(readings.log_singular[~bad], readings.dtype).double().mean()),
     }
     if readings.subspace_spearman is not None:
-        values["density/subspace_spearman"] = readings.subspace_spearman
+        values["scores/subspace_spearman"] = readings.subspace_spearman
     return values
 
 
@@ -163,9 +163,9 @@ def _dimension_scalars(readings: Readings) -> dict[str, float]:
     dimension, mean_spectrum, rank = readings.dimension, readings.log_singular.nanmean(0), readings.rank
     condition = (mean_spectrum[0] - mean_spectrum[rank - 1]) / math.log(10.0) if rank else math.nan
     return {
-        "density/intrinsic_dimension": math.nan if dimension is None else dimension.estimate,
-        "density/intrinsic_dimension_low": math.nan if dimension is None else dimension.low,
-        "density/intrinsic_dimension_high": math.nan if dimension is None else dimension.high,
+        "jacobian/intrinsic_dimension": math.nan if dimension is None else dimension.estimate,
+        "jacobian/intrinsic_dimension_low": math.nan if dimension is None else dimension.low,
+        "jacobian/intrinsic_dimension_high": math.nan if dimension is None else dimension.high,
         "jacobian/rank": float(rank) if rank else math.nan,
         "jacobian/condition_log10": float(condition),
     }

@@ -27,11 +27,11 @@ USUAL_TAGS = (
     *(
         tag.name
         for tag in TAGS
-        if tag.name.startswith(("density/", "gaussianity/", "jacobian/", "monitor/"))
+        if tag.name.startswith(("density/", "gaussianity/", "jacobian/", "monitor/", "scores/"))
         and not tag.is_beginning
         and not tag.needs
     ),
-    *(f"density/intrinsic_dimension_{end}" for end in ("low", "high")),
+    *(f"jacobian/intrinsic_dimension_{end}" for end in ("low", "high")),
     *quantile_tags("log_density"),
     *quantile_tags("jepa_score"),
 )

@@ -98,7 +98,9 @@ TAGS = (
         chart=TRUTHS,
         needs="a truth",
     ),
-    Tag("density/spearman_", "the same four against each further truth, by its name", collapsed="NaN", better="higher"),
+    Tag(
+        "density/spearman_", "the same against a further truth (`with_noise`: pixels)", collapsed="NaN", better="higher"
+    ),
     Tag(
         "density/kendall",
         "Kendall's tau-b of `log_density` and truth",
@@ -159,38 +161,38 @@ TAGS = (
     ),
     Tag(
         "density/stability",
-        "rank correlation with the measurement before",
+        "rank correlation of `log_density` with that of the measurement before",
         gaussian="towards 1",
         collapsed="NaN",
         chart=CONFOUNDS,
         needs="an earlier measurement",
     ),
     Tag(
-        "density/complexity_spearman",
-        "rank correlation with the compressed size of the input",
+        "scores/complexity_spearman",
+        "rank correlation of `log_density` with the compressed size of the input",
         collapsed="NaN",
         better="near 0",
         chart=CONFOUNDS,
     ),
     Tag(
-        "density/knn_spearman_given_complexity",
-        "the same as `density/knn_spearman` of what complexity leaves of the ranks",
+        "scores/knn_spearman",
+        "rank correlation of `log_density` with minus the distance to the nearest training embeddings",
+        collapsed="NaN",
+        chart=CONFOUNDS,
+        needs="a reference",
+    ),
+    Tag(
+        "scores/knn_spearman_given_complexity",
+        "the same as `scores/knn_spearman` of what complexity leaves of the ranks",
         collapsed="NaN",
         needs="a reference",
     ),
     Tag(
-        "density/subspace_spearman",
+        "scores/subspace_spearman",
         "volumes in the subspace: rank correlation with exact ones of the samples that have them, held out",
         collapsed="NaN",
         better="higher",
         needs="a subspace",
-    ),
-    Tag(
-        "density/knn_spearman",
-        "rank correlation with minus the distance to the nearest training embeddings",
-        collapsed="NaN",
-        chart=CONFOUNDS,
-        needs="a reference",
     ),
     Tag("scores/log_density_", "quantiles of `log_density` in nats", collapsed="NaN", chart=LOG_DENSITY),
     Tag(
@@ -202,13 +204,13 @@ TAGS = (
     *(Tag(f"gaussianity/{s.name}", s.meaning, s.gaussian, s.collapsed, s.better, chart=s.chart) for s in STATISTICS),
     Tag("gaussianity/variance_share", "total variance over mean square", gaussian="1", collapsed="0", better="near 1"),
     Tag(
-        "density/intrinsic_dimension",
+        "jacobian/intrinsic_dimension",
         "directions in which embeddings vary, from distances to their neighbours",
         gaussian="K",
         collapsed="NaN",
         chart=JACOBIAN,
     ),
-    Tag("density/intrinsic_dimension_", "ends of its interval of 95 %", collapsed="NaN", chart=JACOBIAN),
+    Tag("jacobian/intrinsic_dimension_", "ends of its interval of 95 %", collapsed="NaN", chart=JACOBIAN),
     Tag(
         "jacobian/rank",
         "r: directions that `log_density` counts, by default as many as its density has: on a manifold the intrinsic "

@@ -14,7 +14,7 @@ FINAL = (
     "density/stability",
     "gaussianity/sliced_ep_ratio",
     "gaussianity/effective_rank_ratio",
-    "density/intrinsic_dimension",
+    "jacobian/intrinsic_dimension",
     "knn/accuracy",
     "linear_probe/accuracy",
     "monitor/keep",
@@ -24,7 +24,7 @@ OF_SETS, OF_SETS_Z = "density/ood_auroc/", "density/ood_auroc_embedding/"  # wit
 ACCURACIES = {"kNN": "knn/accuracy", "linear probe": "linear_probe/accuracy"}
 EMBEDDINGS = {
     "gaussianity/sliced_ep_ratio": ("Gaussianity ratio", "1 is Gaussian"),
-    "density/intrinsic_dimension": ("intrinsic dimension", "directions in use"),
+    "jacobian/intrinsic_dimension": ("intrinsic dimension", "directions in use"),
 }
 ALARMS = {
     "monitor/alarm_collapse": "collapsed",
@@ -101,7 +101,7 @@ class FinalValues(pl.Callback):
 
 
 def facts_of(settings: Any, datamodule: Any) -> dict[str, Any]:
-    """Name what runs differ in: objective, data, K, seeds, encoder and learning rate.
+    """Name what runs differ in: objective, data, embedding size K, seeds, encoder and learning rate.
 
     TensorBoard shows the first five by the alphabet, and hides seeds.
 
@@ -112,7 +112,7 @@ def facts_of(settings: Any, datamodule: Any) -> dict[str, Any]:
     return {
         "objective": objective_of(settings),
         "data": type(datamodule).__name__.removesuffix("DataModule"),
-        "K": settings["embedding_size"],
+        "embedding_size": settings["embedding_size"],
         "seed_of_model": settings["seed"],
         "seed_of_data": getattr(datamodule, "seed", "-"),
         "encoder": settings["encoder"],

@@ -3,8 +3,8 @@
 A latent y0 in R^r is drawn from a mixture of isotropic Gaussians and rendered through r smooth orthonormal patterns
 (2-d cosines), then white noise is added to every pixel: x = a Phi y0 + s e. With y = Phi^T x (orthonormal coordinates):
 
-    semantic: log p(y) = log sum_m w_m N(y; a mu_m, (a^2 sigma_m^2 + s^2) I_r)
-    ambient:  log p(x) = log p(y) + log N(x - Phi y; 0, s^2 I_{D - r})
+    of factors: log p(y) = log sum_m w_m N(y; a mu_m, (a^2 sigma_m^2 + s^2) I_r)
+    with noise: log p(x) = log p(y) + log N(x - Phi y; 0, s^2 I_{D - r})
 """
 
 from __future__ import annotations
@@ -49,26 +49,26 @@ class ImageMixture(Concise):
         """y = Phi^T x: (N, C, H, W) -> (N, r) in float64."""
         return images.double().flatten(1) @ self.patterns.flatten(1).T
 
-    def semantic_log_density(self, images: Tensor) -> Tensor:
+    def log_density_of_factors(self, images: Tensor) -> Tensor:
         """log p(y) in nats, (N,): the density of what the patterns show."""
         drawn = self.latents
         widths = ((self.amplitude * drawn.widths).square() + self.noise**2).sqrt()
         seen = LatentMixture(self.amplitude * drawn.means, widths, drawn.weights)
         return seen.log_density(self.coordinates(images))
 
-    def ambient_log_density(self, images: Tensor) -> Tensor:
+    def log_density_with_noise(self, images: Tensor) -> Tensor:
         """log p(x) in nats, (N,): the density of all pixels, noise included.
 
         Raises:
             ConfigurationError: without pixel noise there is no density in pixel space.
         """
         if self.noise == 0.0:
-            raise ConfigurationError("images without pixel noise have no ambient density: set noise above 0.")
+            raise ConfigurationError("images without pixel noise have no density of all pixels: set noise above 0.")
         y = self.coordinates(images)
         residual = images.double().flatten(1).square().sum(1) - y.square().sum(1)
         dimensions = self.patterns[0].numel() - y.shape[1]
         log_noise = -0.5 * (residual / self.noise**2 + dimensions * math.log(2.0 * math.pi * self.noise**2))
-        return self.semantic_log_density(images) + log_noise
+        return self.log_density_of_factors(images) + log_noise
 
 
 def image_mixture(
@@ -137,9 +137,9 @@ class MixtureDataset(ImageTensors):
 
     def __init__(self, mixture: ImageMixture, count: int, *, seed: int) -> None:
         super().__init__(*mixture.sample(count, seed=seed))
-        self.log_densities: dict[str, Callable[[Tensor], Tensor]] = {"semantic": mixture.semantic_log_density}
+        self.log_densities: dict[str, Callable[[Tensor], Tensor]] = {"factors": mixture.log_density_of_factors}
         if mixture.noise > 0.0:
-            self.log_densities["ambient"] = mixture.ambient_log_density
+            self.log_densities["with_noise"] = mixture.log_density_with_noise
         self.coordinates = mixture.coordinates
 
 

@@ -19,7 +19,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 LOGGED = [
     "density/spearman",
     "density/spearman_jepa_score",
-    "density/spearman_ambient",
+    "density/spearman_with_noise",
     "scores/log_density_median",
     "density/ood_auroc/mnist",
     "gaussianity/sliced_ep_ratio",
@@ -83,7 +83,7 @@ def test_every_tag_of_a_measurement_is_explained(tmp_path: Path) -> None:
 
 def test_a_row_of_many_tags_is_there_for_those_without_one_of_their_own() -> None:
     assert "density/spearman_*" not in explanation(["density/spearman", "density/spearman_jepa_score"])
-    assert "density/spearman_*" in explanation(["density/spearman_ambient"])
+    assert "density/spearman_*" in explanation(["density/spearman_with_noise"])
 
 
 def test_charts_of_gaussianity_have_their_lines_and_null() -> None:

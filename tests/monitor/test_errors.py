@@ -140,8 +140,8 @@ def test_tags_that_cannot_exist_are_not_logged_by_a_failure(tmp_path: Path) -> N
         logged[known] = logger.tags
     truth_tags = {row.name for row in TAGS if row.needs == "a truth"}
     assert logged[True] - logged[False] == truth_tags
-    assert not {"density/stability", "density/subspace_spearman"} & logged[True]
-    assert {"density/ood_auroc/far", "gaussianity/sliced_ep_ratio", "density/knn_spearman"} <= logged[False]
+    assert not {"density/stability", "scores/subspace_spearman"} & logged[True]
+    assert {"density/ood_auroc/far", "gaussianity/sliced_ep_ratio", "scores/knn_spearman"} <= logged[False]
 
 
 def test_accuracies_of_all_encoders_can_be_followed_after_a_failure(tmp_path: Path) -> None:

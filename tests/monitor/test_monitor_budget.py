@@ -94,7 +94,7 @@ def test_a_subspace_that_cannot_be_calibrated_is_not_replaced(tmp_path: Path) ->
     assert values["monitor/samples"] == 64.0
     assert values["monitor/subspace_rows"] == 6.0
     assert math.isnan(values["density/spearman"])
-    assert math.isnan(values["density/subspace_spearman"])
+    assert math.isnan(values["scores/subspace_spearman"])
     assert values["jacobian/nonfinite_fraction"] == pytest.approx(41 / 48)
 
 
@@ -111,7 +111,7 @@ def test_a_subspace_ranks_as_exact_jacobians_do(tmp_path: Path) -> None:
         assert callback.readings is not None
         scores[estimator] = callback.readings.scores
     assert callback.values["monitor/subspace_rows"] == 12.0
-    assert callback.values["density/subspace_spearman"] > 0.9
+    assert callback.values["scores/subspace_spearman"] > 0.9
     assert spearman(scores["exact"].log_density, scores["subspace"].log_density) > 0.99
     torch.testing.assert_close(scores["exact"].jepa_score[:48], scores["subspace"].jepa_score[:48])
     assert torch.isnan(scores["subspace"].jepa_score[48:]).all()

@@ -23,7 +23,7 @@ def test_without_truth_there_is_no_truth_tag(tmp_path: Path) -> None:
     run = trainer(tmp_path, JEPAScoreMonitor(encoder="encoder"))
     run.fit(Autoencoder(), loader(), loader(seed=1))
     assert "density/spearman" not in run.callback_metrics
-    assert "density/complexity_spearman" in run.callback_metrics
+    assert "scores/complexity_spearman" in run.callback_metrics
 
 
 class Constant(nn.Module):
@@ -64,7 +64,7 @@ def test_a_collapse_has_no_dimension_and_no_rank(tmp_path: Path) -> None:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         (values,) = trainer(tmp_path, callback).validate(Autoencoder(), loader(), verbose=False)
-    for tag in ("density/intrinsic_dimension", "density/intrinsic_dimension_low", "jacobian/rank"):
+    for tag in ("jacobian/intrinsic_dimension", "jacobian/intrinsic_dimension_low", "jacobian/rank"):
         assert math.isnan(values[tag]), tag
     assert sum("collapsed to a point" in str(warning.message) for warning in caught) == 1
 

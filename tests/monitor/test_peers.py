@@ -111,7 +111,7 @@ def test_a_module_of_stable_pretraining_is_measured_and_trains_as_without(
     events = EventAccumulator(run.logger.log_dir, size_guidance={"images": 0, "scalars": 0}).Reload()
     for tag in (
         "scores/log_density_median",
-        "density/complexity_spearman",
+        "scores/complexity_spearman",
         "gaussianity/sliced_ep_ratio",
         "jacobian/rank",
         "jacobian/nonfinite_fraction",
@@ -129,4 +129,4 @@ def test_its_training_views_can_be_the_reference(tmp_path: Path) -> None:
     """Nothing is passed: the reference is the training data, {"views": [{"image": ...}, ...]}."""
     callback = small_monitor()
     run, _ = fit(tmp_path, "simclr", callback)
-    assert math.isfinite(run.callback_metrics["density/knn_spearman"])
+    assert math.isfinite(run.callback_metrics["scores/knn_spearman"])

@@ -148,7 +148,7 @@ def test_each_process_fits_the_same_density_to_the_same_reference() -> None:
     (one,) = run_on(1, measure_with_reference)
     assert one["monitor/reference"] == 50.0
     assert math.isfinite(one["density/spearman"])
-    assert math.isfinite(one["density/intrinsic_dimension"])
+    assert math.isfinite(one["jacobian/intrinsic_dimension"])
     assert math.isfinite(one["density/spearman_gaussian_embedding"])
     for other in run_on(2, measure_with_reference):
         assert other["monitor/reference"] == 50.0
@@ -171,7 +171,7 @@ def test_uneven_shards_measure_what_one_process_does() -> None:
 def test_volumes_from_few_rows_are_those_of_one_process() -> None:
     (one,) = run_on(1, measure_in_subspace)
     assert (one["monitor/samples"], one["monitor/subspace_rows"]) == (101.0, 12.0)
-    for tag in ("density/spearman", "density/spearman_gaussian_embedding", "density/subspace_spearman"):
+    for tag in ("density/spearman", "density/spearman_gaussian_embedding", "scores/subspace_spearman"):
         assert math.isfinite(one[tag])
     assert all(math.isfinite(one[tag]) == ("jepa_score" not in tag) for tag in set_tags("far"))
     for world_size in (2, 3):

@@ -42,18 +42,18 @@ def readings(n: int = 40, scored: int = 30) -> Readings:
 
 
 FACTS = ProbeFacts(
-    truths={"semantic": cloud(4)[:40, 1] + cloud(4)[:40, 3], "ambient": cloud(4)[:40, 3]},
+    truths={"factors": cloud(4)[:40, 1] + cloud(4)[:40, 3], "with_noise": cloud(4)[:40, 3]},
     gaussian=cloud(4)[:40, 3],
     complexity=cloud(4)[:40, 0],
     reference=None,
-    headline="semantic",
+    headline="factors",
 )
 
 
 def test_scalars_are_scipys_and_scikit_learns_on_the_scored_samples() -> None:
     made = readings()
     values, density = scalars(made, FACTS), made.scores.log_density
-    for suffix, truth in {"": FACTS.truths["semantic"], "_ambient": FACTS.truths["ambient"]}.items():
+    for suffix, truth in {"": FACTS.truths["factors"], "_with_noise": FACTS.truths["with_noise"]}.items():
         for name, score in {
             "": density,
             "_gaussian_embedding": made.gaussian,
@@ -62,11 +62,11 @@ def test_scalars_are_scipys_and_scikit_learns_on_the_scored_samples() -> None:
         }.items():
             expected = stats.spearmanr(score, truth[:30]).statistic
             assert values[f"density/spearman{name}{suffix}"] == pytest.approx(expected), name + suffix
-    kendall = stats.kendalltau(density, FACTS.truths["semantic"][:30]).statistic
+    kendall = stats.kendalltau(density, FACTS.truths["factors"][:30]).statistic
     assert values["density/kendall"] == pytest.approx(kendall)
-    assert "density/kendall_ambient" not in values
+    assert "density/kendall_with_noise" not in values
     nearest = stats.spearmanr(density, -cloud(4)[:30, 2].exp()).statistic
-    assert values["density/knn_spearman"] == pytest.approx(nearest)
+    assert values["scores/knn_spearman"] == pytest.approx(nearest)
     both = torch.cat([density, made.ood["far"].log_density])
     assert values["density/ood_auroc/far"] == pytest.approx(roc_auc_score([1] * 30 + [0] * 30, both))
     two_sided = -abs(both.numpy() - np.median(density))
@@ -81,7 +81,7 @@ def test_scalars_are_scipys_and_scikit_learns_on_the_scored_samples() -> None:
     assert values["jacobian/clipped_fraction"] == 0.5
     assert values["jacobian/condition_log10"] == pytest.approx(math.log10(2e6))
     assert (values["jacobian/rank"], values["jacobian/nonfinite_fraction"]) == (2.0, 0.0)
-    ends = (values[f"density/intrinsic_dimension{end}"] for end in ("", "_low", "_high"))
+    ends = (values[f"jacobian/intrinsic_dimension{end}"] for end in ("", "_low", "_high"))
     assert tuple(ends) == (1.8, 1.5, 2.2)
 
 
@@ -89,8 +89,8 @@ def test_tags_of_what_is_not_there_are_absent() -> None:
     bare = replace(readings(), knn=None, ood={})
     values = scalars(bare, replace(FACTS, truths={}, gaussian=None))
     assert not [tag for tag in values if tag.startswith(("density/spearman", "density/knn", "density/ood"))]
-    assert "density/subspace_spearman" not in values
-    assert scalars(replace(bare, subspace_spearman=0.9), FACTS)["density/subspace_spearman"] == 0.9
+    assert "scores/subspace_spearman" not in values
+    assert scalars(replace(bare, subspace_spearman=0.9), FACTS)["scores/subspace_spearman"] == 0.9
 
 
 def test_a_checkpoint_is_kept_by_what_the_features_know_of_the_inputs() -> None:
@@ -146,7 +146,7 @@ def test_each_nan_has_a_reason() -> None:
         "the budget has no time for Jacobians of the ood sets 'far', which are ranked by their emb"
     )
     few = replace(readings(n=4, scored=4), problem="4 samples of 4 dimensions.", rank=0, dimension=None)
-    for tag in ("density/intrinsic_dimension", "jacobian/rank", "jacobian/condition_log10"):
+    for tag in ("jacobian/intrinsic_dimension", "jacobian/rank", "jacobian/condition_log10"):
         assert math.isnan(scalars(few, FACTS)[tag])
     assert problems(few, FACTS, advice="raise num_samples")[0] == (
         "there is no log density: 4 samples of 4 dimensions; to measure more than 4 samples, raise num_samples."

@@ -200,13 +200,13 @@ def test_the_run_holds_what_the_design_lists(run: tuple[JEPACLI, Path]) -> None:
     for group, names in {
         "train": "loss loss_tokens loss_embedding loss_anticollapse ema_momentum lr weight_decay context_tokens "
         "target_tokens",
-        "density": "spearman spearman_gaussian_embedding spearman_jepa_score spearman_gaussian spearman_ambient "
-        "kendall auroc_low_density intrinsic_dimension "
-        "stability complexity_spearman knn_spearman",
-        "scores": "log_density_q10 log_density_median log_density_q90 jepa_score_q10 jepa_score_median jepa_score_q90",
+        "density": "spearman spearman_gaussian_embedding spearman_jepa_score spearman_gaussian spearman_with_noise "
+        "kendall auroc_low_density stability",
+        "scores": "log_density_q10 log_density_median log_density_q90 jepa_score_q10 jepa_score_median jepa_score_q90 "
+        "complexity_spearman knn_spearman",
         "gaussianity": "sliced_ep_ratio sliced_ep_ratio_max axis_ep_ratio_max covariance_error_ratio "
         "mean_error_ratio norm_variance_ratio norm_ks skewness_z kurtosis_z effective_rank_ratio",
-        "jacobian": "rank clipped_fraction condition_log10 nonfinite_fraction",
+        "jacobian": "rank intrinsic_dimension clipped_fraction condition_log10 nonfinite_fraction",
         "null": "ratio deviation correlation auroc",
         "monitor": "seconds overhead_percent reference samples subspace_rows failed alarm_collapse "
         "alarm_nonfinite_jacobian alarm_turned_over",
@@ -220,9 +220,10 @@ def test_the_run_holds_what_the_design_lists(run: tuple[JEPACLI, Path]) -> None:
         drawn = [event.step for event in events.Images(tag)]
         assert set(drawn) <= set(steps)
         assert drawn[-1] == (0 if tag == "train/masks" else steps[-1])
+    assert {event.step for event in events.Images("density/story")} == set(steps)  # it is part of a measurement
     for tag in tags["histograms"]:
         assert all(event.histogram_value.num > 0 for event in events.Histograms(tag))
-    assert {"pictures/score_against_semantic", "pictures/gallery", "pictures/spectrum"} <= set(tags["images"])
+    assert {"pictures/score_against_factors", "pictures/gallery", "pictures/spectrum"} <= set(tags["images"])
     assert "embedding_size" in text(events, "config")
     assert "density/spearman" in text(events, "JEPA-SCORE/tags")
     saved = yaml.safe_load((Path(cli.trainer.log_dir) / "config.yaml").read_text())

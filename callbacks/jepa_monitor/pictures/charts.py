@@ -130,7 +130,7 @@ def _gaussianity(course: Course, num_samples: int, embedding_size: int) -> Chart
 
 
 def _dimension(course: Course, embedding_size: int) -> Chart | None:
-    tag = "density/intrinsic_dimension"
+    tag = "jacobian/intrinsic_dimension"
     if tag not in course:
         return None
     ends = [course.values.get(f"{tag}_{end}") for end in ("low", "high")]

@@ -24,6 +24,7 @@ from .plan import FEWEST_RANKED, REFERENCE_A_SAMPLE, Estimator, Plan, Trial, cho
 GRACE_SECONDS = 2.0  # what a run may always spend: a share of a short one would be nothing
 UNKNOWN_SECONDS = 5.0  # a measurement of a run whose length is unknown
 ROOM_FOR = 2  # measurements at least: before training and at the end
+LEAST_SHARE_OF_JACOBIANS = 0.25  # of the time of a measurement, unless the rest of it takes less
 PICTURE_SECONDS = 0.7  # before any was drawn
 FORWARD_PASSES_OF_A_STEP = 4.0  # at least: the teacher's, the student's, and a backward pass of about two
 
@@ -197,8 +198,10 @@ class Budget:
             each = (allowed - self._picture_seconds) / ROOM_FOR
             why = f"measuring may take about {allowed:.1f} s of a run of about {expected:.0f} s"
         reference = choose_reference(each, trial)
+        besides = trial.besides(reference)
         plan = choose_plan(
-            each - trial.besides(reference),
+            # samples that are saved where the rest takes most of the time save little, and ruin the ranking
+            max(each - besides, min(besides, LEAST_SHARE_OF_JACOBIANS * each)),
             seconds_per_sample=trial.per_jacobian,
             num_samples=num_samples,
             embedding_size=trial.embedding_size,

@@ -21,7 +21,7 @@ small_monitor = partial(monitor, encoder=None, log_density=None, num_samples=96)
 FINITE = (
     "scores/log_density_median",
     "scores/jepa_score_median",
-    "density/complexity_spearman",
+    "scores/complexity_spearman",
     "gaussianity/sliced_ep_ratio",
     "gaussianity/effective_rank_ratio",
     "jacobian/rank",

@@ -141,7 +141,7 @@ def fails(*arguments: Any) -> Any:
         ({"log_density": lambda x: x.flatten(1)}, "log_density 'truth'", "density/spearman"),
         ({"log_density": fails}, "log_density 'truth'", "density/spearman"),
         ({"log_density": {"a": fails, "b": true_log_density}}, "log_density 'a'", "density/spearman"),
-        ({"reference": torch.randn(20, 1, 5, 5)}, "the reference", "density/knn_spearman"),
+        ({"reference": torch.randn(20, 1, 5, 5)}, "the reference", "scores/knn_spearman"),
         ({"labels": fails}, "the class labels", None),
     ],
 )

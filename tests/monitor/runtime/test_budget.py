@@ -164,8 +164,13 @@ def test_all_that_a_measurement_does_counts() -> None:
     assert plan(quick) == Plan(512, reference=8192)
     assert quick.besides(8192) == pytest.approx(4.0 * 0.2 + 0.8192)
     slow = replace(quick, rest=8.0)  # fitting to more would add more than a quarter
-    assert plan(slow) == Plan(128, reference=512)
-    assert 128 * slow.per_jacobian + slow.besides(512) <= 9.65
+    assert plan(slow) == Plan(181, reference=512)
+
+
+def test_samples_are_not_given_up_where_that_saves_little() -> None:
+    busy = Run(0.05, step_seconds=0.04, steps=10_000)  # 9.65 s for each of two measurements
+    plan = decided(busy, replace(TRIAL, rest=9.64))
+    assert plan.samples * TRIAL.per_jacobian == pytest.approx(0.25 * 9.65, rel=0.3)  # and not 16 samples
 
 
 def test_a_choice_of_few_samples_says_what_to_change() -> None:

@@ -34,8 +34,13 @@ def test_an_objective_is_its_terms(changed: dict[str, Any], objective: str) -> N
 
 def test_runs_are_told_apart_by_objective_data_size_and_seeds() -> None:
     facts = facts_of(DEFAULTS | {"seed": 3}, MixtureDataModule(num_train=8, num_probe=8, seed=5))
-    assert (facts["data"], facts["K"], facts["seed_of_model"], facts["seed_of_data"]) == ("Mixture", 64, 3, 5)
-    assert {"objective", "data", "K", "encoder"} <= set(sorted(facts)[:5])  # those that TensorBoard shows
+    assert (facts["data"], facts["embedding_size"], facts["seed_of_model"], facts["seed_of_data"]) == (
+        "Mixture",
+        64,
+        3,
+        5,
+    )
+    assert {"objective", "data", "embedding_size", "encoder"} <= set(sorted(facts)[:5])  # those that TensorBoard shows
 
 
 @pytest.mark.usefixtures("own_folder")
@@ -46,7 +51,7 @@ def test_a_finished_run_has_a_row() -> None:
     started = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     shown = HParamsPluginData.FromString(started).session_start_info.hparams
     assert shown["objective"].string_value == "tokens + embedding + sigreg"
-    assert shown["K"].number_value == 2
+    assert shown["embedding_size"].number_value == 2
     experiment = events.summary_metadata["_hparams_/experiment"].plugin_data.content
     metrics = [found.name.tag for found in HParamsPluginData.FromString(experiment).experiment.metric_infos]
     assert metrics == ["train/loss"]
@@ -55,7 +60,7 @@ def test_a_finished_run_has_a_row() -> None:
 
 def test_results_say_what_the_headline_values_mean() -> None:
     truth = {"density/spearman": 0.981, "density/spearman_gaussian": 0.724, "monitor/samples": 181.0}
-    clouds = {"gaussianity/sliced_ep_ratio": 1.13, "density/intrinsic_dimension": 2.02, "monitor/alarm_collapse": 0.0}
+    clouds = {"gaussianity/sliced_ep_ratio": 1.13, "jacobian/intrinsic_dimension": 2.02, "monitor/alarm_collapse": 0.0}
     assert results(truth | clouds) == [
         "Density: rank correlation with the true log density 0.98 (1 is perfect; one Gaussian on the pixels: 0.72), of "
         "181 samples.",

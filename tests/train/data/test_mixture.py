@@ -42,11 +42,11 @@ def test_both_densities_are_those_of_a_mixture_of_normals(channels: int) -> None
     mixture = mixture_of(channels)
     images, _ = mixture.sample(200, seed=1)
     pixels = images.double().flatten(1)
-    semantic = normal_mixture(mixture, mixture.patterns.flatten(1)).log_prob(mixture.coordinates(images))
-    torch.testing.assert_close(mixture.semantic_log_density(images), semantic, rtol=0.0, atol=1e-9)
+    factors = normal_mixture(mixture, mixture.patterns.flatten(1)).log_prob(mixture.coordinates(images))
+    torch.testing.assert_close(mixture.log_density_of_factors(images), factors, rtol=0.0, atol=1e-9)
     every_pixel = torch.eye(pixels.shape[1], dtype=torch.float64)
-    ambient = normal_mixture(mixture, every_pixel).log_prob(pixels)
-    torch.testing.assert_close(mixture.ambient_log_density(images), ambient, rtol=0.0, atol=1e-9)
+    with_noise = normal_mixture(mixture, every_pixel).log_prob(pixels)
+    torch.testing.assert_close(mixture.log_density_with_noise(images), with_noise, rtol=0.0, atol=1e-9)
 
 
 def test_samples_are_drawn_from_that_density() -> None:
@@ -56,7 +56,7 @@ def test_samples_are_drawn_from_that_density() -> None:
     oracle = normal_mixture(mixture, mixture.patterns.flatten(1))
     torch.manual_seed(0)
     expected = oracle.log_prob(oracle.sample((20_000,)))
-    found = mixture.semantic_log_density(drawn)
+    found = mixture.log_density_of_factors(drawn)
     standard_error = math.sqrt((float(expected.var()) + float(found.var())) / 20_000)
     assert abs(float(expected.mean() - found.mean())) < 4.0 * standard_error
     shares = torch.bincount(component, minlength=3) / 20_000
@@ -82,7 +82,7 @@ def test_contrast_is_the_deviation_of_a_pixel_for_a_latent_of_unit_variance() ->
 def test_what_cannot_be_is_said() -> None:
     images, _ = mixture_of(noise=0.0).sample(2, seed=0)
     with pytest.raises(ConfigurationError, match="set noise above 0"):
-        mixture_of(noise=0.0).ambient_log_density(images)
+        mixture_of(noise=0.0).log_density_with_noise(images)
     with pytest.raises(ConfigurationError, match="lower latent_size"):
         image_mixture(image_size=2, latent_size=4)
 
@@ -92,6 +92,6 @@ def test_probe_and_training_images_are_drawn_apart_and_carry_their_truths() -> N
     train, probe = data.make_train(), data.make_probe()
     assert (len(train), len(probe)) == (50, 40)
     assert not torch.equal(train.images[:40], probe.images)
-    assert list(probe.log_densities) == ["semantic", "ambient"]
-    assert torch.equal(probe.log_densities["semantic"](probe.images), data.mixture.semantic_log_density(probe.images))
-    assert list(MixtureDataModule(noise=0.0, num_train=4, num_probe=4).make_probe().log_densities) == ["semantic"]
+    assert list(probe.log_densities) == ["factors", "with_noise"]
+    assert torch.equal(probe.log_densities["factors"](probe.images), data.mixture.log_density_of_factors(probe.images))
+    assert list(MixtureDataModule(noise=0.0, num_train=4, num_probe=4).make_probe().log_densities) == ["factors"]
