@@ -24,6 +24,7 @@ from jepa_train.ranking.trained import guessed_config, of_checkpoint, of_folder
 from jepa_train.ranking.user_code import called, of_module
 
 RANDOM = "random:"
+GREY = "The encoder has one channel: pictures become grey, and their colors do not count."
 REPOSITORY = "timm/"  # where timm publishes the weights of its names
 CODE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 FILES = (".ckpt", ".safetensors", ".pth", ".pt", ".bin", ".tar", ".npz")
@@ -160,5 +161,6 @@ def _assembled(name: str, found: Loaded) -> ImageEncoder:
     prepare = PicturePreparation(config, background=found.background)
     size = check_forward(name, module, tuple(config["input_size"]))
     facts = {**prepare.data_config, "background": found.background, "pooling": found.pooling, "embedding_size": size}
+    notes = [*found.notes, GREY] if channels == 1 else found.notes
     described = json.loads(json.dumps(facts))
-    return ImageEncoder(module, prepare, name, identity_of(module, described), described, tuple(found.notes))
+    return ImageEncoder(module, prepare, name, identity_of(module, described), described, tuple(notes))

@@ -174,6 +174,6 @@ def null_note(model: nn.Module, pooling: Pooling) -> list[str]:
     if not count:
         return []
     return [
-        f"The final norm leaves {count} direction{'s' * (count > 1)} of the embedding without change: jepa_score "
-        "counts each as log 1e-6, log_density leaves them out."
+        f"The final norm leaves {count} direction{'s' * (count > 1)} of the embedding without change: JEPA-SCORE "
+        "would count each as log 1e-6, log_density leaves them out."
     ]

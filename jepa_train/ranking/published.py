@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -89,7 +90,11 @@ def build(
     Raises:
         ConfigurationError: if timm cannot build it, or its weights cannot be fetched, read, or do not fit.
     """
-    with _one_sentence_about(source, weights, image_size), torch.random.fork_rng(devices=[]):
+    with (
+        _one_sentence_about(source, weights, image_size),
+        _without_warnings_of_the_hub(),
+        torch.random.fork_rng(devices=[]),
+    ):
         torch.manual_seed(0)
         arguments = resolve_model_input_args(source, args={"img_size": image_size})
         if weights is not None:
@@ -146,6 +151,18 @@ def _one_sentence_about(source: str, weights: Path | None, image_size: int | Non
         raise ConfigurationError(
             f"timm cannot build the encoder {place}{size} ({reason}): check name, weights and image size."
         ) from error
+
+
+@contextmanager
+def _without_warnings_of_the_hub() -> Iterator[None]:
+    """Leave out a dozen lines on attempts to connect: one sentence says how it ended."""
+    hub = logging.getLogger("huggingface_hub")
+    before = hub.level
+    hub.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        hub.setLevel(before)
 
 
 def _is_of_network(error: BaseException) -> bool:

@@ -11,6 +11,7 @@ import pytest
 import timm
 import torch
 import yaml
+from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -63,7 +64,13 @@ def data_arguments(name: str, folder: Path) -> list[str]:
 
 
 # the others are too large, or need what is optional: tests/test_configs.py
-NOT_ALONE = ("imagenet_", "hugging_face", "ddp", "fsdp")  # too large, from the network, or laid over another
+NOT_ALONE = (
+    "imagenet_",
+    "hugging_face",
+    "ddp",
+    "fsdp",
+    "keep_best",
+)  # too large, from the network, or laid over another
 RUN_HERE = sorted(path for path in CONFIGS.glob("*.yaml") if not path.stem.startswith(NOT_ALONE))
 
 
@@ -178,6 +185,18 @@ def test_an_overlay_alone_is_laid_over_the_mixture(tmp_path: Path) -> None:
     cli = main(["fit", overlay, "--trainer.fast_dev_run=true", "--data.num_train=256"])
     assert type(cli.datamodule).__name__ == "MixtureDataModule"
     assert cli.model.hparams["anticollapse"] == "vicreg"
+
+
+@pytest.mark.slow
+def test_the_best_checkpoint_is_kept_beside_the_last(tmp_path: Path) -> None:
+    overlay = f"--config={CONFIGS / 'keep_best.yaml'}"
+    cli = main(["fit", overlay, *SMALL, f"--trainer.logger.save_dir={tmp_path}"])
+    followed, best = cli.trainer.checkpoint_callbacks
+    assert isinstance(best, ModelCheckpoint)
+    assert (best.monitor, best.mode) == ("monitor/keep", "max")
+    assert isinstance(best.best_model_score, torch.Tensor)
+    assert Path(best.best_model_path).name.startswith("best-step=")
+    assert Path(followed.last_model_path).is_file()  # type: ignore[attr-defined]  # it is a ModelCheckpoint too
 
 
 @pytest.mark.slow

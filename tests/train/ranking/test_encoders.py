@@ -12,7 +12,7 @@ import timm
 import torch
 
 from jepa_train.errors import ConfigurationError
-from jepa_train.ranking.encoders import load_encoder
+from jepa_train.ranking.encoders import GREY, load_encoder
 from tests.train.ranking.helpers import picture, written_weights
 
 
@@ -98,6 +98,15 @@ def test_weights_of_which_nothing_says_the_model_are_refused(tmp_path: Path) -> 
     written_weights(tmp_path / "weights.safetensors")
     with pytest.raises(ConfigurationError, match=r"of which model .*: give NAME=.*weights.safetensors"):
         load_encoder(str(tmp_path / "weights.safetensors"))
+
+
+def test_an_encoder_of_one_channel_says_that_colors_do_not_count(tmp_path: Path) -> None:
+    model = timm.create_model("test_vit", in_chans=1)
+    torch.save(model.state_dict(), tmp_path / "grey.pth")
+    config = {"architecture": "test_vit", "num_classes": 1000, "model_args": {"in_chans": 1}}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"pretrained_cfg": {"input_size": [1, 160, 160]}}))
+    assert GREY in load_encoder(str(tmp_path / "grey.pth")).notes
+    assert GREY not in load_encoder("random:test_vit").notes
 
 
 def test_weights_with_nan_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import logging.handlers
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -49,6 +51,25 @@ def test_weights_that_cannot_be_fetched_end_in_one_sentence(monkeypatch: pytest.
         ConfigurationError, match=r"^the weights of hf-hub:timm/none cannot be fetched .* can be reached"
     ):
         build("hf-hub:timm/none", image_size=None)
+
+
+def test_attempts_to_reach_the_hub_are_not_printed_beside_the_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    hub, said = logging.getLogger("huggingface_hub"), logging.handlers.BufferingHandler(capacity=9)
+
+    def unreachable(**arguments: object) -> None:
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 1s [Retry 1/5].")
+        raise OSError("no network")
+
+    monkeypatch.setattr(timm, "create_model", unreachable)
+    hub.addHandler(said)
+    try:
+        with pytest.raises(ConfigurationError, match="cannot be fetched"):
+            build("test_vit.r160_in1k", image_size=None)
+        assert not said.buffer
+        logging.getLogger("huggingface_hub.utils._http").warning("of the user's own")
+        assert said.buffer
+    finally:
+        hub.removeHandler(said)
 
 
 def test_the_weights_of_a_file_are_the_models(tmp_path: Path) -> None:
