@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 MOST_STEPS, MOST_VALUES = 3, 4  # ticks
 MOST_SHOWN = 3  # images of the highest, and of the lowest density
+SHADE = "shade: 95 %"  # what the interval around a line is
 # pixels: around the charts, a title, a line of words, a row of alarms, the words at the ends of lines, an image, a gap
 LEFT, ABOVE, BELOW, HEADING, WORDS, ROW, ENDS, TILE, GAP = 78, 12, 72, 40, 23, 24, 176, 88, 6
 
@@ -52,7 +53,7 @@ class Line:
         values: (S); the line breaks where one is NaN.
         colour: its colour, and that of its words.
         dashed: a baseline, which training does not change.
-        interval: (S) lower and upper ends of an interval around it, shaded.
+        interval: (S) lower and upper ends of the interval of 95 % around it, shaded.
     """
 
     label: str
@@ -176,6 +177,7 @@ def _draw_chart(frame: Frame, chart: Chart) -> None:
     for line in chart.lines:
         _draw_line(frame, line)
         words.append((line.height, line.words, line.colour))
+        words += [] if line.interval is None else [(line.height, SHADE, line.colour)]
     heights = [frame.down(value) for value, _, _ in words]
     for down, (_, text, colour) in zip(spread(heights, chart.tall, WORDS), words, strict=True):
         _write(frame.figure, text, left=frame.left + frame.wide + 8, top=frame.top + down, colour=colour)
