@@ -29,6 +29,7 @@ from .runtime.distributed import broadcast, fail_together, process_count
 from .runtime.plan import CALIBRATION_SAMPLES, Plan, Trial, can_estimate
 
 TRIAL_SECONDS = 0.1  # the last pass of a trial takes as long, twice
+MORE_SAMPLES = 1.5  # times as long a pass of four times as many samples takes at least, where samples decide
 HOLD_UP = 0.5  # seconds: what takes less is measured twice, as a collection of garbage would count too much in it
 EMBEDDED_IN_TRIAL = 128  # samples on each process
 
@@ -115,16 +116,18 @@ def try_out(method: Method, probe: Shard, whole: Callable[[Plan], Readings], *, 
     jacobians = partial(method.map_grams, lambda gram: (gram[:, 0],))
     count = min(2 * process_count(), most)
     _seconds_a_sample(jacobians, probe, count)  # warms up
+    before = count * _seconds_a_sample(jacobians, probe, count)
     per_jacobian = math.inf  # the least, because other work on the machine only adds
     while True:
         count = min(4 * count, most)
         seconds = _seconds_a_sample(jacobians, probe, count)
-        per_jacobian = min(per_jacobian, seconds)
         if TRIAL_SECONDS <= seconds * count < HOLD_UP:
             seconds = min(seconds, _seconds_a_sample(jacobians, probe, count))
-            per_jacobian = min(per_jacobian, seconds)
-        if seconds * count >= TRIAL_SECONDS or count == most:
+        per_jacobian = min(per_jacobian, seconds)
+        # where more samples hardly take longer, as on a machine that is busy, the pass is timed and not its samples
+        if count == most or max(TRIAL_SECONDS, MORE_SAMPLES * before) <= seconds * count:
             break
+        before = seconds * count
     embedded = min(EMBEDDED_IN_TRIAL * process_count(), most)
     per_embedding = min(_seconds_a_sample(method.embeddings, probe, embedded) for _ in range(2))
     few = min(2 * process_count(), most)

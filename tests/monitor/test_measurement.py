@@ -247,3 +247,15 @@ def test_a_trial_counts_all_sets_and_a_whole_measurement() -> None:
     assert min(trial.per_jacobian, trial.per_forward) > 0.0
     assert 0.05 < trial.rest < 0.3  # of which two samples in each set have a Jacobian
     assert plans == [Plan(2)] * 2
+
+
+def test_a_trial_on_a_busy_machine_times_samples_and_not_passes() -> None:
+    def to_device(inputs: Tensor) -> Tensor:
+        time.sleep(0.12)  # each pass waits for a processor, however many samples it has
+        return inputs.double()
+
+    def whole(plan: Plan) -> Readings:
+        return measure(encoder(), shard(40), plan, rank=3)
+
+    trial = try_out(replace(method(encoder()), to_device=to_device), shard(200), whole, sets=1)
+    assert trial.per_jacobian < 0.12 / 100  # not 0.12 / 8, of the first pass that is long enough to be timed
