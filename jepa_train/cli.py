@@ -235,9 +235,10 @@ class JEPACLI(LightningCLI):
         ]
 
     def before_fit(self) -> None:
-        """Log what is trained, on what."""
+        """Log what is trained, on what, and how to watch it."""
         size = counted(sum(weight.numel() for weight in self.model.parameters() if weight.requires_grad))
-        rank_zero_info(f"Training {size} parameters on {type(self.datamodule).__name__}.")
+        watch = "".join(f" To watch: tensorboard --logdir {folder}" for folder in self._tensorboard_folders())
+        rank_zero_info(f"Training {size} parameters on {type(self.datamodule).__name__}.{watch}")
 
     def after_fit(self) -> None:
         """Print what was measured last, the last checkpoint, the folder of the run, and the command that shows it."""
@@ -247,11 +248,12 @@ class JEPACLI(LightningCLI):
             saved = [getattr(callback, "last_model_path", "") for callback in self.trainer.checkpoint_callbacks]
             for path in filter(None, saved[:1]):
                 print(f"The last checkpoint is {path}.")
-        for logger in self.trainer.loggers:
-            if isinstance(logger, TensorBoardLogger) and self.trainer.is_global_zero:
-                folder = logger.log_dir
-                print(f"The run is in {folder}. To see it, begin with the image density/story:\n")
+            for folder in self._tensorboard_folders():
+                print(f"The run is in {folder}. Its Images begin with density/story; set Smoothing to 0 for curves:\n")
                 print(f"    tensorboard --logdir {folder}\n")
+
+    def _tensorboard_folders(self) -> list[str]:
+        return [logger.log_dir for logger in self.trainer.loggers if isinstance(logger, TensorBoardLogger)]
 
 
 def _compared(used: Namespace, asked: dict[str, Any]) -> str:

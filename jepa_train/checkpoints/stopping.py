@@ -112,9 +112,16 @@ class StopSignals(pl.Callback):
         self._listen(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Exit where a signal is the likely cause, such as a process or a worker that has gone already."""
+        """Exit where a signal is the likely cause, such as a process or a worker that has gone already.
+
+        Of Ctrl-C, which Lightning ends at once, say what is left.
+        """
         if self._request and not isinstance(exception, SIGTERMException):
             self._exit(trainer, f"{type(exception).__name__} before the end of a step was reached")
+        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero and _trains(trainer):
+            kept = newest_of_run(trainer)
+            left = f"resume with --ckpt_path {kept}" if kept else "no checkpoint was written yet"
+            print(f"Interrupted at step {trainer.global_step}: {left}.", file=sys.stderr)
         self._stop_listening()
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

@@ -98,7 +98,7 @@ def test_charts_of_gaussianity_have_their_lines_and_null() -> None:
             "effective_rank_ratio",
             "ratio",
         ],
-        "Mardia, standard deviations (0 = Gaussian)": ["skewness_z", "kurtosis_z", "deviation"],
+        "skewness and kurtosis, in deviations (0 = Gaussian)": ["skewness_z", "kurtosis_z", "deviation"],
     }
 
 

@@ -23,7 +23,7 @@ from .cloud import Cloud, as_float64
 
 # titles of TensorBoard's charts
 RATIOS = "Gaussianity ratios (1 = Gaussian)"
-DEVIATIONS = "Mardia, standard deviations (0 = Gaussian)"
+DEVIATIONS = "skewness and kurtosis, in deviations (0 = Gaussian)"
 
 
 @dataclass(frozen=True, eq=False)

@@ -126,7 +126,7 @@ def _gaussianity(course: Course, num_samples: int, embedding_size: int) -> Chart
         (LOW_VARIANCE_SHARE, "", ORANGE),
     ]
     title = "embeddings: 1 is Gaussian, dotted is collapsed"
-    return Chart(title, lines, tall=200, logarithmic=True, band=(*GAUSSIAN, "Gaussian"), bounds=bounds)
+    return Chart(title, lines, tall=200, logarithmic=True, band=(*GAUSSIAN, "band: Gaussian"), bounds=bounds)
 
 
 def _dimension(course: Course, embedding_size: int) -> Chart | None:

@@ -196,7 +196,7 @@ class Budget:
         else:
             allowed = self._allowance(expected)
             each = (allowed - self._picture_seconds) / ROOM_FOR
-            why = f"measuring may take about {allowed:.1f} s of a run of about {expected:.0f} s"
+            why = f"measuring may take about {allowed:.1f} s of a run of at least about {expected:.0f} s"
         reference = choose_reference(each, trial)
         besides = trial.besides(reference)
         plan = choose_plan(

@@ -67,6 +67,19 @@ def test_it_goes_on_from_the_step_at_which_it_stopped(
         assert torch.equal(resumed["state_dict"][name], weight), name
 
 
+@pytest.mark.parametrize("step", [1, BATCHES + 1])
+def test_an_interrupted_run_says_what_is_left(step: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with pytest.raises(SystemExit) as stopped:
+            fit(tmp_path, EPOCHS, *signal_at(step, "on_train_batch_start", name="SIGINT"))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert stopped.value.code == 1
+    left = "no checkpoint was written yet" if step == 1 else f"resume with --ckpt_path {last_checkpoint(tmp_path)}"
+    assert f"Interrupted at step {step}: {left}." in capsys.readouterr().err
+
+
 def test_a_signal_at_the_very_end_leaves_a_finished_run(tmp_path: Path) -> None:
     ended = fit(tmp_path, EPOCHS, *signal_at(3 * BATCHES, "on_validation_end"))
     assert ended["global_step"] == 3 * BATCHES
