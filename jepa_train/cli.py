@@ -237,7 +237,10 @@ class JEPACLI(LightningCLI):
     def before_fit(self) -> None:
         """Log what is trained, on what, and how to watch it."""
         size = counted(sum(weight.numel() for weight in self.model.parameters() if weight.requires_grad))
-        watch = "".join(f" To watch: tensorboard --logdir {folder}" for folder in self._tensorboard_folders())
+        folders = (
+            self._tensorboard_folders() if self.trainer.is_global_zero else []
+        )  # others would count a version more
+        watch = "".join(f" To watch: tensorboard --logdir {folder}" for folder in folders)
         rank_zero_info(f"Training {size} parameters on {type(self.datamodule).__name__}.{watch}")
 
     def after_fit(self) -> None:

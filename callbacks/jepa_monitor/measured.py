@@ -81,8 +81,7 @@ ADVICE = {
     "leaves the volume out, and `density/ood_auroc_knn/*`",
     "gaussianity/sliced_ep_ratio": "at 0.38 N, look at `gaussianity/variance_share`, which has no scale: near 0 the "
     "embeddings have collapsed; else only their scale is another, as where nothing pushes them towards N(0, I)",
-    "scores/knn_spearman": "near 1, a distance would have ranked alike; lower, they differ, which says not which is "
-    "right",
+    "scores/knn_spearman": "near 1, a distance would have ranked alike; lower does not say which of them is right",
     "gaussianity/kurtosis_z": "beyond 2, the embeddings are not Gaussian: scores that assume it, as "
     "`density/spearman_gaussian_embedding` does, rank worse; others need nothing",
     "gaussianity/skewness_z": "as for `gaussianity/kurtosis_z`",

@@ -99,7 +99,7 @@ TAGS = (
         needs="a truth",
     ),
     Tag(
-        "density/spearman_", "the same against a further truth (`with_noise`: pixels)", collapsed="NaN", better="higher"
+        "density/spearman_", "the same against a further truth, such as `with_noise`", collapsed="NaN", better="higher"
     ),
     Tag(
         "density/kendall",

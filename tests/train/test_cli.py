@@ -191,12 +191,13 @@ def test_an_overlay_alone_is_laid_over_the_mixture(tmp_path: Path) -> None:
 def test_the_best_checkpoint_is_kept_beside_the_last(tmp_path: Path) -> None:
     overlay = f"--config={CONFIGS / 'keep_best.yaml'}"
     cli = main(["fit", overlay, *SMALL, f"--trainer.logger.save_dir={tmp_path}"])
-    followed, best = cli.trainer.checkpoint_callbacks
+    usual, best = cli.trainer.checkpoint_callbacks
+    assert isinstance(usual, ModelCheckpoint)
     assert isinstance(best, ModelCheckpoint)
     assert (best.monitor, best.mode) == ("monitor/keep", "max")
     assert isinstance(best.best_model_score, torch.Tensor)
     assert Path(best.best_model_path).name.startswith("best-step=")
-    assert Path(followed.last_model_path).is_file()  # type: ignore[attr-defined]  # it is a ModelCheckpoint too
+    assert Path(usual.last_model_path).is_file()
 
 
 @pytest.mark.slow
