@@ -9,6 +9,8 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.loggers import TensorBoardLogger
 
+from jepa_monitor.pictures.charts import ACCURACIES, OF_SETS, OF_SETS_Z
+
 FINAL = (
     "density/spearman",
     "density/stability",
@@ -20,8 +22,6 @@ FINAL = (
     "monitor/keep",
     "train/loss",
 )
-OF_SETS, OF_SETS_Z = "density/ood_auroc/", "density/ood_auroc_embedding/"  # with the volume, and without
-ACCURACIES = {"kNN": "knn/accuracy", "linear probe": "linear_probe/accuracy"}
 EMBEDDINGS = {
     "gaussianity/sliced_ep_ratio": ("Gaussianity ratio", "1 is Gaussian"),
     "jacobian/intrinsic_dimension": ("intrinsic dimension", "directions in use"),
