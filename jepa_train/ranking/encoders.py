@@ -161,6 +161,6 @@ def _assembled(name: str, found: Loaded) -> ImageEncoder:
     prepare = PicturePreparation(config, background=found.background)
     size = check_forward(name, module, tuple(config["input_size"]))
     facts = {**prepare.data_config, "background": found.background, "pooling": found.pooling, "embedding_size": size}
-    notes = [*found.notes, GREY] if channels == 1 else found.notes
+    notes = [GREY, *found.notes] if channels == 1 else found.notes
     described = json.loads(json.dumps(facts))
     return ImageEncoder(module, prepare, name, identity_of(module, described), described, tuple(notes))
