@@ -36,6 +36,7 @@ from jepa_train.commands.options import add_monitor_option, callbacks_with_monit
 from jepa_train.commands.output import brief, counted, expect_checkpoints, trainer_output
 from jepa_train.commands.parsing import Parser
 from jepa_train.commands.precision import leave_slow_bfloat16
+from jepa_train.commands.progress import ProgressLines
 from jepa_train.commands.rank import RANK_HELP, run_rank
 from jepa_train.commands.run_folder import DiscardUnbegun, SaveConfig, keep_in, plain
 from jepa_train.commands.start import Start, find_start, go_on_in_folder, name_after_overlays
@@ -186,6 +187,7 @@ class JEPACLI(LightningCLI):
         """
         callbacks = callbacks_with_monitor(self._settings, self.config_init[self.subcommand])
         output = trainer_output(self._settings.trainer)
+        progress = [ProgressLines()] if output.get("enable_progress_bar") is False else []
         trainer = super().instantiate_trainer(callbacks=callbacks, **{**output, **kwargs})
         # a run that is resumed goes on in the precision that it began with, which its own config therefore has
         goes_on = self.config.subcommand == "fit" and self.start.run_config is not None
@@ -198,7 +200,7 @@ class JEPACLI(LightningCLI):
         signals = StopSignals()
         # first what listens, last what saves
         ours = [ClosingCheckpoint(signals), DiscardUnbegun(trainer)]
-        trainer.callbacks[:] = [signals, *trainer.callbacks, FinalValues(), *ours]  # type: ignore[attr-defined]  # set by its callback connector
+        trainer.callbacks[:] = [signals, *trainer.callbacks, FinalValues(), *progress, *ours]  # type: ignore[attr-defined]  # set by its callback connector
         return trainer
 
     @property

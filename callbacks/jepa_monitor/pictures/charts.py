@@ -7,15 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..scalars import LOW_VARIANCE_SHARE, lowest_rank_ratio
+from ..verdict import ALARMS, COLLAPSED_EP, GAUSSIAN, name_of_alarm
 from .figure import BLUE, GREEN, GREY, INK, ORANGE, OTHERS, PURPLE, plain
 from .story import Chart, Line
 
-COLLAPSED_EP = 0.38  # of N: sliced_ep_ratio of a point
-GAUSSIAN = (0.5, 2.0)  # holds 95 % of sliced_ep_ratio under N(0, I), for K from 8 on
 MOST_SETS = 2
 RANKED = "monitor/samples"
 OF_SETS, OF_SETS_Z = "density/ood_auroc/", "density/ood_auroc_embedding/"  # with the volume, and without
-ALARMS = ("monitor/alarm_collapse", "monitor/alarm_nonfinite_jacobian", "monitor/alarm_turned_over", "monitor/failed")
 ACCURACIES = {"kNN": "knn/accuracy", "linear probe": "linear_probe/accuracy"}
 EVALUATED = tuple(f"{tag}{end}" for tag in ACCURACIES.values() for end in ("", "_pixels"))
 
@@ -50,6 +48,11 @@ class Course:
         return self.values.get(RANKED, [math.nan] * len(self.steps))
 
     @property
+    def last(self) -> dict[str, float]:
+        """Values of the last measurement."""
+        return {tag: values[-1] for tag, values in self.values.items()}
+
+    @property
     def of_samples(self) -> str:
         """Number of samples that the last measurement ranked, as the end of a title."""
         known = [n for n in self._ranked() if math.isfinite(n)]
@@ -82,11 +85,7 @@ def charts_of(
 
 def alarms_of(course: Course) -> dict[str, tuple[Sequence[int], Sequence[float]]]:
     """Steps and values of each alarm, by its name."""
-    return {
-        tag.split("/")[1].removeprefix("alarm_").replace("_", " "): (course.steps, course.values[tag])
-        for tag in ALARMS
-        if tag in course
-    }
+    return {name_of_alarm(tag): (course.steps, course.values[tag]) for tag in ALARMS if tag in course}
 
 
 def _ranking(course: Course) -> Chart:
@@ -121,7 +120,7 @@ def _gaussianity(course: Course, num_samples: int, embedding_size: int) -> Chart
     }
     lines = [course.line(tag, label, colour) for tag, (label, colour) in tags.items() if tag in course]
     bounds = [
-        (COLLAPSED_EP * num_samples, "collapse or scale", BLUE),
+        (COLLAPSED_EP * num_samples, "or off scale", BLUE),
         (lowest_rank_ratio(embedding_size), "", GREEN),
         (LOW_VARIANCE_SHARE, "", ORANGE),
     ]

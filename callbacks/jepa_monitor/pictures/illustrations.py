@@ -12,6 +12,7 @@ from ..history import History
 from ..probe.sources import Prepared
 from ..ranking import auroc, spearman
 from ..readings import Readings
+from ..verdict import verdict
 from .charts import Course, alarms_of, charts_of
 from .gallery import GalleryRow, gallery_over_training_picture, gallery_picture
 from .norms import norm_qq_picture
@@ -78,7 +79,8 @@ def draw_story(readings: Readings, prepared: Prepared, history: History) -> dict
         sides = {"highest": extremes.highest, "lowest": extremes.lowest}
     num_samples, embedding_size = readings.z.shape
     charts = charts_of(course, history.beside, num_samples=num_samples, embedding_size=embedding_size)
-    return {"density/story": story_picture(charts, alarms_of(course), **sides)}
+    sentence = verdict(course.last, num_samples=num_samples)
+    return {"density/story": story_picture(charts, alarms_of(course), verdict=sentence, **sides)}
 
 
 def _gallery(density: Tensor, prepared: Prepared) -> list[GalleryRow]:

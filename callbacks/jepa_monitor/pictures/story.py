@@ -109,14 +109,16 @@ def story_picture(
     charts: Sequence[Chart],
     alarms: Mapping[str, tuple[Sequence[int], Sequence[float]]],
     *,
+    verdict: str = "",
     highest: Tensor | None = None,
     lowest: Tensor | None = None,
 ) -> Tensor:
-    """Charts one below the other, alarms under them, and images at their side.
+    """A sentence, charts one below the other, alarms under them, and images at their side.
 
     Args:
         charts: one or more, from the top down.
         alarms: name of an alarm to its steps and values, 1 while it is on; those that were never on need no row.
+        verdict: sentence above all, or none.
         highest: (n, C, H, W) most typical images, of which three are shown; or ``None``.
         lowest: (n, C, H, W) least typical images.
 
@@ -128,11 +130,15 @@ def story_picture(
         return nothing("the run so far")
     rung = {name: rows for name, rows in alarms.items() if np.nansum(rows[1]) > 0}
     sides = [images for images in (highest, lowest) if images is not None and len(images)]
-    deep = sum(HEADING + chart.tall for chart in charts) + HEADING + ROW * len(rung) + ABOVE + BELOW
-    figure = canvas(WIDTH, max(deep, _depth_of_images(sides)))
+    above = ABOVE + (HEADING if verdict else 0)
+    deep = sum(HEADING + chart.tall for chart in charts) + HEADING + ROW * len(rung) + BELOW
+    figure = canvas(WIDTH, above + max(deep, _depth_of_images(sides)))
     right = ENDS + (TILE + 2 * GAP if sides else 0)
     steps, wide = Scale.over([step for line in lines for step in line.steps]), WIDTH - LEFT - right
-    top = ABOVE
+    top = above
+    if verdict:
+        is_on = any(values[-1] > 0 for _, values in rung.values())
+        _write_title(figure, verdict, ABOVE, RED if is_on else INK)
     for chart in charts:
         _write_title(figure, chart.title, top)
         _draw_chart(Frame(figure, LEFT, top + HEADING, wide, chart.tall, steps, _scale(chart)), chart)
@@ -142,17 +148,18 @@ def story_picture(
     _draw_alarms(Frame(figure, LEFT, top + HEADING, wide, max(1, ROW * len(rung)), steps, rows), rung)
     sheet = paper(figure)
     if sides:
-        _put_images(figure, sheet, {"most": highest, "least": lowest}, pixel_range(sides) or (0.0, 1.0))
+        columns = {"most": highest, "least": lowest}
+        _put_images(figure, sheet, columns, pixel_range(sides) or (0.0, 1.0), top=above)
     return render(figure, sheet)
 
 
 def _depth_of_images(sides: Sequence[Tensor]) -> int:
     """Pixels that the images at the side take from the top down."""
-    return ABOVE + sum(2 * WORDS + GAP + (TILE + GAP) * min(len(images), MOST_SHOWN) + ROW for images in sides)
+    return sum(2 * WORDS + GAP + (TILE + GAP) * min(len(images), MOST_SHOWN) + ROW for images in sides)
 
 
-def _write_title(figure: Figure, title: str, top: float) -> None:
-    _write(figure, title, left=LEFT - 60, top=top + HEADING - 16, colour=INK, points=TITLE)
+def _write_title(figure: Figure, title: str, top: float, colour: str = INK) -> None:
+    _write(figure, title, left=LEFT - 60, top=top + HEADING - 16, colour=colour, points=TITLE)
 
 
 def _scale(chart: Chart) -> Scale:
@@ -227,9 +234,11 @@ def _draw_alarms(frame: Frame, rung: Mapping[str, tuple[Sequence[int], Sequence[
     _write(frame.figure, "optimizer step", left=middle, top=below, colour=INK, points=LABEL, ha="center")
 
 
-def _put_images(figure: Figure, sheet: Pixels, sides: Mapping[str, Tensor | None], span: tuple[float, float]) -> None:
-    """Write the columns of images, with words above each."""
-    left, top = WIDTH - TILE - 2 * GAP, ABOVE + WORDS // 2
+def _put_images(
+    figure: Figure, sheet: Pixels, sides: Mapping[str, Tensor | None], span: tuple[float, float], *, top: int
+) -> None:
+    """Write the columns of images from that height down, with words above each."""
+    left, top = WIDTH - TILE - 2 * GAP, top + WORDS // 2
     for name, images in _there(sides):
         for word in (name, "typical"):
             _write(figure, word, left=left, top=top, colour=INK)
