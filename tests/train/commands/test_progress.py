@@ -36,12 +36,7 @@ class Clock:
 def lines_of(caplog: pytest.LogCaptureFixture, tmp_path: Path, seconds: float) -> list[str]:
     """Lines of a run of 40 steps that take so long each."""
     caplog.set_level(logging.INFO)
-    quiet = {
-        "logger": False,
-        "enable_checkpointing": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-    }
+    parts = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
     settings = {"max_epochs": 4, "accelerator": "cpu", "default_root_dir": tmp_path}
     trainer = pl.Trainer(**dict.fromkeys(parts, False), **settings, callbacks=[ProgressLines(Clock(seconds))])
     module = BoringModel()
