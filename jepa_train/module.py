@@ -309,27 +309,28 @@ class JEPA(pl.LightningModule):
         torch.manual_seed(draws.own_seed(Purpose.DROPPING))  # what dropped paths and dropout draw from
         views = draws.views(self.views, [images] if images_b is images else [images, images_b])
         masks = None if self.masks is None else draws.masks(self.masks, len(images), self.device)
-        if draws.step == 0:
-            self._show(views, masks)
-
         terms = self.terms(views, masks, slice_seed=draws.shared_seed(Purpose.SLICES))
         loss = self.objective.total(terms)
         check_loss(loss, self.trainer, batch_idx=batch_idx)
-        self._log_step(loss, terms, masks)
+        logged = self._log_step(loss, terms, masks)
+        if draws.step == 0:
+            self._show(logged, views, masks)
         if reestimates_statistics(self.target):
             with torch.no_grad():
                 # has no other forward pass, and must not take the statistics of other weights
                 self.target(views[min(1, self.objective.global_views - 1)])
         return loss
 
-    def _show(self, views: list[Tensor], masks: Masks | None) -> None:
-        """Log what the ``train/`` tags mean, and pictures of the first batch."""
-        log_text(self.trainer, "train/tags", explanation())
+    def _show(self, logged: set[str], views: list[Tensor], masks: Masks | None) -> None:
+        """Log pictures of the first batch, and what they and the tags logged mean."""
         encoder = self.online.encoder
         if masks is not None and isinstance(encoder, ViTEncoder):
             log_masks(self.trainer, views[0], *masks, grid_size=encoder.grid_size)
+            logged.add("train/masks")
         if self.objective.compares_views:
             log_views(self.trainer, views, num_global=self.objective.global_views)
+            logged.add("train/views")
+        log_text(self.trainer, "train/tags", explanation(logged))
 
     def _check_images(self, images: Tensor, images_b: Tensor) -> None:
         """See that a batch's images (B, C, H, W), and those of view B, are what the terms can compare.
@@ -366,12 +367,14 @@ class JEPA(pl.LightningModule):
             world_size=self.trainer.world_size,
         )
 
-    def _log_step(self, loss: Tensor, terms: dict[str, Tensor], masks: Masks | None) -> None:
+    def _log_step(self, loss: Tensor, terms: dict[str, Tensor], masks: Masks | None) -> set[str]:
+        """Log the loss, its terms and the state of the schedules; return their tags."""
         optimizer = cast("torch.optim.Optimizer", self.optimizers())
         schedules, step = self._schedules, self.trainer.global_step
         # every process has the values of the joined batch already: nothing to reduce
         self.log("train/loss", loss, prog_bar=True)
-        self.log_dict({f"train/loss_{name}": term for name, term in terms.items()})
+        losses = {f"train/loss_{name}": term for name, term in terms.items()}
+        self.log_dict(losses)
         numbers = {
             "train/ema_momentum": schedules.ema_momentum(step),
             "train/lr": optimizer.param_groups[0]["lr"],
@@ -383,6 +386,7 @@ class JEPA(pl.LightningModule):
             numbers["train/target_tokens"] = targets_BMT[0].numel()
         # as tensors of the host: Lightning would copy plain numbers to the accelerator and wait for it
         self.log_dict({name: torch.tensor(float(number)) for name, number in numbers.items()})
+        return {"train/loss", *losses, *numbers}
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """AdamW with warm-up and cosine learning rate per optimizer step; weight decay on matrices only."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -35,9 +35,9 @@ MEANINGS = {
 }
 
 
-def explanation() -> str:
-    """Write a Markdown table of all tags; the losses have no common scale, so a rising one is no alarm by itself."""
-    rows = [f"| `{tag}` | {meaning} |" for tag, meaning in MEANINGS.items()]
+def explanation(logged: Collection[str]) -> str:
+    """Write a Markdown table of the tags logged; losses have no common scale, so a rising one is no alarm by itself."""
+    rows = [f"| `{tag}` | {meaning} |" for tag, meaning in MEANINGS.items() if tag in logged]
     return "\n".join(["| tag | what it is |", "|---|---|", *rows])
 
 

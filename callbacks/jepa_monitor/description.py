@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from itertools import groupby
 
 from .measured import ADVICE, MEASURED, UNKNOWN, Measured
 from .tags import NULL_OF_CHART, TAGS, Tag, meaning_of
@@ -22,7 +23,8 @@ def explanation(logged: Iterable[str]) -> str:
         "read them for orders of magnitude. The points of a run are few: set *Smoothing* to 0 and untick *Ignore "
         "outliers in chart scaling*, or curves show what nobody measured.\n\n"
     )
-    return text + "\n".join(_item(tag) for tag in explained_tags(logged))
+    groups = groupby(explained_tags(logged), key=lambda tag: tag.name.partition("/")[0])
+    return text + "\n\n".join("\n".join([f"### {name}\n", *map(_item, tags)]) for name, tags in groups)
 
 
 def _item(tag: Tag) -> str:

@@ -17,11 +17,11 @@ ALARMS = "alarms"
 
 # a value without information, logged with each measurement so that a chart has something to be read against
 NULL_OF_CHART = {
-    TRUTHS: ("null/correlation", 0.0),
-    OTHER_SETS: ("null/auroc", 0.5),
-    CONFOUNDS: ("null/correlation", 0.0),
-    RATIOS: ("null/ratio", 1.0),
-    DEVIATIONS: ("null/deviation", 0.0),
+    TRUTHS: ("reference/uncorrelated", 0.0),
+    OTHER_SETS: ("reference/chance", 0.5),
+    CONFOUNDS: ("reference/uncorrelated", 0.0),
+    RATIOS: ("reference/gaussian_ratio", 1.0),
+    DEVIATIONS: ("reference/gaussian_deviation", 0.0),
 }
 NULLS = dict(NULL_OF_CHART.values())
 
@@ -338,7 +338,7 @@ TAGS = (
         better="lower",
         needs="time trained",
     ),
-    Tag("null/", "values without information, drawn as lines"),
+    Tag("reference/", "what chance, or a Gaussian, would give: lines to read the custom scalars against"),
 )
 
 

@@ -143,7 +143,17 @@ def _unknown_option(word: str, options: Iterable[str]) -> str:
     )
     if not hint and (close := _nearest(own, last.values(), 0.7)):
         hint = meant(name, [option for option in names if last[option] == close], cutoff=0.0)
-    return f"there is no option {name}{hint}; --help lists all."
+    return f"there is no option {name}{hint or _of_other_data(name)}; --help lists all."
+
+
+def _of_other_data(name: str) -> str:
+    """Say which of our data classes have an option that those chosen lack, or one of nearly its name; else nothing."""
+    takers: dict[str, list[str]] = {}
+    for kind in sorted(_subclasses(ImageDataModule), key=lambda kind: kind.__name__):
+        for parameter in inspect.signature(kind).parameters:
+            takers.setdefault(f"--data.{parameter}", []).append(kind.__name__)
+    close = _nearest(name, takers, 0.85)
+    return f" ({close} is an option of {', '.join(takers[close])}: choose one with --data)" if close else ""
 
 
 def _unknown_subcommand(word: str, subcommands: list[str]) -> str:
@@ -214,14 +224,14 @@ def _parameters(class_path: str) -> list[str]:
 
 
 def _unknown_class(key: str, name: str) -> str:
-    known = sorted(_subclasses(FAMILIES[key])) if key in FAMILIES else []
+    known = sorted(kind.__name__ for kind in _subclasses(FAMILIES[key])) if key in FAMILIES else []
     return f"--{key} names the class {name}, which does not exist{meant(name, known, 0.5)}: give its import path."
 
 
-def _subclasses(family: type) -> set[str]:
-    """Names of all public subclasses that were imported, at any depth."""
+def _subclasses(family: type) -> set[type]:
+    """All public subclasses that were imported, at any depth."""
     direct: list[type] = family.__subclasses__()
-    return {kind.__name__ for kind in direct if not kind.__name__.startswith("_")}.union(*map(_subclasses, direct))
+    return {kind for kind in direct if not kind.__name__.startswith("_")}.union(*map(_subclasses, direct))
 
 
 def _choices(kind: str) -> list[str]:

@@ -96,9 +96,9 @@ def test_charts_of_gaussianity_have_their_lines_and_null() -> None:
             "covariance_error_ratio",
             "norm_variance_ratio",
             "effective_rank_ratio",
-            "ratio",
+            "gaussian_ratio",
         ],
-        "skewness and kurtosis, in deviations (0 = Gaussian)": ["skewness_z", "kurtosis_z", "deviation"],
+        "skewness and kurtosis, in deviations (0 = Gaussian)": ["skewness_z", "kurtosis_z", "gaussian_deviation"],
     }
 
 
@@ -106,7 +106,7 @@ def test_monitors_share_charts() -> None:
     (charts,) = layout(["student/density/spearman", "teacher/density/spearman"]).values()
     kind, patterns = charts["rank correlation with the true log density"]
     assert kind == "Multiline"
-    assert patterns == [r"^student/density/spearman$", r"^teacher/density/spearman$", r"^null/correlation$"]
+    assert patterns == [r"^student/density/spearman$", r"^teacher/density/spearman$", r"^reference/uncorrelated$"]
 
 
 def test_each_tag_has_one_record_and_each_chart_its_lines() -> None:

@@ -163,7 +163,7 @@ class Metrics(Memory):
         self.tags: set[str] = set()
 
     def log_metrics(self, metrics: Any, step: int | None = None) -> None:
-        self.tags |= {tag for tag in metrics if "/" in tag and not tag.startswith("null/")}
+        self.tags |= {tag for tag in metrics if "/" in tag and not tag.startswith("reference/")}
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_two_monitors_in_one_run(tmp_path: Path) -> None:
         assert [event.step for event in events.Scalars(f"{name}/density/spearman")] == [0, 6, 12]
         assert f"{name}/pictures/gallery" in events.Tags()["images"]
         assert f"{name}/JEPA-SCORE/tags/text_summary" in events.Tags()["tensors"]
-    assert [event.step for event in events.Scalars("null/ratio")] == [0, 6, 12]
+    assert [event.step for event in events.Scalars("reference/gaussian_ratio")] == [0, 6, 12]
     layout = events.Tensors("custom_scalars__config__")[-1].tensor_proto.string_val[0].decode(errors="replace")
     assert "code/density/spearman" in layout
     assert "hidden/density/spearman" in layout

@@ -227,7 +227,7 @@ def test_the_run_holds_what_the_design_lists(run: tuple[JEPACLI, Path]) -> None:
         "gaussianity": "sliced_ep_ratio sliced_ep_ratio_max axis_ep_ratio_max covariance_error_ratio "
         "mean_error_ratio norm_variance_ratio norm_ks skewness_z kurtosis_z effective_rank_ratio",
         "jacobian": "rank intrinsic_dimension clipped_fraction condition_log10 nonfinite_fraction",
-        "null": "ratio deviation correlation auroc",
+        "reference": "gaussian_ratio gaussian_deviation uncorrelated chance",
         "monitor": "seconds overhead_percent reference samples subspace_rows failed alarm_collapse "
         "alarm_nonfinite_jacobian alarm_turned_over",
     }.items():

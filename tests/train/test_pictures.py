@@ -111,4 +111,9 @@ def test_every_tag_of_training_is_explained(tmp_path: Path) -> None:
     names = {tag for tag in (*logged["scalars"], *logged["images"]) if tag.startswith("train/")}
     assert names == MEANINGS.keys()
     (page,) = events.Tensors("train/tags/text_summary")
-    assert page.tensor_proto.string_val[0].decode() == explanation()
+    assert page.tensor_proto.string_val[0].decode() == explanation(names)
+
+
+def test_the_page_has_the_tags_of_the_run_alone() -> None:
+    page = explanation({"train/loss", "train/loss_tokens"})
+    assert [tag for tag in MEANINGS if f"`{tag}`" in page] == ["train/loss", "train/loss_tokens"]

@@ -48,6 +48,8 @@ TYPOS = {
     "fit --epochs 3": "there is no option --epochs (is --trainer.max_epochs meant?)",
     "fit --trainer.lr=3": "there is no option --trainer.lr; --help lists all",
     "fit --ckpt x": "there is no option --ckpt (is --ckpt_path meant?)",
+    "fit --data.root photos": "--data.root (--data.root is an option of FashionMNISTDataModule, ImageFolderDataModule:",
+    "fit --data.rot photos": "--data.rot (--data.root is an option of FashionMNISTDataModule, ImageFolderDataModule:",
     "fit --data.batch 3": "there is no option --data.batch (is --data.batch_size meant?)",
     "fit --ckpt_path": "error: --ckpt_path lacks its value: options are written --NAME VALUE",
     "export --output": "error: --output lacks its value: options are written --NAME VALUE",
