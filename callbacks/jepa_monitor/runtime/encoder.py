@@ -66,7 +66,7 @@ def resolve_encoder(module: nn.Module, encoder: EncoderChoice, pool: Pool) -> tu
             f"(module, inputs) or the path of a submodule ({_children_of(module)})."
         )
     chosen = find_submodule(module, name)
-    description = ", because ".join(filter(None, [type(chosen).__name__, reason]))
+    description = ", ".join(filter(None, [type(chosen).__name__, reason]))
     return partial(_encode_and_pool, chosen, pool), f"{name or 'forward'} ({description})"
 
 
@@ -170,7 +170,7 @@ def usual_encoder(module: nn.Module) -> tuple[str, str]:
         A dotted path, empty for the module itself where no name counts; and a reason for the log.
     """
     path, usual = _found(module)
-    return path, f"{usual!r} is in its name" if usual else "no submodule is named like an encoder"
+    return path, "found by its name" if usual else "as no submodule is named like an encoder"
 
 
 def _found(module: nn.Module) -> tuple[str, str]:

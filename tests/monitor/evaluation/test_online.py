@@ -286,7 +286,7 @@ def test_the_log_says_once_what_is_measured(tmp_path: Path, caplog: pytest.LogCa
     with caplog.at_level("INFO"):
         trainer(tmp_path, lidar_of, max_epochs=2).fit(Autoencoder(), loader(), loader(seed=1))
     warned = [record.message for record in caplog.records if "LiDAR measures" in record.message]
-    assert warned == ["LiDAR measures features: encoder (Sequential, because 'encoder' is in its name)."]
+    assert warned == ["LiDAR measures features: encoder (Sequential, found by its name)."]
 
 
 def test_half_precision_weights(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ def test_choices() -> None:
     project, x = Project().eval(), torch.randn(5, 4)
     encode, description = resolve_encoder(project, None, "auto")
     assert torch.equal(encode(x), project.backbone(x))
-    assert description == "backbone (Sequential, because 'backbone' is in its name)"
+    assert description == "backbone (Sequential, found by its name)"
     encode, description = resolve_encoder(project, "backbone.0", "auto")
     assert torch.equal(encode(x), project.backbone[0](x))
     assert description == "backbone.0 (Linear)"
@@ -50,7 +50,7 @@ def test_choices() -> None:
     assert torch.equal(encode(x), project(x))
     encode, description = resolve_encoder(nn.Linear(4, 2), None, "auto")
     assert encode(x).shape == (5, 2)
-    assert description == "forward (Linear, because no submodule is named like an encoder)"
+    assert description == "forward (Linear, as no submodule is named like an encoder)"
 
 
 def part(*names: str) -> nn.Module:
@@ -112,7 +112,7 @@ def test_names_that_contain_the_usual_ones(names: tuple[str, ...], chosen: str) 
     for order in (names, names[::-1]):
         path, reason = usual_encoder(part(*order))
         assert path == chosen
-        assert reason.endswith("is in its name") == bool(chosen)
+        assert reason.endswith("found by its name") == bool(chosen)
 
 
 def test_a_module_without_weights_is_no_encoder_by_half_its_name() -> None:
@@ -131,9 +131,9 @@ def test_a_table_of_embeddings_is_no_encoder_by_half_its_name() -> None:
 def test_the_reason_is_the_first_of_the_usual_names_on_the_path() -> None:
     module = nn.Module()
     module.model = nn.ModuleDict({"student": nn.Linear(4, 3), "teacher": nn.Linear(4, 3)})
-    assert usual_encoder(module) == ("model.teacher", "'teacher' is in its name")
+    assert usual_encoder(module) == ("model.teacher", "found by its name")
     module.teacher = nn.ModuleDict({"backbone": nn.Linear(4, 3)})
-    assert usual_encoder(module) == ("teacher.backbone", "'teacher' is in its name")
+    assert usual_encoder(module) == ("teacher.backbone", "found by its name")
 
 
 def test_a_compiled_encoder_is_found_and_its_layout_known() -> None:
@@ -148,7 +148,7 @@ def test_the_backbone_before_the_head_within_a_submodule_too() -> None:
     project.student, project.teacher = (BackboneAndHead(nn.Linear(3, 2048)) for _ in range(2))
     encode, description = resolve_encoder(project, None, "auto")
     assert torch.equal(encode(x), project.teacher.backbone(x))
-    assert description == "teacher.backbone (Linear, because 'teacher' is in its name)"
+    assert description == "teacher.backbone (Linear, found by its name)"
     project.teacher = BackboneAndHead(nn.Identity())
     assert usual_encoder(project)[0] == "teacher"
     # DINOv2 keeps its parts in a dictionary, which cannot be called
