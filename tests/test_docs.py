@@ -17,7 +17,12 @@ from tests.monitor.helpers import Autoencoder, images, loader
 from tests.train.helpers import TINY_MODEL
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "benchmarks/README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 
 STARTED = ROOT / "docs/getting_started.md"  # runs as a whole, commands included
 # pages whose examples take more than a second
@@ -163,3 +168,9 @@ def _anchors(page: Path) -> set[str]:
     """Names that GitHub gives to the headings of a page."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_page_of_benchmarks_names_each_command() -> None:
+    scripts = (ROOT / "benchmarks").glob("*.py")
+    commands = {path.name for path in scripts if '__name__ == "__main__"' in path.read_text()}
+    assert set(re.findall(r"`(\w+\.py)`", (ROOT / "benchmarks/README.md").read_text())) == commands
