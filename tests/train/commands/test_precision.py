@@ -62,7 +62,7 @@ def test_a_resumed_run_goes_on_in_the_precision_that_it_began_with(
     config = tmp_path / "config.yaml"
     config.write_text("trainer: {precision: bf16-mixed}")
     words = ["-c", str(config), f"--trainer.logger.save_dir={tmp_path}"]
-    run = make_run(*words, *(["--trainer.precision=bf16-mixed"] if typed else []))
+    run = make_run(*words, *MIXTURE, *(["--trainer.precision=bf16-mixed"] if typed else []))
     resumed = command("fit", f"--ckpt_path={last_of(run)}", "--trainer.max_epochs=2")
     assert resumed.trainer.current_epoch == 2
     assert resumed.trainer.precision == ("bf16-mixed" if typed else "32-true")
