@@ -18,6 +18,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from jepa_monitor import JEPAScoreMonitor
 from jepa_train.checkpoints.compatibility import (
     check_arguments,
     check_fits,
@@ -249,12 +250,13 @@ class JEPACLI(LightningCLI):
         """Print what was measured last, the last checkpoint, the folder of the run, and the command that shows it."""
         if self.trainer.is_global_zero:
             metrics = {tag: float(value) for tag, value in self.trainer.callback_metrics.items()}
-            print("", *results(metrics), sep="\n")
+            monitors = [found for found in self.trainer.callbacks if isinstance(found, JEPAScoreMonitor)]  # type: ignore[attr-defined]  # set by its callback connector
+            print("", *results(metrics, monitors[0].verdict if monitors else ""), sep="\n")
             saved = [getattr(callback, "last_model_path", "") for callback in self.trainer.checkpoint_callbacks]
             for path in filter(None, saved[:1]):
                 print(f"The last checkpoint is {path}.")
             for folder in self._tensorboard_folders():
-                print(f"The run is in {folder}. Its Images begin with density/story; set Smoothing to 0 for curves:\n")
+                print(f"The run is in {folder}. Its Images begin with density/story; for curves, set Smoothing to 0:\n")
                 print(f"    tensorboard --logdir {folder}\n")
 
     def _tensorboard_folders(self) -> list[str]:

@@ -9,7 +9,8 @@ from itertools import groupby
 from .measured import ADVICE, MEASURED, UNKNOWN, Measured
 from .tags import NULL_OF_CHART, TAGS, Tag, meaning_of
 
-COLUMNS = ("better", "Gaussian embedding", "collapsed", "healthy", "off scale", "collapsing", "what to do")
+KINDS = ("healthy", "off scale", "collapsing")
+COLUMNS = ("better", "Gaussian embedding", "collapsed", *KINDS, "what to do")
 HEAD = f"| tag | what it is | {' | '.join(COLUMNS)} |\n{'|---' * (2 + len(COLUMNS))}|\n"
 
 
@@ -18,10 +19,10 @@ def explanation(logged: Iterable[str]) -> str:
     text = (
         "N probe samples, K embedding dimensions; natural logarithms. A ratio is divided by its value under N(0, I) "
         "for the same N and K. A value without meaning is NaN, with one warning that says why. Where higher is better, "
-        '`ModelCheckpoint` and `EarlyStopping` need `mode="max"`. *Healthy*, *off scale* (as good, but not pushed '
-        "towards N(0, I)) and *collapsing* are what short runs on Fashion-MNIST showed at their end, K = 32, N = 256; "
-        "read them for orders of magnitude. The points of a run are few: set *Smoothing* to 0 and untick *Ignore "
-        "outliers in chart scaling*, or curves show what nobody measured.\n\n"
+        '`ModelCheckpoint` and `EarlyStopping` need `mode="max"`. In parentheses stands what short runs on '
+        "Fashion-MNIST showed at their end, K = 32, N = 256: healthy ones, healthy ones off scale (not pushed towards "
+        "N(0, I)), and collapsing ones. Other data and sizes show other values. The points of a run are few: set "
+        "*Smoothing* to 0 and untick *Ignore outliers in chart scaling*, or curves show what nobody measured.\n\n"
     )
     groups = groupby(explained_tags(logged), key=lambda tag: tag.name.partition("/")[0])
     return text + "\n\n".join("\n".join([f"### {name}\n", *map(_item, tags)]) for name, tags in groups)
@@ -30,12 +31,13 @@ def explanation(logged: Iterable[str]) -> str:
 def _item(tag: Tag) -> str:
     """The item of a tag in a list: of a table as wide as that of the docs TensorBoard breaks each word into letters."""
     name, meaning, *values = _cells(tag, MEASURED)
-    named = dict(zip(COLUMNS, values, strict=True))
-    advice = named.pop(COLUMNS[-1])
-    said = [f"*{column}* {value}" for column, value in named.items() if value != "-"]
-    return f"- **{name}**: {'; '.join([meaning, *said])}." + (
-        "" if advice == "-" else f" {advice[0].upper()}{advice[1:]}."
-    )
+    named = {column: value for column, value in zip(COLUMNS, values, strict=True) if value != "-"}
+    advice = named.pop(COLUMNS[-1], "")
+    showed = [f"{kind} {named.pop(kind)}" for kind in KINDS if kind in named]
+    said = [f"{'; '.join([meaning, *(f'*{column}* {value}' for column, value in named.items())])}."]
+    said += [f"{advice[0].upper()}{advice[1:]}."] if advice else []
+    said += [f"(Fashion-MNIST showed: {', '.join(showed)}.)"] if showed else []
+    return f"- **{name}**: {' '.join(said)}"
 
 
 def row(tag: Tag, values: Mapping[str, Measured]) -> str:

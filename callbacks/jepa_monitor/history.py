@@ -27,7 +27,7 @@ _NAMES_OF_NOW = {
     "monitor/overhead(%)": "monitor/overhead_percent",
     "monitor/sketch_rows": "monitor/subspace_rows",
     "density/sketch_spearman": "scores/subspace_spearman",
-    **{f"density/{name}": f"scores/{name}" for name in _CONFOUNDS},
+    **{f"density/{name}": f"scores/{name}" for name in (*_CONFOUNDS, "kendall", "auroc_low_density")},
     **{f"density/{name}": f"jacobian/{name}" for name in _DIMENSIONS},
     **{tag.replace("scores/", "density/") + unit: tag for tag in _QUANTILES for unit in ("", "(nats)")},
     **{f"alarm/{name}": f"monitor/alarm_{name}" for name in _ALARMS},
@@ -62,6 +62,11 @@ class History:
 
     def __len__(self) -> int:
         return len(self.steps)
+
+    @property
+    def newest(self) -> dict[str, float]:
+        """Values of the last measurement, by tag; none before the first."""
+        return {tag: column[-1] for tag, column in self.values.items()}
 
     def append(self, step: int, epoch: int, values: dict[str, float]) -> None:
         """Remember the values of one measurement."""

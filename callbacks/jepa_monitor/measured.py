@@ -75,6 +75,8 @@ MEASURED = {
 # what to do where a tag is not as it should be
 ADVICE = {
     "density/spearman": "below `density/spearman_gaussian` it ranks worse than a Gaussian of the pixels: train on",
+    "density/spearman_jepa_score": "falls where training whitens the embeddings: what the volume no longer says is in "
+    "their density, which `density/spearman` counts, too",
     "density/stability": "while it rises the ranking still changes: train on",
     "scores/complexity_spearman": "far from 0, the ranking is largely one of file sizes: look at `pictures/gallery`",
     "density/ood_auroc/": "below 0.5 the other set ranks as denser: compare `density/ood_auroc_embedding/*`, which "
@@ -82,8 +84,8 @@ ADVICE = {
     "gaussianity/sliced_ep_ratio": "at 0.38 N, look at `gaussianity/variance_share`, which has no scale: near 0 the "
     "embeddings have collapsed; else only their scale is another, as where nothing pushes them towards N(0, I)",
     "scores/knn_spearman": "near 1, a distance would have ranked alike; lower does not say which of them is right",
-    "gaussianity/kurtosis_z": "beyond 2, the embeddings are not Gaussian: scores that assume it, as "
-    "`density/spearman_gaussian_embedding` does, rank worse; others need nothing",
+    "gaussianity/kurtosis_z": "beyond 2, the tails differ from a Gaussian's by more than chance: scores that assume a "
+    "Gaussian, as `density/spearman_gaussian_embedding` does, rank worse; others need nothing",
     "gaussianity/skewness_z": "as for `gaussianity/kurtosis_z`",
     "gaussianity/effective_rank_ratio": "falling towards 1 / K, the embeddings shrink to a line: raise the weight of "
     "the term against collapse, or lower the learning rate",

@@ -66,6 +66,7 @@ from .runtime.pooling import Pool
 from .runtime.schedule import Moment, Schedule
 from .scalars import MESSAGES, alarms, changes, problems, scalars
 from .tags import NULLS
+from .verdict import verdict
 
 DEFAULT_SAMPLES = 512
 HALF_PRECISION_SPEEDUP = 3.0  # of training on an accelerator, beside the float32 of a trial
@@ -205,6 +206,11 @@ class JEPAScoreMonitor(MeasuringCallback):
         """Seconds of measurements and pictures in this run."""
         return self._budget.spent
 
+    @property
+    def verdict(self) -> str:
+        """Sentence on the embeddings of the run's last measurement, which its story begins with; empty without one."""
+        return "" if self.readings is None else verdict(self.history.newest, num_samples=len(self.readings.z))
+
     def _forget(self) -> None:
         """Drop what belongs to one call of the Trainer: the data, and the state of the last measurement."""
         super()._forget()
@@ -276,8 +282,8 @@ class JEPAScoreMonitor(MeasuringCallback):
         if not (affordable or self._schedule.lacks_values or self._has_skipped):
             self._has_skipped = True
             rank_zero_info(
-                f"{self._title} leaves out the measurement at step {trainer.global_step}, and perhaps further ones: "
-                "more would exceed its share of the training time (budget)."
+                f"{self._title} skips the measurement at step {trainer.global_step}, and perhaps later ones, to stay "
+                "within its share of the training time; a larger budget measures more often."
             )
         return affordable
 

@@ -76,8 +76,8 @@ def _truth_scalars(readings: Readings, facts: ProbeFacts) -> dict[str, float]:
         if facts.gaussian is not None:
             values[f"density/spearman_gaussian{suffix}"] = spearman(facts.gaussian[:n], truth)
         if name == facts.headline:
-            values["density/kendall"] = kendall(density, truth)
-            values["density/auroc_low_density"] = auroc_low_density(density, truth)
+            values["scores/kendall"] = kendall(density, truth)
+            values["scores/auroc_low_density"] = auroc_low_density(density, truth)
     return values
 
 

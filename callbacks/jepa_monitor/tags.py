@@ -75,8 +75,8 @@ TAGS = (
     ),
     Tag(
         "density/spearman_gaussian_embedding",
-        "the same with N(0, I) for the density of whitened embeddings and the volume of all K directions; what "
-        "`density/spearman` has more is what their not being Gaussian costs",
+        "the same with N(0, I) for the density of whitened embeddings and the volume of all K directions; the gap to "
+        "`density/spearman` is the cost of assuming a Gaussian",
         gaussian="as `density/spearman`",
         collapsed="NaN",
         better="higher",
@@ -100,22 +100,6 @@ TAGS = (
     ),
     Tag(
         "density/spearman_", "the same against a further truth, such as `with_noise`", collapsed="NaN", better="higher"
-    ),
-    Tag(
-        "density/kendall",
-        "Kendall's tau-b of `log_density` and truth",
-        gaussian="1 if the map is right",
-        collapsed="NaN",
-        better="higher",
-        needs="a truth",
-    ),
-    Tag(
-        "density/auroc_low_density",
-        "AUROC of finding the tenth of lowest true density",
-        gaussian="1 if the map is right",
-        collapsed="NaN",
-        better="higher",
-        needs="a truth",
     ),
     Tag(
         "density/ood_auroc/",
@@ -166,6 +150,22 @@ TAGS = (
         collapsed="NaN",
         chart=CONFOUNDS,
         needs="an earlier measurement",
+    ),
+    Tag(
+        "scores/kendall",
+        "Kendall's tau-b of `log_density` and truth",
+        gaussian="1 if the map is right",
+        collapsed="NaN",
+        better="higher",
+        needs="a truth",
+    ),
+    Tag(
+        "scores/auroc_low_density",
+        "AUROC of finding the tenth of lowest true density",
+        gaussian="1 if the map is right",
+        collapsed="NaN",
+        better="higher",
+        needs="a truth",
     ),
     Tag(
         "scores/complexity_spearman",

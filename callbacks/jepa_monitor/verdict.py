@@ -9,7 +9,7 @@ COLLAPSED_EP = 0.38  # of N: sliced_ep_ratio of a point
 GAUSSIAN = (0.5, 2.0)  # holds 95 % of sliced_ep_ratio under N(0, I), for K from 8 on
 # of the sliced_ep_ratio of a point: embeddings are near N(0, I) below the first, of another scale above the second
 NEARLY, OFF_SCALE = 0.15, 0.6
-HARDLY = 0.1  # variance_share below which embeddings hardly differ; docs/curves.md has what runs show
+HARDLY = 0.1  # variance_share below which embeddings are hardly spread out; docs/curves.md has what runs show
 ALARMS = ("monitor/alarm_collapse", "monitor/alarm_nonfinite_jacobian", "monitor/alarm_turned_over", "monitor/failed")
 
 
@@ -33,19 +33,19 @@ def verdict(values: Mapping[str, float], *, num_samples: int) -> str:
         return f"Alarm: {', '.join(ringing)}."
     variance = values.get("gaussianity/variance_share", math.nan)
     if variance < HARDLY:
-        return "No alarm, but embeddings hardly differ."
+        return "No alarm, but embeddings are hardly spread out."
     from_gaussian = _from_gaussian(values.get("gaussianity/sliced_ep_ratio", math.nan), COLLAPSED_EP * num_samples)
     if not (variance >= HARDLY and from_gaussian):
         return ""
-    return f"No alarm. Embeddings differ, {from_gaussian}."
+    return f"No alarm. Embeddings are spread out, {from_gaussian}."
 
 
 def _from_gaussian(ratio: float, of_point: float) -> str:
     """Say how far from N(0, I) embeddings of this ``sliced_ep_ratio`` are; nothing where it is NaN."""
     if ratio <= GAUSSIAN[1]:
-        return "and are Gaussian"
+        return "close to Gaussian"
     if ratio <= NEARLY * of_point:
-        return "and are nearly Gaussian"
+        return "roughly Gaussian"
     if ratio <= OFF_SCALE * of_point:
-        return "and are not Gaussian"
-    return "" if math.isnan(ratio) else "at a scale that is not 1"
+        return "but not Gaussian"
+    return "" if math.isnan(ratio) else "but not at scale 1"

@@ -26,23 +26,18 @@ EMBEDDINGS = {
     "gaussianity/sliced_ep_ratio": ("Gaussianity ratio", "1 is Gaussian"),
     "jacobian/intrinsic_dimension": ("intrinsic dimension", "directions in use"),
 }
-ALARMS = {
-    "monitor/alarm_collapse": "collapsed",
-    "monitor/alarm_nonfinite_jacobian": "Jacobians that are not finite",
-    "monitor/alarm_turned_over": "ranking turned over",
-    "monitor/failed": "measurement failed",
-}
 TERMS = {"token_weight": "tokens", "embedding_weight": "embedding", "centre_weight": "centre"}
 
 
-def results(metrics: Mapping[str, float]) -> list[str]:
-    """Write at most three lines on what was measured last: the ranking, the features, the embeddings with alarms.
+def results(metrics: Mapping[str, float], verdict: str = "") -> list[str]:
+    """Write at most three lines on what was measured last: the ranking, the features, the embeddings with the verdict.
 
     Args:
         metrics: tag to value; what is NaN or missing is left out.
+        verdict: the monitor's sentence on the embeddings, which its story begins with, or none.
     """
     known = {tag: float(value) for tag, value in metrics.items() if math.isfinite(value)}
-    return [line for line in (_on_ranking(known), _on_features(known), _on_embeddings(known)) if line]
+    return [line for line in (_on_ranking(known), _on_features(known), _on_embeddings(known, verdict)) if line]
 
 
 def _on_ranking(known: Mapping[str, float]) -> str:
@@ -77,12 +72,10 @@ def _on_features(known: Mapping[str, float]) -> str:
     return f"Features: {', '.join(named)}." if named else ""
 
 
-def _on_embeddings(known: Mapping[str, float]) -> str:
+def _on_embeddings(known: Mapping[str, float], verdict: str) -> str:
     named = [f"{words} {known[tag]:.3g} ({meaning})" for tag, (words, meaning) in EMBEDDINGS.items() if tag in known]
-    ringing = [name for tag, name in ALARMS.items() if known.get(tag)]
-    if any(tag in known for tag in ALARMS):
-        named.append(f"ALARM: {', '.join(ringing)}" if ringing else "no alarm")
-    return f"Embeddings: {', '.join(named)}." if named else ""
+    said = [f"{', '.join(named)}."] if named else []
+    return f"Embeddings: {' '.join([*said, *filter(None, [verdict])])}" if said or verdict else ""
 
 
 class FinalValues(pl.Callback):

@@ -1,4 +1,7 @@
-"""The output of a command: what a user needs, without Lightning's own lines, and progress bars in terminals alone."""
+"""The output of a command: what a user needs, without Lightning's own lines, and progress bars in terminals alone.
+
+A warning is one line, without the place in the code that a user has not written.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,17 +26,34 @@ INTERNAL = r"`isinstance\(treespec, LeafSpec\)` is deprecated"  # Lightning's ca
 
 @contextmanager
 def brief() -> Iterator[None]:
-    """Show Lightning's own information at the level of debugging alone, within the block."""
+    """Show Lightning's own information at the level of debugging alone, and warnings in a line, within the block."""
     handlers = {handler for name in LOGGERS for handler in logging.getLogger(name).handlers}
     for handler in handlers:
         handler.addFilter(is_needed)
+    before, warnings.formatwarning = warnings.formatwarning, in_a_line(warnings.formatwarning)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", INTERNAL)
             yield
     finally:
+        warnings.formatwarning = before
         for handler in handlers:
             handler.removeFilter(is_needed)
+
+
+def in_a_line(otherwise: Callable[..., str]) -> Callable[..., str]:
+    """Make the function that writes what is meant for users as ``warning: ...``, and what is not as before.
+
+    Args:
+        otherwise: writes the other warnings, such as those of deprecation.
+    """
+
+    def written(message: Warning | str, category: type[Warning], *place: Any, **line: Any) -> str:
+        if issubclass(category, UserWarning):
+            return f"warning: {message}\n"
+        return otherwise(message, category, *place, **line)
+
+    return written
 
 
 def expect_checkpoints(folder: Path) -> None:

@@ -6,6 +6,7 @@ import inspect
 import re
 from collections.abc import Iterable
 from difflib import SequenceMatcher
+from pathlib import Path
 from pydoc import locate
 from typing import Any, NoReturn
 
@@ -21,6 +22,15 @@ FAMILIES: dict[str, type] = {"data": LightningDataModule, "trainer.callbacks": C
 NEEDED = ("data",)  # which is not null, whatever jsonargparse says
 NO_CLASS = re.compile(r"Not a valid subclass|Expected a dot import path string: (?:true|false|[\d.-]+)$", re.MULTILINE)
 A_CLASS = "a class, by its import path or as class_path and init_args"
+# what options are called elsewhere
+SHORT = {
+    "lr": "learning_rate",
+    "wd": "weight_decay",
+    "bs": "batch_size",
+    "gpus": "devices",
+    "workers": "num_workers",
+    "dim": "embedding_size",
+}
 YAML = {"None": "null", "True": "true", "False": "false"}
 DATA_OPTIONS = [f"--data.{name}" for name in inspect.signature(ImageDataModule).parameters]  # of any class of ours
 CHECKPOINT_HELP = "Checkpoint to start from: a file, an address, or last for the newest one below the logger's folder."
@@ -136,6 +146,7 @@ def _unknown_option(word: str, options: Iterable[str]) -> str:
     own = name.lstrip("-").rpartition(".")[2]
     begun = {option for option in names if option.startswith(name)}
     # max_epochs without its group or in a wrong one, a beginning, a typo, or epochs
+    own = SHORT.get(own, own)
     hint = (
         meant(name, [option for option in names if last[option] == own], cutoff=0.0)
         or (meant(name, begun, cutoff=0.0) if len(begun) == 1 else "")
@@ -153,7 +164,11 @@ def _of_other_data(name: str) -> str:
         for parameter in inspect.signature(kind).parameters:
             takers.setdefault(f"--data.{parameter}", []).append(kind.__name__)
     close = _nearest(name, takers, 0.85)
-    return f" ({close} is an option of {', '.join(takers[close])}: choose one with --data)" if close else ""
+    return (
+        f" ({close} is an option of {', '.join(takers[close])}: choose one with --data, or its config with -c)"
+        if close
+        else ""
+    )
 
 
 def _unknown_subcommand(word: str, subcommands: list[str]) -> str:
@@ -163,13 +178,21 @@ def _unknown_subcommand(word: str, subcommands: list[str]) -> str:
 def _of_config(message: str) -> str:
     if found := re.search(r"(?:File does not exist|Path is not a file): '(.*)'", message):
         reason = "is a folder" if "not a file" in message else "does not exist"
-        return f"the config {found[1]} {reason}: --config takes a YAML file."
+        return f"the config {found[1]} {reason}{_near(Path(found[1]))}: --config takes a YAML file."
     if found := re.search(r"Unexpected config: ?(.*)", message, re.DOTALL):
         given = one_line(found[1])
         return f"a config maps names to settings, such as trainer: {{max_epochs: 7}}, and this one says {given!r}."
     if found := re.match(r'(?:Parser key "config"|Problems parsing config): (.*)', message, re.DOTALL):
         return f"a config cannot be read as YAML: {one_line(found[1])}."
     return ""
+
+
+def _near(path: Path) -> str:
+    """Ask for the config of nearly this name in the same folder, or in the one of the configs; nothing without one."""
+    there = [*path.parent.glob("*.y*ml"), *Path("configs").rglob("*.y*ml")]
+    names = {config.stem: str(config) for config in reversed(there)}
+    close = _nearest(path.stem, names, 0.6)
+    return f" (is {names[close]} meant?)" if close else ""
 
 
 def _of_value(message: str, key: str) -> str:

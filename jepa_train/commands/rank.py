@@ -18,7 +18,7 @@ from jepa_train.ranking.run import rank
 from jepa_train.ranking.shards import Shard
 from jepa_train.ranking.summary import FILE
 from jepa_train.ranking.table import place_of
-from jepa_train.ranking.workspace import REFERENCE, read_manifest
+from jepa_train.ranking.workspace import INDEX, REFERENCE, read_manifest
 
 RANK_HELP = "And rank, which writes a table of how typical images are (rank --help)."
 # of the Trainer's arguments those that a prediction has a use for
@@ -80,7 +80,9 @@ def _of_table(table: pa.Table, output: Path) -> str:
     """Lines that end a ranking: its warnings, and what was written where."""
     table_file, folder = place_of(output)
     warnings = json.loads((folder / FILE).read_text())["warnings"]
-    wrote = f"Wrote {table_file}: {counted(table.num_rows, 'image')}."
+    page = folder / INDEX
+    look = f" The page to open is {page}." if page.exists() else ""
+    wrote = f"Wrote {table_file}: {counted(table.num_rows, 'image')}.{look}"
     return "\n".join([*(f"warning: {sentence}" for sentence in warnings), wrote])
 
 

@@ -63,8 +63,8 @@ def test_scalars_are_scipys_and_scikit_learns_on_the_scored_samples() -> None:
             expected = stats.spearmanr(score, truth[:30]).statistic
             assert values[f"density/spearman{name}{suffix}"] == pytest.approx(expected), name + suffix
     kendall = stats.kendalltau(density, FACTS.truths["factors"][:30]).statistic
-    assert values["density/kendall"] == pytest.approx(kendall)
-    assert "density/kendall_with_noise" not in values
+    assert values["scores/kendall"] == pytest.approx(kendall)
+    assert "scores/kendall_with_noise" not in values
     nearest = stats.spearmanr(density, -cloud(4)[:30, 2].exp()).statistic
     assert values["scores/knn_spearman"] == pytest.approx(nearest)
     both = torch.cat([density, made.ood["far"].log_density])

@@ -21,5 +21,5 @@ def test_a_set_has_tags_of_its_own_and_more_with_a_reference() -> None:
 
 
 def test_the_headline_has_more_tags_than_a_further_truth() -> None:
-    assert "density/kendall" in truth_tags("factors", headline=True)
+    assert "scores/kendall" in truth_tags("factors", headline=True)
     assert truth_tags("with_noise", headline=False)[0] == "density/spearman_with_noise"

@@ -29,11 +29,11 @@ def normal() -> torch.Tensor:
 
 def test_it_follows_the_embeddings() -> None:
     z = normal()
-    assert of(z) == "No alarm. Embeddings differ, and are Gaussian."
-    assert of(z.sign() + 0.1 * z).endswith(("nearly Gaussian.", "not Gaussian."))
-    assert of(100.0 * z) == "No alarm. Embeddings differ, at a scale that is not 1."
-    assert of(0.01 * z) == "No alarm. Embeddings differ, at a scale that is not 1."
-    assert of(0.1 * z + 1.0) == "No alarm, but embeddings hardly differ."
+    assert of(z) == "No alarm. Embeddings are spread out, close to Gaussian."
+    assert of(z.sign() + 0.1 * z).endswith(("roughly Gaussian.", "not Gaussian."))
+    assert of(100.0 * z) == "No alarm. Embeddings are spread out, but not at scale 1."
+    assert of(0.01 * z) == "No alarm. Embeddings are spread out, but not at scale 1."
+    assert of(0.1 * z + 1.0) == "No alarm, but embeddings are hardly spread out."
     assert of(torch.ones(N, K, dtype=torch.float64)) == "Alarm: collapse."
     assert of(z[:, :1] * torch.ones(K)) == "Alarm: collapse."  # a line
 
@@ -41,11 +41,11 @@ def test_it_follows_the_embeddings() -> None:
 @pytest.mark.parametrize("share", [0.05, 0.3])
 def test_further_from_gaussian_is_told_by_share_of_a_point(share: float) -> None:
     values = {"gaussianity/variance_share": 0.9, "gaussianity/sliced_ep_ratio": share * COLLAPSED_EP * N}
-    said = "nearly Gaussian" if share < 0.15 else "not Gaussian"
+    said = "roughly Gaussian" if share < 0.15 else "not Gaussian"
     assert said in verdict(values, num_samples=N)
     # the band of the chart and the sentence above it say the same
     inside = values | {"gaussianity/sliced_ep_ratio": GAUSSIAN[1]}
-    assert "differ, and are Gaussian" in verdict(inside, num_samples=N)
+    assert "close to Gaussian" in verdict(inside, num_samples=N)
 
 
 def test_alarms_come_first_by_their_names() -> None:
@@ -72,9 +72,9 @@ def test_what_runs_showed_gets_the_verdict_of_its_kind() -> None:
         ]
         for kind in ("healthy", "off_scale", "collapsing")
     }
-    assert set(said["healthy"]) == {"No alarm. Embeddings differ, and are nearly Gaussian."}
-    assert set(said["off_scale"]) == {"No alarm. Embeddings differ, at a scale that is not 1."}
-    assert set(said["collapsing"]) == {"No alarm, but embeddings hardly differ."}
+    assert set(said["healthy"]) == {"No alarm. Embeddings are spread out, roughly Gaussian."}
+    assert set(said["off_scale"]) == {"No alarm. Embeddings are spread out, but not at scale 1."}
+    assert set(said["collapsing"]) == {"No alarm, but embeddings are hardly spread out."}
 
 
 def ends(written: str) -> list[float]:

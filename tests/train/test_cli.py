@@ -221,9 +221,9 @@ def test_the_run_holds_what_the_design_lists(run: tuple[JEPACLI, Path]) -> None:
         "train": "loss loss_tokens loss_embedding loss_anticollapse ema_momentum lr weight_decay context_tokens "
         "target_tokens",
         "density": "spearman spearman_gaussian_embedding spearman_jepa_score spearman_gaussian spearman_with_noise "
-        "kendall auroc_low_density stability",
+        "stability",
         "scores": "log_density_q10 log_density_median log_density_q90 jepa_score_q10 jepa_score_median jepa_score_q90 "
-        "complexity_spearman knn_spearman",
+        "complexity_spearman knn_spearman kendall auroc_low_density",
         "gaussianity": "sliced_ep_ratio sliced_ep_ratio_max axis_ep_ratio_max covariance_error_ratio "
         "mean_error_ratio norm_variance_ratio norm_ks skewness_z kurtosis_z effective_rank_ratio",
         "jacobian": "rank intrinsic_dimension clipped_fraction condition_log10 nonfinite_fraction",

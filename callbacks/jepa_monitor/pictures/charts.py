@@ -48,11 +48,6 @@ class Course:
         return self.values.get(RANKED, [math.nan] * len(self.steps))
 
     @property
-    def last(self) -> dict[str, float]:
-        """Values of the last measurement."""
-        return {tag: values[-1] for tag, values in self.values.items()}
-
-    @property
     def of_samples(self) -> str:
         """Number of samples that the last measurement ranked, as the end of a title."""
         known = [n for n in self._ranked() if math.isfinite(n)]
@@ -120,6 +115,7 @@ def _gaussianity(course: Course, num_samples: int, embedding_size: int) -> Chart
     }
     lines = [course.line(tag, label, colour) for tag, (label, colour) in tags.items() if tag in course]
     bounds = [
+        (COLLAPSED_EP * num_samples, "if collapsed,", BLUE),
         (COLLAPSED_EP * num_samples, "or off scale", BLUE),
         (lowest_rank_ratio(embedding_size), "", GREEN),
         (LOW_VARIANCE_SHARE, "", ORANGE),

@@ -39,7 +39,7 @@ def illustrate(readings: Readings, prepared: Prepared, history: History) -> dict
     if not torch.isfinite(density).any():
         return found
     for name, truth in facts.truths.items():
-        rho, title = spearman(density, truth[:n]), name if name == "truth" else f"{name} truth"
+        rho, title = spearman(density, truth[:n]), name if name == "truth" else f"true log density ({name})"
         found[f"pictures/score_against_{name}"] = scatter_picture(
             truth[:n], density, spearman=rho, name="log_density", truth_name=title
         )
@@ -79,7 +79,7 @@ def draw_story(readings: Readings, prepared: Prepared, history: History) -> dict
         sides = {"highest": extremes.highest, "lowest": extremes.lowest}
     num_samples, embedding_size = readings.z.shape
     charts = charts_of(course, history.beside, num_samples=num_samples, embedding_size=embedding_size)
-    sentence = verdict(course.last, num_samples=num_samples)
+    sentence = verdict(history.newest, num_samples=num_samples)
     return {"density/story": story_picture(charts, alarms_of(course), verdict=sentence, **sides)}
 
 

@@ -105,8 +105,10 @@ def histogram_picture(
     edges = bin_edges([values for values in finite.values() if len(values)])
     if edges is None:
         return nothing(title, height=height)
+    beyond = any(((values < edges[0]) | (values > edges[-1])).any() for values in finite.values())
+    x = f"{plain(name)} (nats{'; end bins: and beyond' if beyond else ''})"
     figure = canvas(height=height)
-    axes = panel(figure, bottom=below, title=title, x=f"{plain(name)} (nats)", y="share of samples per nat")
+    axes = panel(figure, bottom=below, title=title, x=x, y="share of samples per nat")
     entries = []
     for position, (label, values) in enumerate(finite.items()):
         count = np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0]

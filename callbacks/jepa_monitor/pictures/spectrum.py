@@ -57,7 +57,7 @@ def spectrum_picture(log_singular: Tensor, rank: int) -> Tensor:
         return nothing(title)
     index = np.arange(1, len(median) + 1)
     figure = canvas()
-    axes = panel(figure, title=title, x="number of the direction", y="1 / input unit")
+    axes = panel(figure, title=title, x="number of the direction", y="stretch per unit of input")
     log_axis(axes, "y", shown)
     floor = axes.get_ylim()[0]  # where 0 lies on a logarithmic axis
     axes.vlines(
@@ -100,7 +100,7 @@ def spectrum_over_training_picture(steps: Sequence[int], spectra: Tensor, rank: 
     sigma, named = sigma[kept], [steps[position] for position in kept.tolist()]
     index = np.arange(1, sigma.shape[1] + 1)
     figure = canvas()
-    axes = panel(figure, right=165, title=title, x="number of the direction", y="1 / input unit")
+    axes = panel(figure, right=165, title=title, x="number of the direction", y="stretch per unit of input")
     log_axis(axes, "y", sigma)
     # without the palest yellow, which white swallows, and the darkest violet, which dark grey does
     shades = colours(np.linspace(DARKEST, PALEST, len(kept)) if len(kept) > 1 else [DARKEST])

@@ -31,14 +31,15 @@ from .figure import (
 )
 from .frame import Frame, Scale
 from .gallery import pixel_range, thumbnails
-from .scales import Floats
+from .scales import Floats, limits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_STEPS, MOST_VALUES = 3, 4  # ticks
+LEAST_SPAN = 0.1  # of a linear scale, so that rounding does not look like a change
 MOST_SHOWN = 3  # images of the highest, and of the lowest density
-SHADE = "shade: 95 %"  # what the interval around a line is
+SHADE = "shade: 95 % CI"  # what the interval around a line is
 # pixels: around the charts, a title, a line of words, a row of alarms, the words at the ends of lines, an image, a gap
 LEFT, ABOVE, BELOW, HEADING, WORDS, ROW, ENDS, TILE, GAP = 78, 12, 72, 40, 23, 24, 176, 88, 6
 
@@ -167,8 +168,11 @@ def _scale(chart: Chart) -> Scale:
     shown = [line.extent for line in chart.lines]
     shown += [np.array([bound for bound, _, _ in chart.bounds]), np.array(chart.band[:2] if chart.band else ())]
     shown += [np.array([] if chart.floor is None else [chart.floor])]
-    margin = 0.04 if chart.logarithmic else 0.08
-    return Scale.over(np.concatenate(shown), margin, logarithmic=chart.logarithmic)
+    if chart.logarithmic:
+        return Scale.over(np.concatenate(shown), logarithmic=True)
+    low, high = limits(np.concatenate(shown), 0.08)
+    wider = max(0.0, LEAST_SPAN * max(1.0, abs(low), abs(high)) - (high - low)) / 2
+    return Scale(low - wider, high + wider)
 
 
 def _draw_chart(frame: Frame, chart: Chart) -> None:

@@ -184,10 +184,10 @@ class Budget:
         if self._decided is None:
             if horizon is None or self.share is None:
                 return everything
-            self._decided, self.text = broadcast(self._decide(num_samples, horizon, trial()))
+            self._decided, self.text = broadcast(self._decide(num_samples, horizon, trial(), self.share))
         return self._decided
 
-    def _decide(self, num_samples: int, horizon: Horizon, trial: Trial) -> tuple[Plan, str]:
+    def _decide(self, num_samples: int, horizon: Horizon, trial: Trial, share: float) -> tuple[Plan, str]:
         guess = None if horizon.samples_a_step is None else horizon.samples_a_step * trial.per_forward
         expected = self._expected_seconds(horizon, None if guess is None else FORWARD_PASSES_OF_A_STEP * guess)
         if expected is None:
@@ -196,7 +196,7 @@ class Budget:
         else:
             allowed = self._allowance(expected)
             each = (allowed - self._picture_seconds) / ROOM_FOR
-            why = f"measuring may take about {allowed:.1f} s of a run of at least about {expected:.0f} s"
+            why = f"measuring may take {100.0 * share:.3g} % of the training time, at least {allowed:.1f} s"
         reference = choose_reference(each, trial)
         besides = trial.besides(reference)
         plan = choose_plan(

@@ -62,7 +62,7 @@ def test_gaussianity_has_a_logarithmic_axis_a_band_and_both_collapses() -> None:
     assert chart.logarithmic
     assert chart.band is not None
     assert chart.band[0] < 1.0 < chart.band[1]
-    assert [value for value, _, _ in chart.bounds] == pytest.approx([0.38 * 512, 1.05 / 8, 2e-3])
+    assert [value for value, _, _ in chart.bounds] == pytest.approx([0.38 * 512, 0.38 * 512, 1.05 / 8, 2e-3])
 
 
 def test_accuracies_are_shown_where_an_evaluation_measures_them() -> None:

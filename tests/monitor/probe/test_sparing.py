@@ -183,7 +183,7 @@ def test_a_truth_may_be_of_any_kind_of_numbers(tmp_path: Path, truth: Any) -> No
     expected, _, _ = measured(tmp_path)
     found, _, warned = measured(tmp_path, log_density=truth)
     assert not warned
-    for tag in ("density/spearman", "density/kendall", "density/auroc_low_density"):
+    for tag in ("density/spearman", "scores/kendall", "scores/auroc_low_density"):
         np.testing.assert_allclose(found[tag], expected[tag], rtol=1e-12)
 
 

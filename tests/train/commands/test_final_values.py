@@ -60,11 +60,11 @@ def test_a_finished_run_has_a_row() -> None:
 
 def test_results_say_what_the_headline_values_mean() -> None:
     truth = {"density/spearman": 0.981, "density/spearman_gaussian": 0.724, "monitor/samples": 181.0}
-    clouds = {"gaussianity/sliced_ep_ratio": 1.13, "jacobian/intrinsic_dimension": 2.02, "monitor/alarm_collapse": 0.0}
-    assert results(truth | clouds) == [
+    clouds = {"gaussianity/sliced_ep_ratio": 1.13, "jacobian/intrinsic_dimension": 2.02}
+    assert results(truth | clouds, "No alarm.") == [
         "Density: rank correlation with the true log density 0.98 (1 is perfect; one Gaussian on the pixels: 0.72), of "
         "181 samples.",
-        "Embeddings: Gaussianity ratio 1.13 (1 is Gaussian), intrinsic dimension 2.02 (directions in use), no alarm.",
+        "Embeddings: Gaussianity ratio 1.13 (1 is Gaussian), intrinsic dimension 2.02 (directions in use). No alarm.",
     ]
 
 
@@ -80,7 +80,7 @@ def test_results_without_a_truth_are_of_other_sets_and_accuracies() -> None:
     assert line == "Density: rank correlation with the measurement before 0.90, of 45 samples."
 
 
-def test_results_name_alarms_and_leave_out_what_is_not_known() -> None:
-    values = {"density/spearman": math.nan, "monitor/alarm_collapse": 1.0, "monitor/failed": 0.0}
-    assert results(values) == ["Embeddings: ALARM: collapsed."]
-    assert results({}) == []
+def test_results_have_the_verdict_and_leave_out_what_is_not_known() -> None:
+    values = {"density/spearman": math.nan, "monitor/alarm_collapse": 1.0}
+    assert results(values, "Alarm: collapse.") == ["Embeddings: Alarm: collapse."]
+    assert results(values) == results({}) == []

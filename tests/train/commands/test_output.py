@@ -6,6 +6,7 @@ import io
 import logging
 import re
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,15 @@ def test_handlers_are_as_before_afterwards() -> None:
         logger.removeHandler(handler)
 
 
+def test_a_warning_for_users_is_a_line_without_its_place() -> None:
+    before = warnings.formatwarning
+    with brief():
+        text = warnings.formatwarning("too few images", UserWarning, "inside.py", 7)
+        assert text == "warning: too few images\n"
+        assert "inside.py:7" in warnings.formatwarning("old", DeprecationWarning, "inside.py", 7)
+    assert warnings.formatwarning is before
+
+
 def test_bars_are_for_terminals_and_what_a_user_says_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     open_ones = Namespace(enable_model_summary=None, enable_progress_bar=None)
     for is_terminal in (False, True):
@@ -82,7 +92,7 @@ def test_a_run_says_what_is_needed_in_ten_lines(
     assert re.search(r"Training [\d.]+ K parameters on MixtureDataModule", text)
     assert "JEPAScoreMonitor measures target" in text
     assert re.search(r"Density: rank correlation with the true log density -?[\d.]+ \(.*\), of \d+ samples", text)
-    assert re.search(r"Embeddings: Gaussianity ratio [\d.]+ \(1 is Gaussian\).*(no alarm|ALARM)", text)
+    assert re.search(r"Embeddings: Gaussianity ratio [\d.]+ \(1 is Gaussian\).*(No alarm|Alarm)", text)
     assert Path(re.search(r"The last checkpoint is (.*)\.\n", text)[1]).is_file()  # type: ignore[index]  # is there
     assert f"tensorboard --logdir {Path(run.trainer.log_dir)}" in text
     assert not re.search(r"Epoch 0|it/s|GPU available|Seed set|litlogger|Total params", text)

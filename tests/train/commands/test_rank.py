@@ -45,7 +45,7 @@ def test_each_call_ends_with_what_it_wrote_and_warns(
     )
     last_lines(*made, *reference, "--shard=2/2", "--output=two")
     merged = last_lines("rank", "merge", "one", "two", "--output=merged.csv")
-    assert merged[-1] == "Wrote merged.csv: 20 images."
+    assert merged[-1] == "Wrote merged.csv: 20 images. The page to open is merged/index.html."
     warnings = json.loads(Path("merged/summary.json").read_text())["warnings"]
     assert merged[-2] == f"warning: {warnings[-1]}"
 
