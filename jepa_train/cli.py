@@ -316,7 +316,7 @@ def _train(arguments: list[str], args: list[str] | None) -> JEPACLI:
         seed_everything_default=0,
         save_config_callback=SaveConfig,
         parser_kwargs={
-            "epilog": f"{EXPORT_HELP} {RANK_HELP}",
+            "description": f"Train encoders, and watch them. {EXPORT_HELP} {RANK_HELP}",
             **{name: {"default_config_files": defaults} for name in JEPACLI.subcommands()},
         },
         args=args,

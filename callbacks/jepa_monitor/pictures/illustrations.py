@@ -39,7 +39,7 @@ def illustrate(readings: Readings, prepared: Prepared, history: History) -> dict
     if not torch.isfinite(density).any():
         return found
     for name, truth in facts.truths.items():
-        rho, title = spearman(density, truth[:n]), name if name == "truth" else f"true log density ({name})"
+        rho, title = spearman(density, truth[:n]), name if name == "truth" else f"truth ({name})"
         found[f"pictures/score_against_{name}"] = scatter_picture(
             truth[:n], density, spearman=rho, name="log_density", truth_name=title
         )

@@ -196,7 +196,7 @@ class Budget:
         else:
             allowed = self._allowance(expected)
             each = (allowed - self._picture_seconds) / ROOM_FOR
-            why = f"measuring may take {100.0 * share:.3g} % of the training time, at least {allowed:.1f} s"
+            why = f"measuring may take {100.0 * share:.3g} % of the training time, at least {GRACE_SECONDS:g} s"
         reference = choose_reference(each, trial)
         besides = trial.besides(reference)
         plan = choose_plan(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from jepa_monitor import pictures
 from jepa_monitor.pictures import Chart, figure
 from jepa_monitor.pictures.story import spread
 from tests.monitor.pictures.helpers import NAN, has, line, story
@@ -82,6 +83,25 @@ def test_a_floor_keeps_small_differences_small(drawn: list[Figure]) -> None:
         story(Chart("directions", [line(1.9, 2.0)], tall=100, floor=floor))
     free, floored = (heights_of(lines_of(made)[0]) for made in drawn)
     assert floored[1] - floored[0] < 6.0 < free[1] - free[0]
+
+
+def test_rounding_does_not_look_like_a_change(drawn: list[Figure]) -> None:
+    story(Chart("stability", [line(0.99975021, 0.99975022)], tall=100))
+    before, after = heights_of(lines_of(drawn[0])[0])
+    assert after - before < 1.0
+    ticks = [text.get_text() for text in drawn[0].texts if text.get_text().replace(".", "").isdigit()]
+    assert ticks
+    assert max(map(len, ticks)) <= 5  # there is no room for more
+
+
+def test_a_verdict_stands_above_all_and_is_red_while_an_alarm_is_on(drawn: list[Figure]) -> None:
+    chart = Chart("ranking", [line(0.1, 0.2)])
+    for values in ((0.0, 1.0), (1.0, 0.0)):
+        pictures.story_picture([chart], {"collapse": (range(2), values)}, verdict="Alarm: collapse.")
+    said = [next(text for text in made.texts if text.get_text() == "Alarm: collapse.") for made in drawn]
+    assert [text.get_color() for text in said] == [figure.RED, figure.INK]
+    for made, text in zip(drawn, said, strict=True):
+        assert text.get_position()[1] == max(other.get_position()[1] for other in made.texts)
 
 
 def test_the_steps_are_those_of_all_charts(drawn: list[Figure]) -> None:

@@ -84,6 +84,7 @@ VALUES = {
 }
 CONFIGS = {
     "fit -c nowhere.yaml": "nowhere.yaml does not exist: --config takes a YAML file",
+    "fit -c typos.yaml": "typo.yaml meant?): --config takes a YAML file",
     "fit -c .": "is a folder: --config takes a YAML file",
     "fit -c": "lacks its value",
     "fit -c empty.yaml": "a config maps names to settings",
