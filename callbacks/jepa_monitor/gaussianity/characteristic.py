@@ -157,7 +157,7 @@ def _axis_max(n: int, axes: int) -> float:
 
 
 def _mean_largest(draw: Callable[[], Tensor], slices: int) -> float:
-    """Mean over draws (N, S) of the largest statistic; few slices leave a processor idle, so draws are taken together."""
+    """Mean over draws (N, S) of the largest statistic; few slices leave a processor idle, so draws go together."""
     together = max(1, SLICES_TOGETHER // slices)
     largest = []
     with torch.autocast("cpu", enabled=False):  # or the draws of a bf16 run would be cached for all others

@@ -25,7 +25,7 @@ GRACE_SECONDS = 2.0  # what a run may always spend: a share of a short one would
 UNKNOWN_SECONDS = 5.0  # a measurement of a run whose length is unknown
 ROOM_FOR = 2  # measurements at least: before training and at the end
 LEAST_SHARE_OF_JACOBIANS = 0.25  # of the time of a measurement, unless the rest of it takes less
-PICTURE_SECONDS = 0.7  # before any was drawn
+PICTURE_SECONDS = 1.0  # before any was drawn
 FORWARD_PASSES_OF_A_STEP = 4.0  # at least: the teacher's, the student's, and a backward pass of about two
 
 

@@ -140,7 +140,7 @@ def decided(run: Run, trial: Trial = TRIAL, *, num_samples: int = 512) -> Plan:
 @pytest.mark.parametrize(
     ("steps", "known", "plan"),
     [
-        (100, True, Plan(64)),  # 2 s in all, of which two measurements may take 0.65 s each
+        (100, True, Plan(45)),  # 2 s in all, of which two measurements may take 0.5 s each
         (10_000, True, Plan(512)),  # a step takes 0.04 s by the trial, 5 % of them are 20 s
         (10_000, False, Plan(512)),  # 5 s each
     ],
