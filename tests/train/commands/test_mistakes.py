@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,6 @@ def test_a_deleted_folder_is_one_sentence(monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setattr(JEPA, "on_train_epoch_start", lambda module: shutil.rmtree("runs"))
     message = one_sentence(lambda: main(shlex.split(QUICK)), capsys, code=FAILED)
     assert re.search("error: runs/.*: No such file or directory: see that its folder exists and stays", message)
+    for thread in threading.enumerate():
+        if type(thread).__module__.startswith("tensorboard"):
+            thread.join(10.0)  # or it fails during the next test
