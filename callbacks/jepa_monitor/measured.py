@@ -75,8 +75,8 @@ MEASURED = {
 # what to do where a tag is not as it should be
 ADVICE = {
     "density/spearman": "below `density/spearman_gaussian` it ranks worse than a Gaussian of the pixels: train on",
-    "density/spearman_jepa_score": "falls where training whitens the embeddings: what the volume no longer says is in "
-    "their density, which `density/spearman` counts, too",
+    "density/spearman_jepa_score": "where it falls while `density/spearman` rises, follow the latter: the volume alone "
+    "says less as training makes the embeddings Gaussian",
     "density/stability": "while it rises the ranking still changes: train on",
     "scores/complexity_spearman": "far from 0, the ranking is largely one of file sizes: look at `pictures/gallery`",
     "density/ood_auroc/": "below 0.5 the other set ranks as denser: compare `density/ood_auroc_embedding/*`, which "

@@ -10,7 +10,8 @@ GAUSSIAN = (0.5, 2.0)  # holds 95 % of sliced_ep_ratio under N(0, I), for K from
 # of the sliced_ep_ratio of a point: embeddings are near N(0, I) below the first, of another scale above the second
 NEARLY, OFF_SCALE = 0.15, 0.6
 HARDLY = 0.1  # variance_share below which embeddings are hardly spread out; docs/curves.md has what runs show
-ALARMS = ("monitor/alarm_collapse", "monitor/alarm_nonfinite_jacobian", "monitor/alarm_turned_over", "monitor/failed")
+FAILED = "monitor/failed"
+ALARMS = ("monitor/alarm_collapse", "monitor/alarm_nonfinite_jacobian", "monitor/alarm_turned_over", FAILED)
 
 
 def name_of_alarm(tag: str) -> str:
@@ -19,7 +20,7 @@ def name_of_alarm(tag: str) -> str:
 
 
 def verdict(values: Mapping[str, float], *, num_samples: int) -> str:
-    """Say in at most 60 letters if embeddings have collapsed, and if not, how far from N(0, I) they are.
+    """Say in at most 60 letters which alarms are on; where none is, how far the embeddings are from N(0, I).
 
     Args:
         values: values of the last measurement, by tag.
@@ -28,6 +29,8 @@ def verdict(values: Mapping[str, float], *, num_samples: int) -> str:
     Returns:
         A sentence; empty where the values say nothing.
     """
+    if values.get(FAILED, 0.0) > 0.0:
+        return "The last measurement failed."
     ringing = [name_of_alarm(tag) for tag in ALARMS if values.get(tag, 0.0) > 0.0]
     if ringing:
         return f"Alarm: {', '.join(ringing)}."

@@ -17,7 +17,7 @@ SECONDS_APART = 60.0
 
 
 class ProgressLines(pl.Callback):
-    """Logs at most four lines: a minute after the start, and behind each quarter of the run.
+    """Logs at most four lines: a minute after the start, and after each of the first three quarters of the run.
 
     No line follows another within a minute, so that a short run has none.
 
