@@ -197,11 +197,12 @@ class JEPACLI(LightningCLI):
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         if self.checkpoint is not None and self.config.subcommand != "fit":
-            keep_in(trainer.callbacks, self.checkpoint)  # type: ignore[attr-defined]  # set by its callback connector
+            keep_in(_callbacks(trainer), self.checkpoint)
         signals = StopSignals()
         # first what listens, last what saves
         ours = [ClosingCheckpoint(signals), DiscardUnbegun(trainer)]
-        trainer.callbacks[:] = [signals, *trainer.callbacks, FinalValues(), *progress, *ours]  # type: ignore[attr-defined]  # set by its callback connector
+        attached = _callbacks(trainer)
+        attached[:] = [signals, *attached, FinalValues(), *progress, *ours]
         return trainer
 
     @property
@@ -216,7 +217,7 @@ class JEPACLI(LightningCLI):
 
     def before_predict(self) -> None:
         """Let a callback write embeddings and scores, unless the user's own writes predictions."""
-        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]  # set by its callback connector
+        callbacks = _callbacks(self.trainer)
         if not any(isinstance(callback, BasePredictionWriter) for callback in callbacks):
             callbacks.append(RankingWriter())
         untrained = "" if self._settings.ckpt_path else ", by an untrained model, as there is no --ckpt_path"
@@ -250,7 +251,7 @@ class JEPACLI(LightningCLI):
         """Print what was measured last, the last checkpoint, the folder of the run, and the command that shows it."""
         if self.trainer.is_global_zero:
             metrics = {tag: float(value) for tag, value in self.trainer.callback_metrics.items()}
-            monitors = [found for found in self.trainer.callbacks if isinstance(found, JEPAScoreMonitor)]  # type: ignore[attr-defined]  # set by its callback connector
+            monitors = [found for found in _callbacks(self.trainer) if isinstance(found, JEPAScoreMonitor)]
             print("", *results(metrics, monitors[0].verdict if monitors else ""), sep="\n")
             saved = [getattr(callback, "last_model_path", "") for callback in self.trainer.checkpoint_callbacks]
             for path in filter(None, saved[:1]):
@@ -261,6 +262,11 @@ class JEPACLI(LightningCLI):
 
     def _tensorboard_folders(self) -> list[str]:
         return [logger.log_dir for logger in self.trainer.loggers if isinstance(logger, TensorBoardLogger)]
+
+
+def _callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
+    """The Trainer's own list, which may be changed; its callback connector sets it, unseen by type checkers."""
+    return cast("list[pl.Callback]", cast("Any", trainer).callbacks)
 
 
 def _compared(used: Namespace, asked: dict[str, Any]) -> str:
