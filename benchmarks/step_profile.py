@@ -16,7 +16,8 @@ from jepa_train.module import JEPA
 GEMM = ("mm", "addmm", "bmm", "baddbmm", "linear", "convolution", "_addmm_activation")
 # NVIDIA's data sheets, without sparsity; SXM where nothing else is said
 DENSE_BFLOAT16 = {"H100 PCIe": 756e12, "H100": 989.4e12, "H200": 989.4e12, "A100": 311.8e12, "B200": 2250e12}
-GROUPS = ("GEMM", "attention", "layer norm", "GELU", "optimizer and EMA", "copies", "sums", "interpreter", "rest")
+OF_FEW = ("optimizer and EMA", "copies", "sums", "fused", "interpreter", "rest")
+GROUPS = ("GEMM", "attention", "layer norm", "GELU", *OF_FEW)
 OPTIMIZER = ("_fused_adamw_", "lerp_", "_foreach", "addcdiv", "addcmul", "sqrt", "mul_", "div")
 
 
@@ -27,7 +28,7 @@ def synchronise(device: torch.device) -> None:
 
 
 class Profile(pl.Callback):
-    """Profiles the last step of a fit."""
+    """Profiles the last step of a fit, and nothing that callbacks behind this one do."""
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
         """Start with the last step."""
@@ -86,6 +87,8 @@ def dense_peak(card: str) -> float:
 
 def group_of(operator: str) -> str:
     """Name the group that an operator belongs to."""
+    if operator.startswith(("triton_", "graph_")):
+        return "fused"  # several at once, by the compiler
     name = operator.removeprefix("aten::")
     if name == operator:
         return "interpreter"  # not an operator: Python, the autograd engine, launching of kernels

@@ -24,6 +24,7 @@ counted. The exit status says whether all goals were reached.
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib.util
 import json
 import logging
@@ -188,14 +189,14 @@ class SideBySide(pl.Callback):
             self.first_loss.setdefault(name, float(loss))
 
 
-def fit(case: Case, module: JEPA, steps: int, callback: pl.Callback) -> None:
+def fit(case: Case, module: JEPA, steps: int, callbacks: list[pl.Callback]) -> None:
     """A Trainer with nothing but the steps."""
     trainer = pl.Trainer(
         max_steps=steps,
         accelerator="gpu" if case.device == "cuda" else "cpu",
         devices=1,
         precision=case.precision,  # type: ignore[arg-type]  # one of Lightning's names
-        callbacks=[callback],
+        callbacks=callbacks,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -206,26 +207,26 @@ def fit(case: Case, module: JEPA, steps: int, callback: pl.Callback) -> None:
     trainer.fit(module, DataLoader([{"image": image} for image in images] * steps, batch_size=case.batch))
 
 
-def side_by_side(case: Case, module: JEPA, names: list[str], steps: int) -> SideBySide:
-    """Steps of ours and of the named contenders, in turn, from equal weights."""
+def side_by_side(case: Case, module: JEPA, names: list[str], steps: int, *before: pl.Callback) -> SideBySide:
+    """Steps of ours and of the named contenders, in turn, from equal weights; ``before`` see a step of ours alone."""
     others = {name: CONTENDERS[name](module, device=case.device, half=case.half) for name in names}
     module.masks = masks = RecordedMasks(module.masks, case.context_multiple)  # type: ignore[assignment]  # called in the same way
     turns = SideBySide(masks, others)
-    fit(case, module, steps, turns)
+    fit(case, module, steps, [*before, turns])
     return turns
 
 
-def peak_mib(case: Case, name: str, threads: int) -> float:
-    """Peak memory of one contender, on a CPU in a process of its own."""
+def peak_mib(case: Case, name: str, threads: int, module: JEPA) -> float:
+    """Peak memory of one contender, on a CPU in a process of its own, which builds its module itself."""
     if case.device == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-        return _peak_mib(case, name, threads)
+        return _peak_mib(case, name, threads, copy.deepcopy(module))
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return float(pool.apply(_peak_mib, (case, name, threads)))
 
 
-def _peak_mib(case: Case, name: str, threads: int) -> float:
+def _peak_mib(case: Case, name: str, threads: int, module: JEPA | None = None) -> float:
     quiet(threads)
     allocated = torch.cuda.memory_allocated() if case.device == "cuda" else 0
     if case.device == "cpu":
@@ -233,10 +234,11 @@ def _peak_mib(case: Case, name: str, threads: int) -> float:
             return float("nan")  # only Linux can forget an earlier peak, such as that of importing torch
         Path("/proc/self/clear_refs").write_text("5")
         before = _kib("VmRSS")
+    module = module or case.module()
     if name == "ours":
-        side_by_side(case, case.module(), [], steps=3)
+        side_by_side(case, module, [], steps=3)
     else:
-        module, images = case.module(), case.images().to(case.device)
+        images = case.images().to(case.device)
         contender, masks = CONTENDERS[name](module, device=case.device, half=case.half), module.masks
         del module
         for step in range(3):
@@ -265,11 +267,11 @@ def measure(case: Case, names: list[str], repeats: int, threads: int) -> dict[st
     module = case.module()
     parameters = {"ours": parameter_count(module.online.encoder.vit, module.predictor)}
     on_gpu = case.device == "cuda"
-    turns = side_by_side(case, module, names, WARM_UP + repeats * (TURNS_ON_GPU if on_gpu else 1))
-    counted = counted_turns(turns.shapes, on_gpu=on_gpu)
-    seconds = {name: [values[turn] for turn in counted] for name, values in turns.seconds.items()}
+    steps = WARM_UP + repeats * (TURNS_ON_GPU if on_gpu else 1)
     profiled = Profile()
-    fit(case, case.module(), 2, profiled)
+    turns = side_by_side(case, copy.deepcopy(module), names, steps + 1, profiled)
+    counted = counted_turns(turns.shapes[:steps], on_gpu=on_gpu)
+    seconds = {name: [values[turn] for turn in counted] for name, values in turns.seconds.items()}
     parameters |= {name: contender.parameter_count for name, contender in turns.others.items()}
     drawing = statistics.median(turns.masks.seconds[WARM_UP:]) / statistics.median(seconds["ours"])
     rows = {
@@ -281,7 +283,7 @@ def measure(case: Case, names: list[str], repeats: int, threads: int) -> dict[st
             "ours_is_faster_by": statistics.median(a / b for a, b in zip(values, seconds["ours"], strict=True)),
             "first_loss": turns.first_loss[name],
             "parameters": parameters[name],
-            "peak_mib": peak_mib(case, name, threads),
+            "peak_mib": peak_mib(case, name, threads, module),
         }
         for name, values in seconds.items()
     }

@@ -23,7 +23,7 @@ from jepa_train.inputs.draws import BatchDraws, Purpose
 from jepa_train.inputs.masks import MaskMode, MultiBlockMasks, check_image_size
 from jepa_train.inputs.views import check_views_differ
 from jepa_train.models.batch_norm import reestimates_statistics
-from jepa_train.models.encoder import PositionKind, ViTEncoder
+from jepa_train.models.encoder import PositionKind, ViTEncoder, attention_kernel
 from jepa_train.models.predictor import Predictor, PredictorMode
 from jepa_train.models.stem import Stem
 from jepa_train.objectives import AnticollapseName, AnticollapseOn, TokenLoss
@@ -255,9 +255,10 @@ class JEPA(pl.LightningModule):
             for sentence in self._before_training:
                 rank_zero_warn(sentence)
         if stage == "fit" and self.hparams["compile"]:
-            for module in (self.online.encoder, self.target.encoder, self.predictor):
-                if module is not None:
-                    module.compile(dynamic=True)  # context lengths differ from step to step
+            predictor = [] if self.predictor is None else [self.predictor]
+            units = (*self.online.encoder.compiled_units(), *self.target.encoder.compiled_units(), *predictor)
+            for unit in units:
+                unit.compile(dynamic=True)  # context lengths differ from step to step
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """See that what is about to be written is finite, on every way to a file: no good one gives way to a bad one.
@@ -413,6 +414,11 @@ class JEPA(pl.LightningModule):
 
     def _learning_rate_factor(self, steps_done: int) -> float:
         return self._schedules.learning_rate_factor(steps_done)
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Compute gradients; blocks that are computed again for them have the attention of the forward pass."""
+        with attention_kernel(self.device):
+            super().backward(loss, *args, **kwargs)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         """One optimizer step: set this step's weight decay, update the weights, then let the target follow."""

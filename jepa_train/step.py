@@ -121,5 +121,5 @@ class Step:
         return cast("Tensor", embeddings.unflatten(0, (len(seen), -1)))
 
     def _attention(self, device: torch.device) -> AbstractContextManager[object]:
-        # what is computed again in the backward pass, outside, must be what was computed first
-        return nullcontext() if self.recomputes else attention_kernel(device)
+        # what is computed again in the backward pass, outside of autocast, must be what was computed first
+        return nullcontext() if self.recomputes and device.type == "cpu" else attention_kernel(device)

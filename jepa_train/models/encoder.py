@@ -56,6 +56,10 @@ class TimmEncoder(nn.Module):
         """List the modules that may be sharded each as a whole, inner ones first."""
         return [self]
 
+    def compiled_units(self) -> list[nn.Module]:
+        """List the modules that are compiled each as a whole."""
+        return [self]
+
 
 class ViTEncoder(TimmEncoder):
     """A timm ``VisionTransformer`` as an encoder of patch tokens.
@@ -146,6 +150,10 @@ class ViTEncoder(TimmEncoder):
     def units(self) -> list[nn.Module]:
         """List the modules that may be sharded each as a whole, inner ones first."""
         return [*self.vit.blocks, self]
+
+    def compiled_units(self) -> list[nn.Module]:
+        """List the modules that are compiled each as a whole: blocks are alike, so that one is compiled for all."""
+        return [self.vit.patch_embed, *self.vit.blocks]
 
     @property
     def grid_size(self) -> tuple[int, int]:
@@ -290,11 +298,15 @@ class EmbeddingEncoder(nn.Module):
 
 
 def attention_kernel(device: torch.device) -> AbstractContextManager[object]:
-    """Compute attention in half precision on a CPU by plain matrix products; elsewhere torch chooses as always.
+    """Choose the kernel of attention in training, where it has a backward pass and the number of tokens changes.
 
-    torch's fused CPU kernel has a backward pass in half precision that takes several times as long as the products do
-    (``benchmarks/train_step.py --precision bf16-mixed`` shows what it costs).
+    On a CPU torch's fused kernel has a backward pass in half precision that takes several times as long as the plain
+    products do. On a GPU cuDNN's kernel is planned anew for each number of tokens, which takes a third of a second for
+    each of the many that masks give; the other fused kernels are as fast and have no plans
+    (``benchmarks/train_step.py`` shows what each costs).
     """
+    if device.type == "cuda":
+        return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])
     if device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         return sdpa_kernel(SDPBackend.MATH)
     return nullcontext()
