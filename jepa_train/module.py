@@ -89,7 +89,7 @@ class JEPA(pl.LightningModule):
         stem_channels: channels of the convolutional stem before its last layer, such as [32, 64], which costs less;
             ``None`` doubles the channels from layer to layer up to the width.
         gradient_checkpointing: save memory at the cost of one more forward pass of the encoder.
-        compile: compile encoders and predictor in ``fit``; this pays off in long runs.
+        compile: compile the blocks of encoders and predictor in ``fit``; this pays off in long runs.
         embedding_size: K, size of the scored embedding z.
         projector_hidden: width of the projector's hidden layers; 0 makes it linear.
         projector_batch_norm: batch norm in the projector's hidden layers.
@@ -255,10 +255,9 @@ class JEPA(pl.LightningModule):
             for sentence in self._before_training:
                 rank_zero_warn(sentence)
         if stage == "fit" and self.hparams["compile"]:
-            predictor = [] if self.predictor is None else [self.predictor]
-            units = (*self.online.encoder.compiled_units(), *self.target.encoder.compiled_units(), *predictor)
-            for unit in units:
-                unit.compile(dynamic=True)  # context lengths differ from step to step
+            for network in (self.online.encoder, self.target.encoder, self.predictor):
+                for unit in [] if network is None else network.compiled_units():
+                    unit.compile(dynamic=True)  # context lengths differ from step to step
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """See that what is about to be written is finite, on every way to a file: no good one gives way to a bad one.

@@ -92,6 +92,13 @@ class Predictor(nn.Module):
             return self.token_head(hidden_BMQW), None
         return self.token_head(hidden_BMQW[:, :, :-1]), self.embedding_head(hidden_BMQW[:, :, -1])
 
+    def compiled_units(self) -> list[nn.Module]:
+        """List the modules that are compiled each as a whole: one block is compiled for all that run whole.
+
+        On GPUs torch 2.11 fails to compile this module by itself, whose number of tokens changes.
+        """
+        return list(self.blocks)
+
     def _queries(self, targets_BMT: Tensor) -> Tensor:
         """(B, M, Q, W): a query for each patch, and one for the embedding."""
         queries = self.mask_query + self.positions[targets_BMT]

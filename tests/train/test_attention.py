@@ -18,11 +18,13 @@ from jepa_train.module import JEPA
 from tests.train.helpers import SMALL
 
 
-def fit(module: JEPA, folder: Path, **settings: Any) -> None:
+def fit(module: JEPA, folder: Path, accelerator: str = "cpu", precision: Any = "32-true") -> None:
     """Take two steps."""
     images: Any = [{"image": image} for image in torch.randn(32, 1, 16, 16, generator=torch.Generator().manual_seed(0))]
     trainer = pl.Trainer(
-        **{"accelerator": "cpu", "devices": 1} | settings,
+        accelerator=accelerator,
+        devices=1,
+        precision=precision,
         max_steps=2,
         logger=False,
         enable_checkpointing=False,
@@ -65,12 +67,13 @@ def test_the_backward_pass_has_the_kernel_of_the_forward_pass(tmp_path: Path, mo
     assert seen == [True, True]
 
 
+@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`")
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("recomputes", [False, True])
 def test_training_on_a_gpu_plans_no_attention(recomputes: bool, tmp_path: Path) -> None:
     heads = {"encoder_overrides": {"embed_dim": 128, "depth": 2, "num_heads": 2}}  # of 64, as cuDNN likes them
     module = JEPA(**{**SMALL, **heads, "gradient_checkpointing": recomputes})
-    with torch.profiler.profile() as profiler:
+    with torch.profiler.profile(acc_events=True) as profiler:
         fit(module, tmp_path, accelerator="gpu", precision="bf16-mixed")
     names = {event.key for event in profiler.key_averages()}
     assert any("flash_attention_backward" in name for name in names)
