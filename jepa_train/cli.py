@@ -37,7 +37,7 @@ from jepa_train.commands.options import add_monitor_option, callbacks_with_monit
 from jepa_train.commands.output import brief, counted, expect_checkpoints, trainer_output
 from jepa_train.commands.parsing import Parser
 from jepa_train.commands.precision import leave_slow_bfloat16
-from jepa_train.commands.progress import ProgressLines
+from jepa_train.commands.progress import ProgressLine
 from jepa_train.commands.rank import RANK_HELP, run_rank
 from jepa_train.commands.run_folder import DiscardUnbegun, SaveConfig, keep_in, plain
 from jepa_train.commands.start import Start, find_start, go_on_in_folder, name_after_overlays
@@ -188,12 +188,15 @@ class JEPACLI(LightningCLI):
         """
         callbacks = callbacks_with_monitor(self._settings, self.config_init[self.subcommand])
         output = trainer_output(self._settings.trainer)
-        progress = [ProgressLines()] if output.get("enable_progress_bar") is False else []
+        progress = [ProgressLine()] if output.get("enable_progress_bar") is False else []
         trainer = super().instantiate_trainer(callbacks=callbacks, **{**output, **kwargs})
         # a run that is resumed goes on in the precision that it began with, which its own config therefore has
         goes_on = self.config.subcommand == "fit" and self.start.run_config is not None
-        if not (self._insists_on_precision or goes_on) and leave_slow_bfloat16(trainer):
+        self._of_precision = "" if self._insists_on_precision or goes_on else leave_slow_bfloat16(trainer)
+        if self._of_precision:
             self._settings.trainer.precision = trainer.precision
+            if self.config.subcommand != "fit":  # whose first line says it
+                rank_zero_info(self._of_precision)
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
         if self.checkpoint is not None and self.config.subcommand != "fit":
@@ -239,26 +242,30 @@ class JEPACLI(LightningCLI):
         ]
 
     def before_fit(self) -> None:
-        """Log what is trained, on what, and how to watch it."""
+        """Log what is trained, on what, in which precision if not as asked for, and how to watch it."""
         size = counted(sum(weight.numel() for weight in self.model.parameters() if weight.requires_grad))
         folders = (
             self._tensorboard_folders() if self.trainer.is_global_zero else []
         )  # others would count a version more
-        watch = "".join(f" To watch: tensorboard --logdir {folder}" for folder in folders)
-        rank_zero_info(f"Training {size} parameters on {type(self.datamodule).__name__}.{watch}")
+        sentences = [f"Training {size} parameters on {type(self.datamodule).__name__}.", self._of_precision]
+        sentences += [f"To watch: tensorboard --logdir {folder}" for folder in folders]
+        rank_zero_info(" ".join(filter(None, sentences)))
 
     def after_fit(self) -> None:
-        """Print what was measured last, the last checkpoint, the folder of the run, and the command that shows it."""
+        """Print what was measured last, the last checkpoint, and the command that shows the run."""
         if self.trainer.is_global_zero:
             metrics = {tag: float(value) for tag, value in self.trainer.callback_metrics.items()}
             monitors = [found for found in _callbacks(self.trainer) if isinstance(found, JEPAScoreMonitor)]
-            print("", *results(metrics, monitors[0].verdict if monitors else ""), sep="\n")
             saved = [getattr(callback, "last_model_path", "") for callback in self.trainer.checkpoint_callbacks]
-            for path in filter(None, saved[:1]):
-                print(f"The last checkpoint is {path}.")
-            for folder in self._tensorboard_folders():
-                print(f"The run is in {folder}. Its Images begin with density/story; for curves, set Smoothing to 0:\n")
-                print(f"    tensorboard --logdir {folder}\n")
+            sentences = [f"The last checkpoint is {path}." for path in filter(None, saved[:1])]
+            folders = self._tensorboard_folders()
+            if folders:
+                sentences.append(
+                    "To look at the run (Images begin with density/story; for curves, set Smoothing to 0):"
+                )
+            print("", *results(metrics, monitors[0].verdict if monitors else ""), " ".join(sentences), sep="\n")
+            for folder in folders:
+                print(f"\n    tensorboard --logdir {folder}\n")
 
     def _tensorboard_folders(self) -> list[str]:
         return [logger.log_dir for logger in self.trainer.loggers if isinstance(logger, TensorBoardLogger)]

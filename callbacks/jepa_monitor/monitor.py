@@ -39,6 +39,7 @@ from .probe.sparing import Sparing
 from .ranking import rank_stability
 from .readings import Readings
 from .runtime.budget import ROOM_FOR, Budget, horizon_of
+from .runtime.callbacks import callbacks_of
 from .runtime.distributed import broadcast, fail_together
 from .runtime.encoder import (
     EncoderChoice,
@@ -310,7 +311,7 @@ class JEPAScoreMonitor(MeasuringCallback):
         noticed: set[str] = set()
         with fail_together(pl_module.device):
             method = replace(self._method(pl_module), notice=noticed.add)
-        plan = self._plan(trainer, method, prepared)
+        plan = self._plan(trainer, pl_module, method, prepared)
         with sparing.attempt("more of the reference"):
             read_further(self.sources, trainer, prepared, plan.reference)
         started = time.monotonic()
@@ -333,7 +334,6 @@ class JEPAScoreMonitor(MeasuringCallback):
         if self.prepared is None:
             sparing = Sparing(raises=self.on_error == "raise")
             self.prepared = prepare(self.sources, trainer, pl_module.device, sparing=sparing)
-            rank_zero_info(self._log_line(trainer, pl_module, self.prepared))
         return self.prepared
 
     def _read(self, trainer: pl.Trainer, method: Method, prepared: Prepared, plan: Plan, sparing: Sparing) -> Readings:
@@ -385,12 +385,14 @@ class JEPAScoreMonitor(MeasuringCallback):
             represent=None if features is None else measured_encoder(pl_module, features),
         )
 
-    def _plan(self, trainer: pl.Trainer, method: Method, prepared: Prepared) -> Plan:
-        """Let the budget decide what is measured, and log why when it does."""
+    def _plan(self, trainer: pl.Trainer, pl_module: pl.LightningModule, method: Method, prepared: Prepared) -> Plan:
+        """Let the budget decide what is measured, and log in one line what is, and why when that was decided."""
         known, trial = self._budget.text, partial(self._try_out, trainer, method, prepared)
         plan = self._budget.plan(prepared.size, horizon=horizon_of(trainer), trial=trial)
-        if self._budget.text != known:
-            rank_zero_info(f"{self._title} {self._budget.text}")
+        described = self._description(trainer, pl_module, prepared) if self._reads_data else ""
+        decided = f"{'It' if described else self._title} {self._budget.text}" if self._budget.text != known else ""
+        if described or decided:
+            rank_zero_info(" ".join(filter(None, [described, decided])))
         return plan
 
     def _try_out(self, trainer: pl.Trainer, method: Method, prepared: Prepared) -> Trial:
@@ -432,7 +434,7 @@ class JEPAScoreMonitor(MeasuringCallback):
 
     def _note_evaluations(self, trainer: pl.Trainer) -> None:
         """Remember accuracies that other callbacks have measured, for the story of the run."""
-        for callback in _callbacks(trainer):
+        for callback in callbacks_of(trainer):
             if isinstance(callback, MeasuringCallback) and callback.step_measured >= 0 and callback is not self:
                 found = {tag: value for tag, value in callback.values.items() if tag in EVALUATED}
                 self.history.note(callback.step_measured, found)
@@ -478,14 +480,16 @@ class JEPAScoreMonitor(MeasuringCallback):
         logged = [tag for monitor in _monitors(trainer) for tag in monitor._named(monitor.values | later)]
         log_description(trainer, known, [*logged, *NULLS], moment.step, prefix=self._prefix)
 
-    def _log_line(self, trainer: pl.Trainer, pl_module: pl.LightningModule, prepared: Prepared) -> str:
+    def _description(self, trainer: pl.Trainer, pl_module: pl.LightningModule, prepared: Prepared) -> str:
         """Sentences for the log on what is measured."""
         _, encoder = resolve_encoder(pl_module, self.encoder, self.pool)
         dataset = type(prepared.samples.dataset).__name__
         text = f"{self._title} measures {encoder} on {prepared.size} samples of {dataset}."
         if loader := which_loader(self.sources, trainer):
             text += f" It {loader}"
-        averaging = [type(callback).__name__ for callback in _callbacks(trainer) if hasattr(callback, "_average_model")]
+        averaging = [
+            type(callback).__name__ for callback in callbacks_of(trainer) if hasattr(callback, "_average_model")
+        ]
         if averaging:
             text += f" After validation these are the weights of {averaging[0]}, between steps the current ones."
         return text
@@ -504,9 +508,5 @@ class JEPAScoreMonitor(MeasuringCallback):
             self._budget.load_state_dict(state_dict["budget"])
 
 
-def _callbacks(trainer: pl.Trainer) -> list[Any]:
-    return list(getattr(trainer, "callbacks", []))
-
-
 def _monitors(trainer: pl.Trainer) -> Iterator[JEPAScoreMonitor]:
-    return (callback for callback in _callbacks(trainer) if isinstance(callback, JEPAScoreMonitor))
+    return (callback for callback in callbacks_of(trainer) if isinstance(callback, JEPAScoreMonitor))

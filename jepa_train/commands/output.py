@@ -1,6 +1,6 @@
 """The output of a command: what a user needs, without Lightning's own lines, and progress bars in terminals alone.
 
-A warning is one line, without the place in the code that a user has not written.
+A warning is one line, without the place in the code that a user has not written; those for programmers keep theirs.
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ def brief() -> Iterator[None]:
 
 
 def in_a_line(otherwise: Callable[..., str]) -> Callable[..., str]:
-    """Make the function that writes what is meant for users as ``warning: ...``, and what is not as before.
+    """Make the function that writes what is meant for users as ``warning: ...`` in a line, and what is not as before.
 
     Args:
-        otherwise: writes the other warnings, such as those of deprecation.
+        otherwise: writes the warnings for programmers, those of deprecation.
     """
 
     def written(message: Warning | str, category: type[Warning], *place: Any, **line: Any) -> str:
-        if issubclass(category, UserWarning):
-            return f"warning: {message}\n"
-        return otherwise(message, category, *place, **line)
+        if issubclass(category, (DeprecationWarning, PendingDeprecationWarning)):
+            return otherwise(message, category, *place, **line)
+        return f"warning: {' '.join(str(message).split())}\n"
 
     return written
 

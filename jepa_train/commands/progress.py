@@ -1,4 +1,4 @@
-"""The progress of a run whose output is no terminal: few lines, where a terminal has a bar."""
+"""The progress of a run whose output is no terminal: one line, where a terminal has a bar."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from jepa_monitor.runtime.budget import Horizon, horizon_of
 
-QUARTERS = 4
-SECONDS_APART = 60.0
+SECONDS_UNTIL = 60.0  # when the pace is known
+WORTH_SAYING = 10.0  # seconds
 
 
-class ProgressLines(pl.Callback):
-    """Logs at most four lines: a minute after the start, and after each of the first three quarters of the run.
+class ProgressLine(pl.Callback):
+    """Logs one line, a minute after the start: where the run is, and about how long it still takes.
 
-    No line follows another within a minute, so that a short run has none.
+    A run that is nearly done by then has none.
 
     Args:
         clock: seconds since any moment.
@@ -27,29 +27,45 @@ class ProgressLines(pl.Callback):
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._begun = self._last = 0.0
+        self._begun = 0.0
         self._first_step = 0
-        self._quarters = 0
+        self._is_due = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin to count, from the step that a resumed run goes on at."""
-        self._begun = self._last = self._clock()
-        self._first_step, self._quarters = trainer.global_step, 0
+        self._begun, self._first_step, self._is_due = self._clock(), trainer.global_step, True
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log a line when one is due, for which each process looks at its own clock: nothing here waits for others."""
-        now = self._clock()
-        horizon = None if now - self._last < SECONDS_APART else horizon_of(trainer)
-        if horizon is None:
-            return
-        self._last = now
-        share = share_done(horizon, first_step=self._first_step, seconds=now - self._begun)
-        quarters = 1 + int(QUARTERS * (share or 0.0))
-        if self._quarters < quarters <= QUARTERS:
-            self._quarters = quarters
-            rank_zero_info(line(horizon.step, now - self._begun, share))
+        """Log the line when it is due, for which each process looks at its own clock: nothing here waits for others."""
+        seconds = self._clock() - self._begun
+        has_begun = trainer.global_step > self._first_step  # where gradients accumulate, a step takes several batches
+        if self._is_due and has_begun and seconds >= SECONDS_UNTIL and (horizon := horizon_of(trainer)):
+            self._is_due = False
+            if text := line(horizon, first_step=self._first_step, seconds=seconds):
+                rank_zero_info(text)
+
+
+def line(horizon: Horizon, *, first_step: int, seconds: float) -> str:
+    """Write where a run is: ``Step 390 (25 % of the run) after 0:01:04; about 0:03:12 to go.``
+
+    Args:
+        horizon: its step, and what is left.
+        first_step: optimizer step at which it began.
+        seconds: seconds since.
+
+    Returns:
+        the line, or nothing where little is left.
+    """
+    at = f"Step {horizon.step}"
+    share = share_done(horizon, first_step=first_step, seconds=seconds)
+    if not share:
+        return f"{at} after {_written(seconds)}."
+    to_go = seconds * (1.0 - share) / share
+    if to_go < WORTH_SAYING:
+        return ""
+    return f"{at} ({100.0 * share:.0f} % of the run) after {_written(seconds)}; about {_written(to_go)} to go."
 
 
 def share_done(horizon: Horizon, *, first_step: int, seconds: float) -> float | None:
@@ -69,12 +85,6 @@ def share_done(horizon: Horizon, *, first_step: int, seconds: float) -> float | 
     return max(shares, default=None)
 
 
-def line(step: int, seconds: float, share: float | None) -> str:
-    """Write where a run is: ``Step 390 (25 % of the run) after 0:01:04; about 0:03:12 to go.``"""
-    to_go = f"; about {_written(seconds * (1.0 - share) / share)} to go" if share else ""
-    of_run = f" ({100.0 * share:.0f} % of the run)" if share else ""
-    return f"Step {step}{of_run} after {_written(seconds)}{to_go}."
-
-
 def _written(seconds: float) -> str:
-    return str(timedelta(seconds=round(seconds)))
+    days = seconds / timedelta(days=1).total_seconds()
+    return str(timedelta(seconds=round(seconds))) if days < 2.0 else f"{days:.0f} days"

@@ -17,6 +17,7 @@ from ..errors import require_whole
 from ..probe.samples import ImagesKey, Samples
 from ..probe.shards import BatchedShard
 from ..probe.sources import Sources, check_probe, find_probe, open_samples, which_loader
+from ..runtime.callbacks import callbacks_of
 from ..runtime.distributed import broadcast, fail_together, is_global_zero
 from ..runtime.encoder import (
     EncoderChoice,
@@ -86,6 +87,7 @@ class OnlineEvaluation(MeasuringCallback):
         """Gather features on all processes, and compute values on the first."""
         if self._schedule.step_measured < 0 and (loader := which_loader(self.sources, trainer)):
             rank_zero_info(f"{self._title} {loader}")
+        self._log_encoders(trainer, pl_module)
         compute = self.gather(trainer, pl_module)
         # on one process alone: the others' processors, and their rounding, may be others
         with fail_together(pl_module.device):
@@ -134,11 +136,19 @@ class OnlineEvaluation(MeasuringCallback):
             return lambda inputs, _: embed(precise, input_like(pl_module, inputs, pl_module.device))
 
         encoders = resolve_encoders(pl_module, self.encoder, self.pool)
+        return {name: batch_function(encode) for name, (encode, _) in encoders.items()}
+
+    def _log_encoders(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Log what is measured where that is new, once for all evaluations that were asked for the same."""
+        encoders = resolve_encoders(pl_module, self.encoder, self.pool)
         described = ", ".join(f"{name}: {description}" for name, (_, description) in encoders.items())
         if self._encoders_logged != described:
-            rank_zero_info(f"{self._title} measures {described}.")
+            evaluations = [found for found in callbacks_of(trainer) if isinstance(found, OnlineEvaluation)]
+            alike = [found for found in evaluations if (found.encoder, found.pool) == (self.encoder, self.pool)]
+            if all(found._encoders_logged != described for found in alike):
+                names = " and ".join(", ".join(found._title for found in alike).rsplit(", ", 1))
+                rank_zero_info(f"{names} measure{'s' if len(alike) == 1 else ''} {described}.")
             self._encoders_logged = described
-        return {name: batch_function(encode) for name, (encode, _) in encoders.items()}
 
 
 def choose(size: int, count: int, *, after: int = 0) -> Tensor:

@@ -8,12 +8,17 @@ import re
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from jsonargparse import Namespace
 
+from jepa_monitor.runtime.budget import Budget
 from jepa_train.commands.output import LIBRARY, brief, counted, is_needed, trainer_output
+from tests.house import ROOT
 from tests.train.commands.helpers import MIXTURE, command
+from tests.train.data.helpers import write_idx
 
 RANK_ZERO = "lightning.pytorch.utilities.rank_zero"
 
@@ -49,11 +54,12 @@ def test_handlers_are_as_before_afterwards() -> None:
         logger.removeHandler(handler)
 
 
-def test_a_warning_for_users_is_a_line_without_its_place() -> None:
+@pytest.mark.parametrize("category", [UserWarning, RuntimeWarning, FutureWarning])
+def test_a_warning_for_users_is_a_line_without_its_place(category: type[Warning]) -> None:
     before = warnings.formatwarning
     with brief():
-        text = warnings.formatwarning("too few images", UserWarning, "inside.py", 7)
-        assert text == "warning: too few images\n"
+        text = warnings.formatwarning("too few images:\n    7 of 20", category, "inside.py", 7)
+        assert text == "warning: too few images: 7 of 20\n"
         assert "inside.py:7" in warnings.formatwarning("old", DeprecationWarning, "inside.py", 7)
     assert warnings.formatwarning is before
 
@@ -71,28 +77,59 @@ def test_counts_have_three_digits(number: int, text: str) -> None:
     assert counted(number) == text
 
 
-@pytest.mark.usefixtures("own_folder")
-@pytest.mark.filterwarnings("ignore:The number of training batches")
-def test_a_run_says_what_is_needed_in_ten_lines(
-    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
+def lines_of(*arguments: str, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> tuple[Any, str]:
+    """Run ``fit``, and return the command line with its lines, of which all are there that a run can have."""
     handler = logging.StreamHandler(sys.stdout)
     names = ("lightning.pytorch", "pytorch_lightning")  # the second where another test has imported it
     for name in names:
         caplog.set_level(logging.INFO, name)  # whatever other tests have set
         logging.getLogger(name).addHandler(handler)
     try:
-        run = command("fit", *MIXTURE, "--trainer.max_epochs=1", "--trainer.log_every_n_steps=1")
+        run = command("fit", *arguments, "--trainer.log_every_n_steps=1")
     finally:
         for name in names:
             logging.getLogger(name).removeHandler(handler)
-    lines = [line for line in capfd.readouterr().out.splitlines() if line.strip()]
-    assert len(lines) <= 10
-    text = "\n".join(lines)
+    return run, "\n".join(line for line in capfd.readouterr().out.splitlines() if line.strip())
+
+
+@pytest.fixture
+def talkative(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that is long and has little time to measure, on a processor without bfloat16."""
+    monkeypatch.setattr("jepa_train.commands.progress.SECONDS_UNTIL", 0.0)
+    monkeypatch.setattr("jepa_train.commands.progress.WORTH_SAYING", 0.0)
+    monkeypatch.setattr(Budget, "allows_measurement", lambda *_: False)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+
+
+@pytest.mark.usefixtures("own_folder", "talkative")
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+def test_a_run_says_what_is_needed_in_ten_lines(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    run, text = lines_of(*MIXTURE, "--trainer.max_epochs=3", capfd=capfd, caplog=caplog)
+    assert len(text.splitlines()) <= 10
     assert re.search(r"Training [\d.]+ K parameters on MixtureDataModule", text)
-    assert "JEPAScoreMonitor measures target" in text
+    assert re.search(r"JEPAScoreMonitor measures target .* of MixtureDataset\. It uses exact Jacobians of 32", text)
+    assert re.search(r"Step 1 \(17 % of the run\)", text)
+    assert "skips the measurement" in text
     assert re.search(r"Density: rank correlation with the true log density -?[\d.]+ \(.*\), of \d+ samples", text)
     assert re.search(r"Embeddings: Gaussianity ratio [\d.]+ \(1 is Gaussian\).*(No alarm|Alarm)", text)
-    assert Path(re.search(r"The last checkpoint is (.*)\.\n", text)[1]).is_file()  # type: ignore[index]  # is there
+    assert Path(re.search(r"The last checkpoint is (.*)\. To look", text)[1]).is_file()  # type: ignore[index]  # is there
     assert f"tensorboard --logdir {Path(run.trainer.log_dir)}" in text
     assert not re.search(r"Epoch 0|it/s|GPU available|Seed set|litlogger|Total params", text)
+
+
+@pytest.mark.usefixtures("own_folder", "talkative")
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+def test_a_run_with_all_evaluations_says_it_in_ten_lines(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("FashionMNIST", "MNIST"):
+        write_idx(tmp_path / "idx" / name / "raw", seed=0)
+    config = ("-c", str(ROOT / "configs" / "fashion_mnist.yaml"), f"--data.root={tmp_path / 'idx'}")
+    smaller = ("--data.batch_size=8", "--monitor.num_samples=16", "--trainer.max_epochs=8")
+    _, text = lines_of(*config, *smaller, capfd=capfd, caplog=caplog)
+    assert len(text.splitlines()) == 10, text
+    assert re.search(r"Training .* K parameters on FashionMNISTDataModule\. Computing in float32: .* To watch: ", text)
+    assert re.search(r"OnlineKNN, OnlineLinearProbe, LiDAR and FeatureStatistics measure features: ", text)
+    assert all(f"\n{word}: " in text for word in ("Density", "Features", "Embeddings"))

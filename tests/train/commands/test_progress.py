@@ -1,10 +1,11 @@
-"""Lines on the progress of a run without a terminal: few, and true."""
+"""The line on the progress of a run without a terminal: one, and true."""
 
 from __future__ import annotations
 
 import logging
 import sys
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import pytest
@@ -12,7 +13,7 @@ import torch
 from lightning.pytorch.demos.boring_classes import BoringModel
 
 from jepa_monitor.runtime.budget import Horizon
-from jepa_train.commands.progress import ProgressLines, line, share_done
+from jepa_train.commands.progress import ProgressLine, line, share_done
 from tests.train.commands.helpers import MIXTURE, TINY, command
 
 STEPS = 40
@@ -33,41 +34,39 @@ class Clock:
         return self.now
 
 
-def lines_of(caplog: pytest.LogCaptureFixture, tmp_path: Path, seconds: float) -> list[str]:
-    """Lines of a run of 40 steps that take so long each."""
+def lines_of(caplog: pytest.LogCaptureFixture, tmp_path: Path, seconds: float, **settings: Any) -> list[str]:
+    """Lines of a run of 40 batches that take so long each."""
     caplog.set_level(logging.INFO)
     parts = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
-    settings = {"max_epochs": 4, "accelerator": "cpu", "default_root_dir": tmp_path}
-    trainer = pl.Trainer(**dict.fromkeys(parts, False), **settings, callbacks=[ProgressLines(Clock(seconds))])
+    settings |= {"max_epochs": 4, "accelerator": "cpu", "default_root_dir": tmp_path}
+    trainer = pl.Trainer(**dict.fromkeys(parts, False), **settings, callbacks=[ProgressLine(Clock(seconds))])
     module = BoringModel()
     trainer.fit(module, torch.utils.data.DataLoader(torch.randn(10, 32)))
     return [record.getMessage() for record in caplog.records if record.getMessage().startswith("Step ")]
 
 
-def test_a_long_run_has_a_line_after_a_minute_and_one_a_quarter(
-    caplog: pytest.LogCaptureFixture, tmp_path: Path
-) -> None:
-    lines = lines_of(caplog, tmp_path, 61.0)
-    assert lines == [
-        line(1, 61.0, 1 / STEPS),
-        line(10, 610.0, 0.25),
-        line(20, 1220.0, 0.5),
-        line(30, 1830.0, 0.75),
-    ]
-    assert lines[1] == "Step 10 (25 % of the run) after 0:10:10; about 0:30:30 to go."
+def test_a_long_run_has_one_line_a_minute_after_the_start(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    assert lines_of(caplog, tmp_path, 15.0) == ["Step 4 (10 % of the run) after 0:01:00; about 0:09:00 to go."]
 
 
-def test_a_short_run_has_none(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
-    assert lines_of(caplog, tmp_path, 59.0 / STEPS) == []
+def test_a_step_of_several_batches_is_waited_for(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    lines = lines_of(caplog, tmp_path, 61.0, accumulate_grad_batches=2)
+    assert lines == ["Step 1 (5 % of the run) after 0:02:02; about 0:38:38 to go."]
 
 
-def test_no_line_follows_another_within_a_minute(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
-    assert len(lines_of(caplog, tmp_path, 150.0 / STEPS)) == 2
+@pytest.mark.parametrize("seconds", [59.0, 65.0])
+def test_a_run_that_is_nearly_done_has_none(seconds: float, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    assert lines_of(caplog, tmp_path, seconds / STEPS) == []
 
 
 def test_a_run_without_an_end_says_where_it_is() -> None:
     assert share_done(Horizon(step=7), first_step=0, seconds=60.0) is None
-    assert line(7, 60.0, None) == "Step 7 after 0:01:00."
+    assert line(Horizon(step=7), first_step=0, seconds=60.0) == "Step 7 after 0:01:00."
+
+
+def test_a_run_of_months_counts_days() -> None:
+    horizon = Horizon(step=1, steps_left=388_800.0)
+    assert line(horizon, first_step=0, seconds=60.0) == "Step 1 (0 % of the run) after 0:01:00; about 270 days to go."
 
 
 def test_a_resumed_run_counts_from_where_it_goes_on() -> None:
@@ -82,9 +81,9 @@ def test_the_limit_that_ends_the_run_counts() -> None:
 
 @pytest.mark.usefixtures("own_folder")
 @pytest.mark.parametrize("is_terminal", [False, True])
-def test_lines_stand_where_no_bar_is(is_terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_line_stands_where_no_bar_is(is_terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
     open_to_choice = [option for option in TINY if "enable_progress_bar" not in option]
     trainer = command("fit", *open_to_choice, *MIXTURE).trainer
-    lines = [callback for callback in trainer.callbacks if isinstance(callback, ProgressLines)]
+    lines = [callback for callback in trainer.callbacks if isinstance(callback, ProgressLine)]
     assert (len(lines), trainer.progress_bar_callback is not None) == ((0, True) if is_terminal else (1, False))
