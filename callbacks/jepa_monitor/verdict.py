@@ -37,9 +37,12 @@ def verdict(values: Mapping[str, float], *, num_samples: int) -> str:
     variance = values.get("gaussianity/variance_share", math.nan)
     if variance < HARDLY:
         return "No alarm, but embeddings are hardly spread out."
-    from_gaussian = _from_gaussian(values.get("gaussianity/sliced_ep_ratio", math.nan), COLLAPSED_EP * num_samples)
+    ratio, of_point = values.get("gaussianity/sliced_ep_ratio", math.nan), COLLAPSED_EP * num_samples
+    from_gaussian = _from_gaussian(ratio, of_point)
     if not (variance >= HARDLY and from_gaussian):
         return ""
+    if NEARLY * of_point < GAUSSIAN[1]:
+        return "No alarm. Too few samples to judge Gaussianity."
     return f"No alarm. Embeddings are spread out, {from_gaussian}."
 
 

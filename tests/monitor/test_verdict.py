@@ -63,6 +63,12 @@ def test_nothing_is_said_of_what_is_not_known(missing: str) -> None:
     assert verdict({}, num_samples=N) == ""
 
 
+def test_too_few_samples_are_not_judged() -> None:
+    """A ratio up to 2 is then that of a point as well: 0.38 N."""
+    assert of(normal()[:4]) == of(normal()[:35]) == "No alarm. Too few samples to judge Gaussianity."
+    assert "close to Gaussian" in of(normal()[:36])
+
+
 def test_what_runs_showed_gets_the_verdict_of_its_kind() -> None:
     """docs/curves.md: medians of runs with SIGReg, without a scale, and without a term against collapse, N = 256."""
     variance, ratio = MEASURED["gaussianity/variance_share"], MEASURED["gaussianity/sliced_ep_ratio"]

@@ -62,7 +62,9 @@ class Scale:
         from matplotlib.ticker import MaxNLocator
 
         found = MaxNLocator(most, steps=[1, 2, 2.5, 5, 10], integer=whole).tick_values(self.low, self.high)
-        return [float(tick) for tick in found if self.low <= tick <= self.high]
+        # around a single whole number the locator chooses fractions nevertheless
+        chosen = {round(tick) for tick in found} if whole else found
+        return [float(tick) for tick in sorted(chosen) if self.low <= tick <= self.high]
 
     def numbers(self, ticks: Sequence[float]) -> list[str]:
         """Write the numbers of ticks, on a linear scale with as many decimals as tell all of them apart."""

@@ -35,13 +35,15 @@ from .scales import Floats, limits
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
 MOST_STEPS, MOST_VALUES = 3, 4  # ticks
 LEAST_SPAN = 0.1  # of a linear scale, so that rounding does not look like a change
 MOST_SHOWN = 3  # images of the highest, and of the lowest density
 SHADE = "shade: 95 % CI"  # what the interval around a line is
-# pixels: around the charts, a title, a line of words, a row of alarms, the words at the ends of lines, an image, a gap
-LEFT, ABOVE, BELOW, HEADING, WORDS, ROW, ENDS, TILE, GAP = 78, 12, 72, 40, 23, 24, 176, 88, 6
+# pixels: around the charts, a title, a line of words, a row of alarms, the words at the ends of lines and their distance
+# from them, an image, a gap
+LEFT, ABOVE, BELOW, HEADING, WORDS, ROW, ENDS, AFTER, TILE, GAP = 78, 12, 72, 40, 23, 24, 176, 8, 88, 6
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,9 @@ def story_picture(
         _write_title(figure, chart.title, top)
         _draw_chart(Frame(figure, LEFT, top + HEADING, wide, chart.tall, steps, _scale(chart)), chart)
         top += HEADING + chart.tall
-    _write_title(figure, "alarms" if rung else "alarms: none", top)
+    states = [value for _, values in alarms.values() for value in values]
+    quiet = "alarms: none" if not states or np.isfinite(states).any() else "alarms: not known"
+    _write_title(figure, "alarms" if rung else quiet, top)
     rows = Scale(-0.5, max(len(rung), 1) - 0.5)
     _draw_alarms(Frame(figure, LEFT, top + HEADING, wide, max(1, ROW * len(rung)), steps, rows), rung)
     sheet = paper(figure)
@@ -191,7 +195,7 @@ def _draw_chart(frame: Frame, chart: Chart) -> None:
         words += [] if line.interval is None else [(line.height, SHADE, line.colour)]
     heights = [frame.down(value) for value, _, _ in words]
     for down, (_, text, colour) in zip(spread(heights, chart.tall, WORDS), words, strict=True):
-        _write(frame.figure, text, left=frame.left + frame.wide + 8, top=frame.top + down, colour=colour)
+        _write_beside(frame, text, down=down, colour=colour)
 
 
 def _draw_line(frame: Frame, line: Line) -> None:
@@ -232,8 +236,7 @@ def _draw_alarms(frame: Frame, rung: Mapping[str, tuple[Sequence[int], Sequence[
             at = [step for step, value in zip(steps, values, strict=True) if (value > 0) == is_on]
             size_of_mark = 7 if is_on else 4
             frame.line(at, [height] * len(at), linestyle="", marker=marker, color=colour, markersize=size_of_mark)
-        left, top = frame.left + frame.wide + 8, frame.top + ROW * (row + 0.5)
-        _write(frame.figure, plain(name, 16), left=left, top=top, colour=RED)
+        _write_beside(frame, plain(name), down=ROW * (row + 0.5), colour=RED)
     middle, below = frame.left + frame.wide / 2, frame.top + frame.tall + BELOW - 20
     _write(frame.figure, "optimizer step", left=middle, top=below, colour=INK, points=LABEL, ha="center")
 
@@ -259,12 +262,22 @@ def _there(sides: Mapping[str, Tensor | None]) -> Iterator[tuple[str, Tensor]]:
             yield name, images
 
 
+def _write_beside(frame: Frame, text: str, *, down: float, colour: str) -> None:
+    """Write words at the right of a frame, so many pixels down, as many letters as the images leave room for."""
+    left = frame.left + frame.wide + AFTER
+    for letters in range(len(text), 0, -1):
+        words = _write(frame.figure, plain(text, letters), left=left, top=frame.top + down, colour=colour)
+        if words.get_window_extent().width <= ENDS - AFTER - GAP:
+            break
+        words.remove()
+
+
 def _write(
     figure: Figure, text: str, *, left: float, top: float, colour: str, points: float = SMALL, ha: str = "left"
-) -> None:
+) -> Text:
     """Write words from the left, around a height from the top, pixels."""
     width, height = size(figure)
-    figure.text(left / width, 1 - top / height, text, ha=ha, va="center", fontsize=points, color=colour)
+    return figure.text(left / width, 1 - top / height, text, ha=ha, va="center", fontsize=points, color=colour)
 
 
 def _short(value: float) -> str:

@@ -43,6 +43,7 @@ def test_numbers_tell_ticks_apart_and_line_up() -> None:
 
 def test_whole_ticks_are_whole() -> None:
     assert all(tick == int(tick) for tick in Scale(0.0, 2.0).ticks(9, whole=True))
+    assert Scale.over([7.0]).ticks(3, whole=True) == [7.0]
 
 
 def test_heights_stay_within_the_frame() -> None:

@@ -120,6 +120,26 @@ def test_an_alarm_that_was_on_has_a_row(drawn: list[Figure]) -> None:
     assert bool(((loud[0] == round(255 * red[0])) & (loud[1] == round(255 * red[1]))).any())
 
 
+@pytest.mark.parametrize("value", [NAN, 0.0])
+def test_alarms_that_nobody_knows_are_not_said_to_be_off(value: float, drawn: list[Figure]) -> None:
+    story(Chart("ranking", [line(0.1, 0.2)]), alarm=(value, value))
+    assert ("alarms: none" in words(drawn[0]), "alarms: not known" in words(drawn[0])) == (value == 0, value != 0)
+
+
+@pytest.mark.parametrize("label", ["single Gaussian", "W" * 40, "$" * 40])
+def test_words_end_where_images_begin(label: str, drawn: list[Figure]) -> None:
+    chart = Chart("ranking", [line(0.1, 0.98, label=label)], bounds=[(0.5, label, figure.GREY)])
+    rung = {"nonfinite jacobian": ((0, 1), (0.0, 1.0)), label: ((0, 1), (0.0, 1.0))}
+    images = torch.zeros(3, 1, 4, 4)
+    pictures.story_picture([chart], rung, highest=images, lowest=images)
+    (made,) = drawn
+    beside = [text for text in made.texts if text.get_text().endswith("…") or label in text.get_text()]
+    assert len(beside) >= 3
+    first = min(text.get_window_extent().x0 for text in made.texts if text.get_text() in ("most", "least", "typical"))
+    assert all(text.get_window_extent().x1 < first for text in beside)
+    assert "nonfinite jacobian" in words(made)
+
+
 def test_images_stand_at_the_side_under_their_words(drawn: list[Figure]) -> None:
     chart = Chart("ranking", [line(0.1, 0.2)])
     alone, beside = story(chart), story(chart, images=5)
