@@ -41,8 +41,8 @@ MOST_STEPS, MOST_VALUES = 3, 4  # ticks
 LEAST_SPAN = 0.1  # of a linear scale, so that rounding does not look like a change
 MOST_SHOWN = 3  # images of the highest, and of the lowest density
 SHADE = "shade: 95 % CI"  # what the interval around a line is
-# pixels: around the charts, a title, a line of words, a row of alarms, the words at the ends of lines and their distance
-# from them, an image, a gap
+# pixels: around the charts, a title, a line of words, a row of alarms, the words at the ends of lines, the way to them,
+# an image, a gap
 LEFT, ABOVE, BELOW, HEADING, WORDS, ROW, ENDS, AFTER, TILE, GAP = 78, 12, 72, 40, 23, 24, 176, 8, 88, 6
 
 
