@@ -87,7 +87,7 @@ def dense_peak(card: str) -> float:
 
 def group_of(operator: str) -> str:
     """Name the group that an operator belongs to."""
-    if operator.startswith(("triton_", "graph_")):
+    if operator.startswith("triton_"):
         return "fused"  # several at once, by the compiler
     name = operator.removeprefix("aten::")
     if name == operator:

@@ -133,6 +133,7 @@ def test_a_case_is_measured_from_the_losses_to_the_goals(caplog: pytest.LogCaptu
         ("aten::addcdiv_", "optimizer and EMA"),
         ("aten::copy_", "copies"),
         ("aten::arange", "rest"),
+        ("triton_poi_fused_gelu_1", "fused"),
         ("Optimizer.step#AdamW.step", "interpreter"),
         ("autograd::engine::evaluate_function: AddmmBackward0", "interpreter"),
     ],

@@ -264,12 +264,10 @@ def _there(sides: Mapping[str, Tensor | None]) -> Iterator[tuple[str, Tensor]]:
 
 def _write_beside(frame: Frame, text: str, *, down: float, colour: str) -> None:
     """Write words at the right of a frame, so many pixels down, as many letters as the images leave room for."""
-    left = frame.left + frame.wide + AFTER
-    for letters in range(len(text), 0, -1):
-        words = _write(frame.figure, plain(text, letters), left=left, top=frame.top + down, colour=colour)
-        if words.get_window_extent().width <= ENDS - AFTER - GAP:
-            break
-        words.remove()
+    words = _write(frame.figure, text, left=frame.left + frame.wide + AFTER, top=frame.top + down, colour=colour)
+    while words.get_window_extent().width > ENDS - AFTER - GAP:
+        text = text[:-1].rstrip(" \\")  # nothing is left of an escaped letter
+        words.set_text(f"{text}…")
 
 
 def _write(

@@ -289,6 +289,21 @@ def test_the_log_says_once_what_is_measured(tmp_path: Path, caplog: pytest.LogCa
     assert warned == ["LiDAR measures features: encoder (Sequential, found by its name)."]
 
 
+def test_evaluations_that_measure_the_same_share_a_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    def flat(module: Any, images: Tensor) -> Tensor:
+        return images.flatten(1)
+
+    other = FeatureStatistics(encoder=flat, name="pixels")
+    with caplog.at_level("INFO"):
+        run = trainer(tmp_path, OnlineKNN(), FeatureStatistics(), OnlineLinearProbe(), other, max_epochs=2)
+        run.fit(labelled_module(), tuples(48), tuples(24, seed=1))
+    said = [record.message for record in caplog.records if " measure" in record.message]
+    alike, alone = sorted(said, key=len, reverse=True)
+    assert alike.startswith("OnlineKNN, FeatureStatistics and OnlineLinearProbe measure features: ")
+    assert alone.startswith("FeatureStatistics")
+    assert "measures features: " in alone
+
+
 def test_half_precision_weights(tmp_path: Path) -> None:
     statistics, knn = FeatureStatistics(on_error="raise"), OnlineKNN(on_error="raise")
     run = trainer(tmp_path, statistics, knn, precision="bf16-true", max_epochs=1)

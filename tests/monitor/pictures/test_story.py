@@ -126,10 +126,10 @@ def test_alarms_that_nobody_knows_are_not_said_to_be_off(value: float, drawn: li
     assert ("alarms: none" in words(drawn[0]), "alarms: not known" in words(drawn[0])) == (value == 0, value != 0)
 
 
-@pytest.mark.parametrize("label", ["single Gaussian", "W" * 40, "$" * 40])
+@pytest.mark.parametrize("label", ["single Gaussian", "W" * 40, figure.plain("$" * 9), figure.plain("$a" * 20)])
 def test_words_end_where_images_begin(label: str, drawn: list[Figure]) -> None:
     chart = Chart("ranking", [line(0.1, 0.98, label=label)], bounds=[(0.5, label, figure.GREY)])
-    rung = {"nonfinite jacobian": ((0, 1), (0.0, 1.0)), label: ((0, 1), (0.0, 1.0))}
+    rung = {"nonfinite jacobian": ((0, 1), (0.0, 1.0)), "W" * 40: ((0, 1), (0.0, 1.0))}
     images = torch.zeros(3, 1, 4, 4)
     pictures.story_picture([chart], rung, highest=images, lowest=images)
     (made,) = drawn
