@@ -27,7 +27,7 @@ from jepa_train.checkpoints.compatibility import (
     weight_shapes,
     without_fetching,
 )
-from jepa_train.checkpoints.files import AtomicCheckpointIO, check_address, read_checkpoint
+from jepa_train.checkpoints.files import AtomicCheckpointIO, check_address, is_sharded, read_checkpoint
 from jepa_train.checkpoints.resume import limit_reached
 from jepa_train.checkpoints.stopping import ClosingCheckpoint, StopSignals
 from jepa_train.commands.final_values import FinalValues, results
@@ -103,8 +103,8 @@ class JEPACLI(LightningCLI):
                 go_on_in_folder(config, Path(config.ckpt_path).parent.parent)
                 expect_checkpoints(Path(config.ckpt_path).parent)
         path = config.get("ckpt_path")
-        # folders are checkpoints of sharded models, addresses are Lightning's business
-        if path is not None and not (Path(path).is_dir() or path == "hpc" or "://" in path):
+        # checkpoints of sharded models and addresses are Lightning's business
+        if path is not None and not (is_sharded(Path(path)) or path == "hpc" or "://" in path):
             self._check_checkpoint(path, args)
         elif path is not None and "://" in path:
             check_address(path)

@@ -16,6 +16,7 @@ HEAD = f"| tag | what it is | {' | '.join(COLUMNS)} |\n{'|---' * (2 + len(COLUMN
 
 def explanation(logged: Iterable[str]) -> str:
     """A Markdown page on those of the tags that were logged."""
+    logged = list(logged)
     text = (
         "N probe samples, K embedding dimensions; natural logarithms. A ratio is divided by its value under N(0, I) "
         "for the same N and K. A value without meaning is NaN, with one warning that says why. Where higher is better, "
@@ -24,6 +25,8 @@ def explanation(logged: Iterable[str]) -> str:
         "N(0, I)), and collapsing ones. Other data and sizes show other values. The points of a run are few: set "
         "*Smoothing* to 0 and untick *Ignore outliers in chart scaling*, or curves show what nobody measured.\n\n"
     )
+    if any(tag.startswith("density/") for tag in logged):
+        text = f"Begin with the picture `density/story`, in the Images tab.\n\n{text}"
     groups = groupby(explained_tags(logged), key=lambda tag: tag.name.partition("/")[0])
     return text + "\n\n".join("\n".join([f"### {name}\n", *map(_item, tags)]) for name, tags in groups)
 

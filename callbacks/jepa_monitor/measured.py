@@ -94,7 +94,7 @@ ADVICE = {
     "jacobian/nonfinite_fraction": "above 0, look for inputs and weights that are not finite",
     "knn/accuracy": "below `knn/accuracy_pixels` the features are worth less than the pixels: train on",
     "linear_probe/accuracy": "below `linear_probe/accuracy_pixels` the features are worth less than the pixels",
-    "monitor/keep": "keep the checkpoint where it is highest",
+    "monitor/keep": "keep the checkpoint where it is highest; the last one where images are noisy",
     "monitor/alarm_collapse": "stop, and raise the weight of the term against collapse",
     "monitor/alarm_nonfinite_jacobian": "look for inputs and weights that are not finite",
     "monitor/alarm_turned_over": "look at `pictures/gallery_over_training`, and lower the learning rate",

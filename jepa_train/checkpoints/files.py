@@ -165,9 +165,8 @@ def read_checkpoint(path: Path, *, mapped: bool = True) -> dict[str, Any]:
             Lightning, or not finite.
     """
     if not path.is_file():
-        raise ConfigurationError(
-            f"there is no checkpoint {path}: look for a *.ckpt in the checkpoints folder of a run."
-        )
+        what = f"{path} is a folder, and no checkpoint" if path.is_dir() else f"there is no checkpoint {path}"
+        raise ConfigurationError(f"{what}: look for a *.ckpt in the checkpoints folder of a run.")
     if path.stat().st_size == 0:
         raise ConfigurationError(f"the checkpoint {path} is empty: choose an older one.")
     with _one_sentence_about(path), path.open("rb") as file:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from jepa_train.errors import ConfigurationError
@@ -63,15 +63,24 @@ def limit_reached(checkpoint: Mapping[str, Any], limits: Mapping[str, Any], path
         ConfigurationError: if it is past the limit.
     """
     done = {"max_epochs": epochs_trained(checkpoint["loops"]["fit_loop"]), "max_steps": checkpoint["global_step"]}
-    for name, number in done.items():
-        limit, kind = limits[name], name.removeprefix("max_")
-        if limit is None or not 0 <= limit <= number:
-            continue
-        if number > limit:
+    reached = {name: limit for name in done if (limit := limits[name]) is not None and 0 <= limit <= done[name]}
+    for name, limit in reached.items():
+        if done[name] > limit:
             raise ConfigurationError(
-                f"the checkpoint {path} has trained {number} {kind} already, more than {name} {limit}: give a larger "
-                f"--trainer.{name}."
+                f"the checkpoint {path} has trained {_counted(name, done[name])} already, more than {name} {limit}: "
+                f"{_larger(reached)}."
             )
-        longer = f"to make it longer, give a larger --trainer.{name}"
-        return f"The run of {path} is finished, with {number} of {limit} {kind}: {longer}."
-    return None
+    if not reached:
+        return None
+    parts = " and ".join(f"{done[name]} of {_counted(name, limit)}" for name, limit in reached.items())
+    return f"The run of {path} is finished, with {parts}: to make it longer, {_larger(reached)}."
+
+
+def _counted(limit: str, number: int) -> str:
+    return f"{number} {limit.removeprefix('max_')}"
+
+
+def _larger(limits: Iterable[str]) -> str:
+    """Say which of the Trainer's limits are in the way; to raise one of two would not help."""
+    options = " and ".join(f"--trainer.{limit}" for limit in limits)
+    return f"give {'larger' if ' and ' in options else 'a larger'} {options}"

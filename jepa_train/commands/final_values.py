@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from jepa_monitor.pictures.charts import ACCURACIES, OF_SETS, OF_SETS_Z
+from jepa_monitor.runtime.plan import FEWEST_RANKED
 
 FINAL = (
     "density/spearman",
@@ -42,18 +43,19 @@ def results(metrics: Mapping[str, float], verdict: str = "") -> list[str]:
 
 def _on_ranking(known: Mapping[str, float]) -> str:
     ranked = known.get("monitor/samples", 0.0)
+    of_samples = f"of {ranked:.0f} samples" + (", too few to rely on" if ranked < FEWEST_RANKED else "")
     if "density/spearman" in known:
         pixels = known.get("density/spearman_gaussian")
         beside = "" if pixels is None else f"; one Gaussian on the pixels: {pixels:.2f}"
         correlation = f"rank correlation with the true log density {known['density/spearman']:.2f}"
-        return f"Density: {correlation} (1 is perfect{beside}), of {ranked:.0f} samples."
+        return f"Density: {correlation} (1 is perfect{beside}), {of_samples}."
     sets = {tag.removeprefix(OF_SETS): value for tag, value in known.items() if tag.startswith(OF_SETS)}
     if sets:
         named = ", ".join(f"{name} {value:.2f}" + _without_volume(known, name) for name, value in sets.items())
         return f"Density: AUROC of other data sets: {named} (0.5 is chance, 1 is perfect)."
     if "density/stability" in known:
         stability = known["density/stability"]
-        return f"Density: rank correlation with the measurement before {stability:.2f}, of {ranked:.0f} samples."
+        return f"Density: rank correlation with the measurement before {stability:.2f}, {of_samples}."
     return ""
 
 

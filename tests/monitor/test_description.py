@@ -35,6 +35,11 @@ def test_each_pattern_is_one_logged_tag() -> None:
         assert len([tag for tag in [*LOGGED, *tags.NULLS] if re.search(str(pattern), tag)]) == 1, pattern
 
 
+def test_the_page_of_a_monitor_begins_with_the_picture_to_look_at() -> None:
+    assert explanation(iter(LOGGED)).startswith("Begin with the picture `density/story`")
+    assert "density/story" not in explanation(["train/loss", "knn/accuracy"])
+
+
 def test_only_what_is_logged_is_explained() -> None:
     page = explanation(LOGGED)
     assert "`density/ood_auroc/*`" in page

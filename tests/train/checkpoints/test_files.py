@@ -312,6 +312,8 @@ def test_last_passes_over_what_is_not_whole_and_says_so(trained: Path, capsys: p
 def test_reading_is_the_one_way_in(trained: Path) -> None:
     assert read_checkpoint(trained)["global_step"] == 2
     with pytest.raises(ConfigurationError, match="there is no checkpoint"):
+        read_checkpoint(trained.parent / "other.ckpt")
+    with pytest.raises(ConfigurationError, match="is a folder, and no checkpoint"):
         read_checkpoint(trained.parent)
 
 

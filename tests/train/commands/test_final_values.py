@@ -77,7 +77,7 @@ def test_results_without_a_truth_are_of_other_sets_and_accuracies() -> None:
         "Features: kNN accuracy 0.851 (pixels 0.810), linear probe accuracy 0.860.",
     ]
     (line,) = results({"density/stability": 0.9, "monitor/samples": 45.0})
-    assert line == "Density: rank correlation with the measurement before 0.90, of 45 samples."
+    assert line == "Density: rank correlation with the measurement before 0.90, of 45 samples, too few to rely on."
 
 
 def test_results_have_the_verdict_and_leave_out_what_is_not_known() -> None:

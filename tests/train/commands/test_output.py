@@ -131,5 +131,8 @@ def test_a_run_with_all_evaluations_says_it_in_ten_lines(
     _, text = lines_of(*config, *smaller, capfd=capfd, caplog=caplog)
     assert len(text.splitlines()) == 10, text
     assert re.search(r"Training .* K parameters on FashionMNISTDataModule\. Computing in float32: .* To watch: ", text)
+    assert re.search(
+        r"on 16 samples of \w+\. It measures all of them, .* only within 5 % of the training time\.\n", text
+    )
     assert re.search(r"OnlineKNN, OnlineLinearProbe, LiDAR and FeatureStatistics measure features: ", text)
     assert all(f"\n{word}: " in text for word in ("Density", "Features", "Embeddings"))

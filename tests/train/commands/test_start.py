@@ -170,6 +170,17 @@ def test_a_finished_run_says_so_and_is_left_alone(
     assert sorted((path, path.stat().st_mtime_ns) for path in Path("runs").rglob("*")) == before
 
 
+def test_both_limits_that_are_reached_are_named(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Raising one of them alone would lead to the other."""
+    with pytest.raises(SystemExit):
+        main(["fit", "--ckpt_path=last", "--trainer.max_steps=2"])
+    said = capsys.readouterr().err
+    assert (
+        "is finished, with 1 of 1 epochs and 2 of 2 steps: to make it longer, give larger --trainer.max_epochs " in said
+    )
+    assert said.endswith("and --trainer.max_steps.\n")
+
+
 @pytest.mark.slow
 def test_less_than_was_trained_is_one_sentence(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command("fit", "--ckpt_path=last", "--trainer.max_epochs=3")
