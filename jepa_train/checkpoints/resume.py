@@ -81,6 +81,6 @@ def _counted(limit: str, number: int) -> str:
 
 
 def _larger(limits: Iterable[str]) -> str:
-    """Say which of the Trainer's limits are in the way; to raise one of two would not help."""
+    """Say which options to raise: where two limits are reached, both."""
     options = " and ".join(f"--trainer.{limit}" for limit in limits)
     return f"give {'larger' if ' and ' in options else 'a larger'} {options}"

@@ -301,9 +301,9 @@ def attention_kernel(device: torch.device) -> AbstractContextManager[object]:
     """Choose the kernel of attention in training, where it has a backward pass and the number of tokens changes.
 
     On a CPU torch's fused kernel has a backward pass in half precision that takes several times as long as the plain
-    products do. On a GPU cuDNN's kernel is planned anew for each number of tokens, which takes a third of a second for
-    each of the many that masks give; the other fused kernels are as fast and have no plans
-    (``benchmarks/train_step.py`` shows what each costs).
+    products do (``benchmarks/train_step.py --precision bf16-mixed`` shows what it costs). On a GPU cuDNN's kernel is
+    planned anew for each of the many numbers of tokens that masks give, which takes longer than a step; the other fused
+    kernels are as fast and have no plans.
     """
     if device.type == "cuda":
         return sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH])

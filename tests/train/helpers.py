@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from jepa_train.checkpoints.files import read_checkpoint
 from jepa_train.cli import main
@@ -109,3 +110,35 @@ def one_sentence(function: Callable[[], Any], capsys: pytest.CaptureFixture[str]
     assert message.startswith("error: ")
     assert shown.err.count("error: ") == 1
     return message
+
+
+class Images(torch.utils.data.Dataset[dict[str, Tensor]]):
+    """64 images of noise, the same each time."""
+
+    def __len__(self) -> int:
+        return 64
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return {"image": torch.randn(1, 16, 16, generator=torch.Generator().manual_seed(index))}
+
+
+def make_trainer(tmp_path: Path, *, steps: int = 4, **settings: Any) -> pl.Trainer:
+    """Make a Trainer of a few steps, which keeps nothing."""
+    return pl.Trainer(
+        max_steps=steps,
+        **{"accelerator": "cpu"} | settings,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        log_every_n_steps=1,
+        default_root_dir=tmp_path,
+    )
+
+
+def train(module: JEPA, tmp_path: Path, **settings: Any) -> pl.Trainer:
+    """Train on noise."""
+    trainer = make_trainer(tmp_path, **settings)
+    trainer.fit(module, DataLoader(Images(), batch_size=16), DataLoader(Images(), batch_size=16))
+    return trainer

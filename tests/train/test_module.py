@@ -21,7 +21,7 @@ from jepa_train.models.encoder import gather_tokens
 from jepa_train.module import JEPA
 from jepa_train.objectives import token_prediction
 from jepa_train.optimization import warmup_cosine
-from tests.train.helpers import SMALL
+from tests.train.helpers import SMALL, Images, make_trainer, train
 
 CONVOLUTIONAL: dict[str, Any] = {
     "encoder": "test_resnet",
@@ -33,35 +33,6 @@ CONVOLUTIONAL: dict[str, Any] = {
     "embedding_weight": 0.0,
     "centre_weight": 1.0,
 }
-
-
-class Images(torch.utils.data.Dataset[dict[str, Tensor]]):
-    def __len__(self) -> int:
-        return 64
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"image": torch.randn(1, 16, 16, generator=torch.Generator().manual_seed(index))}
-
-
-def make_trainer(tmp_path: Path, *, steps: int = 4, **settings: Any) -> pl.Trainer:
-    return pl.Trainer(
-        max_steps=steps,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        log_every_n_steps=1,
-        default_root_dir=tmp_path,
-        **settings,
-    )
-
-
-def train(module: JEPA, tmp_path: Path, **settings: Any) -> pl.Trainer:
-    trainer = make_trainer(tmp_path, **settings)
-    trainer.fit(module, DataLoader(Images(), batch_size=16), DataLoader(Images(), batch_size=16))
-    return trainer
 
 
 def test_a_step_moves_all_that_should_move(tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ class Budget:
         everything = Plan(num_samples, self.estimator == "subspace", REFERENCE_A_SAMPLE * num_samples)
         if self.takes_all:
             if horizon is not None and self.share is not None:
-                within = f"only within {100.0 * self.share:.3g} % of the training time"
+                within = f"only within {100.0 * self.share:.3g} % of the training time or {GRACE_SECONDS:g} s"
                 self.text = f"measures all of them, as their number was given: twice a run, and more often {within}."
             return everything
         if self._decided is None:
